@@ -1,0 +1,56 @@
+"""coke: unsupervised visual representation learning by online constrained k-means.
+
+The names below are the public API. They are imported on first use, so that ``import coke`` and
+``coke --help`` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coke.clustering import Clustering, LabelStore
+    from coke.config import Config, presets
+    from coke.model.coke_model import CoKe
+    from coke.model.loss import coke_loss
+    from coke.pipeline.index import ImageIndex
+    from coke.pipeline.loader import build_loader
+    from coke.tools.train import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Clustering": "coke.clustering",
+    "CoKe": "coke.model.coke_model",
+    "Config": "coke.config",
+    "ImageIndex": "coke.pipeline.index",
+    "LabelStore": "coke.clustering",
+    "build_loader": "coke.pipeline.loader",
+    "coke_loss": "coke.model.loss",
+    "presets": "coke.config",
+    "train": "coke.tools.train",
+}
+
+__all__ = [
+    "Clustering",
+    "CoKe",
+    "Config",
+    "ImageIndex",
+    "LabelStore",
+    "__version__",
+    "build_loader",
+    "coke_loss",
+    "presets",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'coke' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

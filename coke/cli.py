@@ -1,0 +1,244 @@
+"""The command line: parse, build a config, call one function of ``coke.tools``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from coke.config import Config
+
+app = typer.Typer(
+    name="coke",
+    help="Unsupervised visual representation learning by online constrained k-means.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help=True)
+app.add_typer(eval_app, name="eval")
+
+# typer reads these annotations at run time, so they are spelled for the oldest Python it supports
+DataArgument = Annotated[Path, typer.Argument(help="A data set made by `coke ingest`.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke train`.")]
+PresetOption = Annotated[
+    Optional[str],
+    typer.Option("--preset", help="Named settings: demo, cifar10 or imagenet-1view (default)."),
+]
+ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="TOML file of settings.")]
+SetOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="Any setting, such as --set model.depth=18; repeatable."),
+]
+BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Images per step.")]
+DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
+TestOption = Annotated[
+    Optional[Path], typer.Option("--test", help="Test data set, where DATA holds only one.")
+]
+
+
+@app.command()
+def ingest(
+    src: Annotated[Path, typer.Argument(help="Folder of images, class folders or IDX files.")],
+    out: Annotated[Path, typer.Argument(help="Where the data set goes.")],
+    shard_size: Annotated[int, typer.Option(help="Images per tar.")] = 2000,
+    workers: Annotated[Optional[int], typer.Option(help="Processes; all cores if unset.")] = None,
+    resize_shorter: Annotated[
+        Optional[int], typer.Option(help="Shrink images whose shorter side is longer than this.")
+    ] = None,
+    quality: Annotated[int, typer.Option(help="JPEG quality of what must be re-encoded.")] = 95,
+    labels: Annotated[str, typer.Option(help="auto, folders or none.")] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
+    strict: Annotated[bool, typer.Option(help="Fail if any image is rejected.")] = False,
+) -> None:
+    """Turn a folder of images into a data set: tars, an index, stable ids."""
+    from coke.tools.ingest import ingest as run
+
+    run(
+        src,
+        out,
+        shard_size=shard_size,
+        workers=workers,
+        resize_shorter=resize_shorter,
+        quality=quality,
+        labels=labels,
+        overwrite=overwrite,
+        strict=strict,
+    )
+
+
+@app.command()
+def verify(
+    data: Annotated[Path, typer.Argument(help="A data set, or a folder of splits.")],
+    decode: Annotated[str, typer.Option(help="How many images to decode, or `all`.")] = "200",
+) -> None:
+    """Recompute hashes, compare index and containers, decode images; exit 1 on any problem."""
+    from coke.tools.verify import verify as run
+
+    if decode != "all" and not decode.isdigit():
+        raise ValueError(f"--decode is {decode!r}; give a number or `all`")
+    if run(data, decode="all" if decode == "all" else int(decode)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    out: Annotated[Optional[Path], typer.Option(help="Run folder; runs/PRESET if unset.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    views: Annotated[Optional[int], typer.Option(help="Views per image.")] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
+    batch_size: BatchOption = None,
+    lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
+    device: DeviceOption = None,
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+) -> None:
+    """Learn a representation without labels: CoKe, one view per image."""
+    from coke.tools.run_folder import RunFolder
+    from coke.tools.train import train as run
+
+    saved = RunFolder(out).config() if resume and out is not None else None
+    given = {
+        "views": views,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "optimizer": None if lr is None else {"lr": lr},
+    }
+    resolved = _resolve(preset, config, settings, given, saved)
+    if resume and out is None:
+        raise ValueError("--resume needs --out RUN: the run to continue")
+    run(resolved, data, out or Path("runs") / resolved.preset, resume=resume)
+
+
+@app.command("bench-epoch")
+def bench_epoch(
+    data: DataArgument,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    batch_size: BatchOption = None,
+    device: DeviceOption = None,
+    settings: SetOption = None,
+    seconds: Annotated[float, typer.Option(help="Seconds per measurement.")] = 10.0,
+    rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.")] = 3,
+) -> None:
+    """Time loader, step and both; project an ImageNet epoch beside the paper's Table 6."""
+    from coke.tools.bench_epoch import bench_epoch as run
+
+    given = {"batch_size": batch_size, "device": device}
+    run(_resolve(preset, config, settings, given), data, seconds=seconds, rounds=rounds)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data set and run.")] = Path("demo"),
+) -> None:
+    """Fashion-MNIST, from files to an evaluated representation, in minutes on two cores."""
+    from coke.tools.demo import demo as run
+
+    run(out)
+
+
+@eval_app.command("knn")
+def eval_knn(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    k: Annotated[int, typer.Option(help="Neighbours.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Of the neighbours' votes.")] = 0.07,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
+) -> None:
+    """Weighted k-nearest neighbours on cosine similarity, as in DINO."""
+    from coke.tools.eval_knn import eval_knn as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        k=k,
+        temperature=temperature,
+        batch_size=batch_size,
+        device=device,
+        baselines=baselines,
+    )
+
+
+@eval_app.command("linear")
+def eval_linear(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Cache center-crop features once.")] = False,
+    epochs: Annotated[Optional[int], typer.Option(help="Epochs of the classifier.")] = None,
+    lr: Annotated[Optional[float], typer.Option(help="Learning rate at batch 256.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
+) -> None:
+    """A linear classifier on frozen features."""
+    from coke.tools.eval_linear import eval_linear as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        fast=fast,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        device=device,
+        baselines=baselines,
+    )
+
+
+def _resolve(
+    preset: str | None,
+    file: Path | None,
+    assignments: list[str] | None,
+    given: dict[str, Any],
+    saved: Config | None = None,
+) -> Config:
+    """Settings in rising order of precedence: preset (or saved run), file, --set, options."""
+    from coke.config import load_toml, parse_assignments, preset_named, with_settings
+
+    layers: list[dict[str, Any]] = [{} if file is None else load_toml(file)]
+    layers.append(parse_assignments(assignments or []))
+    layers.append({key: value for key, value in given.items() if value is not None})
+    named = preset or layers[0].pop("preset", None)
+    if named is not None or saved is None:
+        config = preset_named("imagenet-1view" if named is None else named)
+    else:
+        config = saved
+    for layer in layers:
+        config = with_settings(config, layer)
+    return config
+
+
+def main() -> None:
+    """Entry point. A user's mistake ends in one line and exit status 2, a failing machine in 1."""
+    try:
+        app()
+    except ValueError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, status: int) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(
+        f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", highlight=False
+    )
+    sys.exit(status)

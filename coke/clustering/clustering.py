@@ -1,0 +1,230 @@
+"""The clustering state of a training run: all heads together with the label store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coke.clustering.head import DUAL_RULES, Head
+from coke.clustering.label_store import LabelStore, SparseLabels
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadReport:
+    """What one epoch did to one head: sizes in images, violation relative to the bound."""
+
+    n_clusters: int
+    smallest: int
+    largest: int
+    empty: int
+    violation: float  # largest shortfall below the bound, as a share of the bound (Sec. 3.2.1)
+    churn: float  # share of ids whose label differs from the epoch before
+
+
+class Clustering:
+    """Online constrained k-means over several heads (Alg. 1), with ids.
+
+    The order of one step is the released code's: read last epoch's labels (:meth:`targets`), then
+    :meth:`step` assigns, moves duals, counts and centers, and writes the label store. In epoch 0,
+    the initialisation scan, ``targets`` is asked after ``step``.
+
+    Args:
+        n_ids: number of images N.
+        dim: feature dimension D.
+        n_clusters: clusters K per head.
+        min_ratio: lower bound of a cluster's size as a share of N / K; 1 means equal sizes.
+        dual_rule: ``"paper"`` or ``"auto"`` (see :class:`Head`).
+        dual_lr: dual step of the paper's rule; ignored by ``auto``.
+        first_stage_epochs: T', counted with the scan; from this epoch on, labels and centers are
+            averaged (Eqn. 13).
+        label_size: clusters an averaged label may hold.
+        label_temperature: temperature that smooths averaged labels (App. B.2.2).
+        centers: initial centers, a (K, D) tensor per head; random on the sphere when None.
+        seed: seed of the random centers.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_ids: int,
+        dim: int,
+        n_clusters: Sequence[int],
+        min_ratio: float = 0.4,
+        dual_rule: str = "auto",
+        dual_lr: float = 20.0,
+        first_stage_epochs: int = 801,
+        label_size: int = 5,
+        label_temperature: float = 0.5,
+        centers: Sequence[Tensor] | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        n_clusters = tuple(int(k) for k in n_clusters)
+        _check_settings(n_ids, n_clusters, min_ratio, dual_rule, label_size)
+        if centers is None:
+            generator = torch.Generator().manual_seed(seed)
+            centers = [torch.randn(k, dim, generator=generator) for k in n_clusters]
+        if [tuple(c.shape) for c in centers] != [(k, dim) for k in n_clusters]:
+            raise ValueError(
+                f"centers have shapes {[tuple(c.shape) for c in centers]}; heads with n_clusters "
+                f"{n_clusters} and dim {dim} need {[(k, dim) for k in n_clusters]}"
+            )
+        self.heads = [
+            Head(
+                n_ids=n_ids,
+                centers_KD=c.to(device),
+                min_ratio=min_ratio,
+                dual_rule=dual_rule,
+                dual_lr=dual_lr,
+            )
+            for c in centers
+        ]
+        self.dim = dim
+        self.n_ids = n_ids
+        self.min_ratio = min_ratio
+        self.first_stage_epochs = first_stage_epochs
+        self.label_size = label_size
+        self.label_temperature = label_temperature
+        self.label_store = LabelStore(n_ids, n_clusters, device)
+        self.soft_labels: list[SparseLabels] | None = None
+        self.epoch = 0
+        self._changed_H = torch.zeros(len(self.heads), dtype=torch.int64, device=device)
+        self._labelled = 0
+
+    @property
+    def second_stage(self) -> bool:
+        return self.epoch >= self.first_stage_epochs
+
+    def targets(self, ids: Tensor) -> list[Tensor]:
+        """What each head's loss is trained towards: last epoch's labels of these ids.
+
+        Returns, per head, hard labels (B,) int64, or from the second epoch of the second stage on
+        soft targets (B, K) float32 that sum to one.
+        """
+        if self.soft_labels is not None and self.epoch > self.first_stage_epochs:
+            return [soft.targets(ids, self.label_temperature) for soft in self.soft_labels]
+        return list(self.label_store.read(ids))
+
+    @torch.no_grad()
+    def step(self, features: Tensor, ids: Tensor) -> list[Tensor]:
+        """Assigns a batch under the size constraint and learns from it.
+
+        Args:
+            features: (B, D) float32; unit norm, or the mean of unit-norm views (Eqn. 15).
+            ids: (B,) int64, each at most once.
+
+        Returns: per head the new labels (B,) int64.
+        """
+        if features.ndim != 2 or features.shape != (len(ids), self.dim):
+            raise ValueError(
+                f"features have shape {tuple(features.shape)}; "
+                f"{len(ids)} ids at dim {self.dim} need {(len(ids), self.dim)}"
+            )
+        labels = [head.step(features, second_stage=self.second_stage) for head in self.heads]
+        before_HB, labels_HB = self.label_store.read(ids), torch.stack(labels)
+        self._changed_H += (before_HB != labels_HB).sum(dim=1)  # stays on the device
+        self._labelled += len(ids)
+        self.label_store.write(ids, labels_HB, self.epoch)
+        if self.second_stage:
+            self._average_labels(ids, before_HB, labels)
+        return labels
+
+    def _average_labels(self, ids: Tensor, before_HB: Tensor, labels: list[Tensor]) -> None:
+        if self.soft_labels is None:
+            everything = torch.arange(self.n_ids, device=ids.device)
+            stored = self.label_store.read(everything)
+            stored[:, ids] = before_HB  # this step's labels were written already
+            self.soft_labels = [
+                SparseLabels(stored[j].clamp(min=0), self.label_size, head.n_clusters)
+                for j, head in enumerate(self.heads)
+            ]
+        weight = 1.0 / (self.epoch - self.first_stage_epochs + 1)
+        for soft, new in zip(self.soft_labels, labels, strict=True):
+            soft.average_in(ids, new, weight)
+
+    def end_epoch(self) -> list[HeadReport]:
+        """Freezes (second stage: averages) the centers, clears counts; returns what happened."""
+        reports = [
+            _report(head, int(self._changed_H[j]) / max(self._labelled, 1))
+            for j, head in enumerate(self.heads)
+        ]
+        for head in self.heads:
+            head.end_epoch(
+                second_stage=self.second_stage,
+                averaging_starts=self.epoch == self.first_stage_epochs,
+            )
+        self.epoch += 1
+        self._changed_H.zero_()
+        self._labelled = 0
+        return reports
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "heads": [head.state_dict() for head in self.heads],
+            "label_store": self.label_store.state_dict(),
+            "soft_labels": [s.state_dict() for s in self.soft_labels] if self.soft_labels else None,
+            "epoch": self.epoch,
+            "changed": self._changed_H,
+            "labelled": self._labelled,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state["heads"]) != len(self.heads):
+            raise ValueError(
+                f"saved clustering has {len(state['heads'])} heads, this one {len(self.heads)}"
+            )
+        for head, saved in zip(self.heads, state["heads"], strict=True):
+            head.load_state_dict(saved)
+        self.label_store.load_state_dict(state["label_store"])
+        self.epoch = int(state["epoch"])
+        self._changed_H.copy_(state["changed"])
+        self._labelled = int(state["labelled"])
+        self.soft_labels = None
+        if state["soft_labels"] is not None:
+            unseen = torch.zeros(self.n_ids, dtype=torch.int64)
+            self.soft_labels = [
+                SparseLabels(unseen, self.label_size, head.n_clusters) for head in self.heads
+            ]
+            for soft, saved in zip(self.soft_labels, state["soft_labels"], strict=True):
+                soft.load_state_dict(saved)
+
+
+def _report(head: Head, churn: float) -> HeadReport:
+    counts = head.counts
+    shortfall = (head.lower_bound - counts).clamp(min=0).max()
+    return HeadReport(
+        n_clusters=head.n_clusters,
+        smallest=int(counts.min()),
+        largest=int(counts.max()),
+        empty=int((counts == 0).sum()),
+        violation=float(shortfall / head.lower_bound) if head.lower_bound > 0 else 0.0,
+        churn=churn,
+    )
+
+
+def _check_settings(
+    n_ids: int, n_clusters: tuple[int, ...], min_ratio: float, dual_rule: str, label_size: int
+) -> None:
+    if not n_clusters:
+        raise ValueError("n_clusters is empty: name at least one head, such as (3000,)")
+    for k in n_clusters:
+        if k < 2:
+            raise ValueError(f"n_clusters has a head with {k} clusters; a head needs at least 2")
+        if k > n_ids:
+            raise ValueError(
+                f"n_clusters has a head with {k} clusters for {n_ids} images: use fewer clusters "
+                "than images"
+            )
+    if not 0 <= min_ratio <= 1:
+        raise ValueError(f"min_ratio is {min_ratio}; it is a share of N / K, between 0 and 1")
+    if dual_rule not in DUAL_RULES:
+        raise ValueError(f"dual_rule is {dual_rule!r}; choose one of {', '.join(DUAL_RULES)}")
+    if label_size < 1:
+        raise ValueError(f"label_size is {label_size}; an averaged label holds at least 1 cluster")

@@ -1,0 +1,224 @@
+"""Settings of a training run: frozen dataclasses, named presets, TOML in and out.
+
+Each part of the configuration lives beside what it configures; this module joins them.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from coke.clustering.settings import ClusteringConfig
+from coke.model.coke_model import ModelConfig
+from coke.model.optimizer import OptimizerConfig
+from coke.pipeline.recipe import IMAGENET_SINGLE_VIEW, ViewRecipe
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a training run.
+
+    Attributes:
+        views: views per image; this version trains on 1.
+        epochs: training epochs; the initialisation scan (epoch 0) comes on top.
+        batch_size: images per step.
+        temperature: lambda of the softmax (Eqn. 12).
+        beta: weight of the predictor's loss where there is a predictor.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        loader: ``auto``, ``dali`` or ``pil``.
+        threads: DALI's CPU threads; 0 = all cores.
+        drop_ragged: leave out an epoch's last batch where it is short.
+        keep_checkpoints: how many of the newest checkpoints stay.
+    """
+
+    preset: str = "custom"
+    views: int = 1
+    epochs: int = 200
+    batch_size: int = 1024
+    temperature: float = 0.1
+    beta: float = 1.0
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    loader: str = "auto"
+    threads: int = 0
+    drop_ragged: bool = False
+    keep_checkpoints: int = 2
+    view: ViewRecipe = field(default_factory=ViewRecipe)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+
+    def __post_init__(self) -> None:
+        if self.views != 1:
+            raise ValueError(f"views is {self.views}; this version of coke trains on --views 1")
+        for name in ("epochs", "batch_size", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be positive")
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta is {self.beta}; it is a weight between 0 and 1")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
+
+
+#: What may differ between a run and its resumption without changing what is learned.
+MACHINE_SETTINGS = ("device", "loader", "threads", "keep_checkpoints")
+
+_CIFAR_VIEW = ViewRecipe(
+    size=32,
+    scale=(0.2, 1.0),
+    center_fraction=1.0,
+    jitter=(0.4, 0.4, 0.4, 0.1),
+    blur_p=0.0,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.247, 0.2435, 0.2616),
+)
+
+_SMALL = Config(
+    preset="cifar10",
+    epochs=100,
+    batch_size=256,
+    view=_CIFAR_VIEW,
+    model=ModelConfig(depth=10, width=16, stem="small", projector_hidden=512),
+    optimizer=OptimizerConfig(name="sgd", lr=0.15, weight_decay=5e-4, warmup_epochs=1.0),
+    clustering=ClusteringConfig(n_clusters=(500, 1000)),
+)
+
+presets: dict[str, Config] = {
+    "demo": replace(
+        _SMALL,
+        preset="demo",
+        epochs=8,
+        view=replace(
+            _CIFAR_VIEW, size=28, scale=(0.3, 1.0), gray_p=0.0, mean=(0.286,) * 3, std=(0.353,) * 3
+        ),
+    ),
+    "cifar10": _SMALL,
+    "imagenet-1view": Config(
+        preset="imagenet-1view",
+        view=IMAGENET_SINGLE_VIEW,
+        clustering=ClusteringConfig(
+            n_clusters=(3000, 4000, 5000), dual_rule="paper", first_stage_epochs=161
+        ),
+    ),
+}
+
+
+def preset_named(name: str) -> Config:
+    """A preset by name.
+
+    Raises:
+        ValueError: unknown name; the message lists the valid ones.
+    """
+    if name not in presets:
+        raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(presets)}")
+    return presets[name]
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file. Raises ValueError where it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"config file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config file {path} is not valid TOML: {error}") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["model.depth=18"]`` as nested settings; values are TOML, bare words are strings.
+
+    Raises:
+        ValueError: an assignment without ``=``.
+    """
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"--set {assignment!r} has no '='; write --set model.depth=18")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        at = settings
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    return settings
+
+
+def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
+    """A copy of a config dataclass with nested settings applied.
+
+    Raises:
+        ValueError: an unknown key (the message lists the valid ones) or a value of another type.
+    """
+    assert is_dataclass(config) and not isinstance(config, type)
+    hints = get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in hints:
+            raise ValueError(f"unknown config key {where + key!r}; valid keys: {', '.join(hints)}")
+        current = getattr(config, key)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"config key {where + key!r} is a section, not {value!r}")
+            changes[key] = with_settings(current, value, f"{where}{key}.")
+        else:
+            changes[key] = _checked(value, hints[key], where + key)
+    return replace(config, **changes)
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """The value in the field's type: integers may stand for floats, lists for tuples."""
+    if get_origin(hint) is tuple:
+        arguments = get_args(hint)
+        if isinstance(value, list | tuple):
+            if arguments[-1] is Ellipsis:
+                return tuple(_checked(v, arguments[0], name) for v in value)
+            if len(value) == len(arguments):
+                return tuple(_checked(v, a, name) for v, a in zip(value, arguments, strict=True))
+    elif isinstance(hint, types.UnionType):
+        if type(value) in get_args(hint):
+            return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif type(value) is hint:
+        return value
+    shown = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+    raise ValueError(f"config key {name!r} is {value!r}; it must be {shown}")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """What differs between two configs of one type, as ``key: a != b`` lines."""
+    found = []
+    for f in fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if is_dataclass(x):
+            found += differences(x, y, f"{where}{f.name}.")
+        elif x != y:
+            found.append(f"{where}{f.name}: {x!r} != {y!r}")
+    return found
+
+
+def to_toml(config: Any, section: str = "") -> str:
+    """A config as TOML that :func:`load_toml` and :func:`with_settings` read back."""
+    plain, nested = [], []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            nested.append(f"\n[{section}{f.name}]\n" + to_toml(value, f"{section}{f.name}."))
+        else:
+            plain.append(f"{f.name} = {json.dumps(value)}\n")  # JSON scalars and arrays are TOML
+    return "".join(plain + nested)

@@ -1,0 +1,1 @@
+"""Batch.views -> features and loss; optimiser, precision, checkpoint."""

@@ -1,0 +1,85 @@
+"""The network of CoKe: backbone, projector, and optionally a predictor (App. B.2.4, Fig. 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coke.model.resnet import ResNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Backbone and heads.
+
+    Attributes:
+        depth, width, stem: the backbone, see :class:`coke.model.resnet.ResNet`.
+        projector_layers, projector_hidden: the MLP on top of it.
+        dim: dimension D of the features that are clustered.
+        projector_last_norm: batch norm after the projector's last layer, as the release has it.
+        predictor_hidden: hidden width of the 2-layer predictor; 0 for no predictor.
+    """
+
+    depth: int = 50
+    width: int = 64
+    stem: str = "imagenet"
+    projector_layers: int = 2
+    projector_hidden: int = 2048
+    dim: int = 128
+    projector_last_norm: bool = True
+    predictor_hidden: int = 0
+
+
+class CoKe(nn.Module):
+    """Images (B, 3, S, S) -> unit-norm features (B, D) float32 after projector and predictor."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.projector_layers < 1:
+            raise ValueError(
+                f"projector_layers is {config.projector_layers}; the projector needs at least 1"
+            )
+        self.config = config
+        self.backbone = ResNet(depth=config.depth, width=config.width, stem=config.stem)
+        widths = [config.projector_hidden] * (config.projector_layers - 1) + [config.dim]
+        self.projector = _mlp(self.backbone.dim, widths, last_norm=config.projector_last_norm)
+        self.predictor = (
+            _mlp(config.dim, [config.predictor_hidden, config.dim], last_norm=False)
+            if config.predictor_hidden
+            else None
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Projected features, which are clustered, and predicted ones (None without predictor)."""
+        projected_BD = self.projector(self.backbone(images))
+        predicted_BD = None if self.predictor is None else self.predictor(projected_BD)
+        return unit(projected_BD), None if predicted_BD is None else unit(predicted_BD)
+
+
+def unit(features_BD: Tensor) -> Tensor:
+    """Features scaled to unit norm, in float32 whatever the autocast (the paper's |x| = 1)."""
+    return F.normalize(features_BD.float(), dim=1)
+
+
+def _mlp(n_in: int, widths: list[int], *, last_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, width in enumerate(widths):
+        last = i == len(widths) - 1
+        normed = not last or last_norm
+        layers.append(nn.Linear(n_in, width, bias=not normed))
+        if normed:
+            layers.append(nn.BatchNorm1d(width))
+        if not last:
+            layers.append(nn.ReLU(inplace=True))
+        n_in = width
+    return nn.Sequential(*layers)
+
+
+def build_model(config: ModelConfig, seed: int) -> CoKe:
+    """A freshly initialised model; the same weights for the same seed, whatever ran before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CoKe(config)

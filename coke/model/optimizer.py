@@ -1,0 +1,67 @@
+"""Optimiser and learning-rate schedule of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from coke.model.lars import LARS
+
+OPTIMIZERS = ("lars", "sgd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Defaults are the paper's (App. B.1): LARS, 1.6 at batch 1,024, 10 epochs of warm-up.
+
+    Attributes:
+        name: ``"lars"`` or ``"sgd"`` (Nesterov).
+        lr: peak learning rate; used as it is, not scaled by the batch size.
+        warmup_epochs: linear warm-up after the initialisation scan, then cosine to ``final_lr``.
+    """
+
+    name: str = "lars"
+    lr: float = 1.6
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    warmup_epochs: float = 10.0
+    final_lr: float = 0.0
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The optimiser over all parameters; one-dimensional ones are never decayed."""
+    if config.name not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {config.name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    if config.lr <= 0:
+        raise ValueError(f"lr is {config.lr}; it must be positive")
+    params = [p for p in model.parameters() if p.requires_grad]
+    if config.name == "lars":
+        return LARS(
+            params, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
+    )
+
+
+def learning_rate(config: OptimizerConfig, *, progress: float, epochs: int) -> float:
+    """Learning rate after ``progress`` training epochs (the scan not counted) of ``epochs``."""
+    warmup = min(config.warmup_epochs, float(epochs))
+    if progress < warmup:
+        return config.lr * progress / warmup
+    done = (progress - warmup) / max(epochs - warmup, 1e-9)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return config.final_lr + (config.lr - config.final_lr) * cosine
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,127 @@
+"""Residual networks whose state-dict names and shapes are torchvision's.
+
+Written out here because torchvision is optional: its CUDA wheel does not import beside a CPU torch.
+Weights move both ways by name.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEMS = ("imagenet", "small")
+
+
+def _conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
+
+
+def _shortcut(n_in: int, n_out: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and n_in == n_out:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out)
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (He et al., CVPR 2016)."""
+
+    expansion = 1
+
+    def __init__(self, n_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(n_in, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3x3(width, width)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(n_in, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride, as torchvision has it), 1x1."""
+
+    expansion = 4
+
+    def __init__(self, n_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        n_out = width * self.expansion
+        self.conv1 = nn.Conv2d(n_in, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3x3(width, width, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, n_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(n_out)
+        self.downsample = _shortcut(n_in, n_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+_BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    10: (BasicBlock, (1, 1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+DEPTHS = tuple(_BLOCKS)
+
+
+class ResNet(nn.Module):
+    """A ResNet without its classifier: images (B, 3, H, W) -> features (B, dim).
+
+    Args:
+        depth: 10, 18, 34, 50 or 101.
+        width: channels of the first stage; 64 is the standard.
+        stem: ``"imagenet"`` (7x7 stride 2, then max pooling) or ``"small"`` (3x3 stride 1, none),
+            the usual stem for 32-pixel images.
+
+    Attributes:
+        dim: feature dimension.
+    """
+
+    def __init__(self, *, depth: int = 50, width: int = 64, stem: str = "imagenet") -> None:
+        super().__init__()
+        if depth not in _BLOCKS:
+            raise ValueError(f"depth is {depth}; choose one of {', '.join(map(str, DEPTHS))}")
+        if stem not in STEMS:
+            raise ValueError(f"stem is {stem!r}; choose one of {', '.join(STEMS)}")
+        if width < 8:
+            raise ValueError(f"width is {width}; the first stage needs at least 8 channels")
+        block, repeats = _BLOCKS[depth]
+        large = stem == "imagenet"
+        self.conv1 = (
+            nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False) if large else _conv3x3(3, width)
+        )
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()
+        n_in = width
+        for stage, count in enumerate(repeats):
+            blocks = []
+            for i in range(count):
+                stride = 2 if i == 0 and stage > 0 else 1
+                blocks.append(block(n_in, width * 2**stage, stride))
+                n_in = width * 2**stage * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.dim = n_in
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        for stage in range(1, 5):
+            x = cast(Tensor, self.get_submodule(f"layer{stage}")(x))
+        return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)

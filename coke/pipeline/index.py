@@ -1,0 +1,199 @@
+"""The index: the data set itself. Row number = the image's stable id.
+
+A data set is a folder that holds ``manifest.json``, ``index.npy``, ``keys.txt`` and containers.
+Opening one maps the index instead of parsing it: the pages are shared between ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT_NAME = "coke-dataset"
+FORMAT_VERSION = 1
+
+#: One row per id. ``offset`` and ``length`` locate the image's bytes in the container; ``label`` is
+#: -1 where the source had none; height and width are the stored image's, in pixels.
+INDEX_DTYPE = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("container", "<u4"),
+        ("length", "<u4"),
+        ("label", "<i4"),
+        ("height", "<u2"),
+        ("width", "<u2"),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """One file of images: its name in the data set's folder, its bytes, its ids [start, stop)."""
+
+    name: str
+    size: int
+    sha256: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What ``manifest.json`` says. ``classes[label]`` is the class name of a label."""
+
+    format: str
+    version: int
+    storage: str
+    count: int
+    rejected: int
+    classes: list[str]
+    keys_sha256: str
+    index_sha256: str
+    settings: dict[str, Any]
+    containers: list[Container]
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_index(
+    folder: Path,
+    *,
+    rows: NDArray[np.void],
+    keys: list[str],
+    classes: list[str],
+    containers: list[Container],
+    rejected: int,
+    settings: dict[str, Any],
+) -> Manifest:
+    """Writes ``index.npy``, ``keys.txt`` and, last, ``manifest.json`` beside the containers."""
+    assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
+    np.save(folder / "index.npy", rows)
+    (folder / "keys.txt").write_bytes("".join(f"{key}\n" for key in keys).encode())
+    manifest = Manifest(
+        format=FORMAT_NAME,
+        version=FORMAT_VERSION,
+        storage="wds",
+        count=len(rows),
+        rejected=rejected,
+        classes=classes,
+        keys_sha256=file_sha256(folder / "keys.txt"),
+        index_sha256=file_sha256(folder / "index.npy"),
+        settings=settings,
+        containers=containers,
+    )
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    return manifest
+
+
+def is_dataset(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
+def find_split(folder: str | Path, splits: tuple[str, ...]) -> Path:
+    """The data set meant by ``folder``: itself, or its first sub data set named in ``splits``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folder = Path(folder)
+    if is_dataset(folder):
+        return folder
+    for split in splits:
+        if is_dataset(folder / split):
+            return folder / split
+    if not folder.exists():
+        raise ValueError(
+            f"data set {folder} does not exist: make one with `coke ingest SRC {folder}`"
+        )
+    raise ValueError(
+        f"{folder} is no data set (no manifest.json in it, nor in {', '.join(splits)}): "
+        f"make one with `coke ingest {folder} OUT`"
+    )
+
+
+class ImageIndex:
+    """A data set opened for reading.
+
+    Args:
+        folder: the folder that holds ``manifest.json``.
+
+    Attributes:
+        rows: (N,) structured array of :data:`INDEX_DTYPE`, memory-mapped.
+        manifest: what the data set says of itself.
+
+    Raises:
+        ValueError: not a data set, another format version, or files that disagree.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "manifest.json"
+        if not path.is_file():
+            raise ValueError(
+                f"{self.folder} is no data set: {path} is missing; "
+                f"make one with `coke ingest SRC {self.folder}`"
+            )
+        self.manifest = _read_manifest(path)
+        index_path = self.folder / "index.npy"
+        try:
+            self.rows: NDArray[np.void] = np.load(index_path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{index_path} cannot be read ({error}); ingest again") from error
+        if self.rows.dtype != INDEX_DTYPE or len(self.rows) != self.manifest.count:
+            raise ValueError(
+                f"{index_path} holds {len(self.rows)} rows of {self.rows.dtype}; the manifest says "
+                f"{self.manifest.count} of {INDEX_DTYPE}: ingest again"
+            )
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Relative key of each id, as in the source."""
+        return (self.folder / "keys.txt").read_text(encoding="utf-8").split("\n")[:-1]
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class label of each id (N,), -1 = none."""
+        return self.rows["label"].astype(np.int64)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.manifest.classes)
+
+    @property
+    def identity(self) -> str:
+        """Hash of what ids mean. Equal for the same keys whatever the shard size or storage."""
+        return self.manifest.keys_sha256
+
+    def describe(self, image_id: int) -> str:
+        """Where an id lives, for messages: container, offset and key."""
+        row = self.rows[image_id]
+        name = self.manifest.containers[int(row["container"])].name
+        return f"id {image_id} ({self.keys[image_id]}) in {name} at offset {int(row['offset'])}"
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        raw = json.loads(path.read_text())
+        if raw.get("format") != FORMAT_NAME or raw.get("version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} says format {raw.get('format')!r} version {raw.get('version')!r}; this "
+                f"coke reads {FORMAT_NAME!r} version {FORMAT_VERSION}"
+            )
+        raw["containers"] = [Container(**c) for c in raw["containers"]]
+        return Manifest(**raw)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); ingest again") from error

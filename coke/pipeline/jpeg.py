@@ -1,0 +1,166 @@
+"""Is this image storable, and as what: the one answer that ingest, verify and the loader share.
+
+A data set stores JPEGs that every decoder accepts, because one undecodable record stops a whole
+DALI pipeline. Good JPEGs are kept byte for byte; other images are converted; the rest is refused.
+EXIF rotation is never applied: training sees the stored pixel grid.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# PIL has plug-ins that run other programs (EPS) or fetch nothing useful here: only these are tried.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_JPEG_START = b"\xff\xd8"
+_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
+_COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+_MAX_STORED_SIDE = 65535  # the index keeps sides as 16 bits
+_MAX_ENCODED_SIDE = 65500  # libjpeg's limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImage:
+    """A JPEG ready to be stored, and its size in pixels."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How an image will be stored: its size then, and whether byte for byte as it is."""
+
+    height: int
+    width: int
+    as_is: bool
+
+
+def decode_problem(data: bytes) -> str | None:
+    """Why stored bytes cannot be decoded, in a few words; None when they can."""
+    try:
+        _decode(data)
+    except ValueError as error:
+        return str(error)
+    if data.startswith(_JPEG_START) and _frame_marker(data) is None:
+        return "corrupt JPEG: a segment does not start with a marker"
+    return None
+
+
+def check(data: bytes, *, resize_shorter: int | None) -> Verdict:
+    """Decodes an image fully and says how :func:`prepare` would store it, without encoding.
+
+    Raises:
+        ValueError: it cannot be stored; the message is the reason.
+    """
+    return _judge(_decode(data), data, resize_shorter)
+
+
+def prepare(data: bytes, *, resize_shorter: int | None, quality: int) -> PreparedImage:
+    """Turns the bytes of an image file into the JPEG that is stored.
+
+    Args:
+        data: the whole file.
+        resize_shorter: shrink so that the shorter side has this many pixels; never enlarges.
+        quality: JPEG quality, 1..100, of what has to be encoded. Baseline and progressive JPEGs
+            in RGB or gray that need no shrinking are kept byte for byte.
+
+    Raises:
+        ValueError: the image cannot be stored; the message is the reason.
+    """
+    image = _decode(data)
+    verdict = _judge(image, data, resize_shorter)
+    if not verdict.as_is:
+        data = _encode(image, (verdict.width, verdict.height), quality)
+    return PreparedImage(data=data, height=verdict.height, width=verdict.width)
+
+
+def _judge(image: Image.Image, data: bytes, resize_shorter: int | None) -> Verdict:
+    shorter = min(image.size)
+    width, height = image.size
+    if resize_shorter is not None and shorter > resize_shorter:
+        width, height = (max(1, round(side * resize_shorter / shorter)) for side in image.size)
+    as_is = (
+        _format(image) == "JPEG"
+        and image.mode in ("RGB", "L")
+        and (width, height) == image.size
+        and _frame_marker(data) in (0xC0, 0xC1, 0xC2)
+    )
+    limit = _MAX_STORED_SIDE if as_is else _MAX_ENCODED_SIDE
+    if max(width, height) > limit:
+        raise ValueError(f"too large: {width}x{height} pixels; a side may have {limit}")
+    if image.mode not in _GRAY_MODES + _COLOR_MODES:
+        raise ValueError(f"pixel mode {image.mode} has no defined 8-bit RGB form")
+    return Verdict(height=height, width=width, as_is=as_is)
+
+
+def _decode(data: bytes) -> Image.Image:
+    if not data:
+        raise ValueError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        kind = "corrupt JPEG header" if data.startswith(_JPEG_START) else "not an image"
+        raise ValueError(kind) from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"decompression bomb: {error}") from None
+    except Exception as error:
+        kind = "JPEG" if data.startswith(_JPEG_START) else "image"
+        raise ValueError(f"{_damage(error)} {kind} header: {error}") from None
+    try:
+        image.load()
+    except Exception as error:
+        raise ValueError(f"{_damage(error)} {_format(image)}: {error}") from None
+    if min(image.size) == 0:
+        raise ValueError(f"no pixels: {image.width}x{image.height}")
+    return image
+
+
+def _damage(error: Exception) -> str:
+    return "truncated" if "truncated" in str(error).lower() else "corrupt"
+
+
+def _format(image: Image.Image) -> str:
+    # MPO is how PIL names a JPEG with further pictures behind it; decoders see the first one.
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def _frame_marker(data: bytes) -> int | None:
+    """The JPEG's SOF marker (0xC0, 0xC1 baseline, 0xC2 progressive); None for a broken header.
+
+    PIL skips garbage between header segments, DALI's parser refuses it. Found by flipping bits:
+    with this check both accept the same files.
+    """
+    position, frame = 2, None
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xDA:  # start of scan: the header ends here
+            return frame
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = marker
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def _encode(image: Image.Image, size: tuple[int, int], quality: int) -> bytes:
+    if image.mode.startswith("I;16"):
+        # PIL's own conversion clips at 255 instead of scaling.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    mode = "L" if image.mode in _GRAY_MODES else "RGB"
+    buffer = io.BytesIO()
+    try:
+        if image.mode != mode:
+            image = image.convert(mode)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        # 0 is 4:4:4, 2 is 4:2:0. No metadata goes along: it would describe another file.
+        subsampling = {"subsampling": 0 if quality >= 95 else 2} if mode == "RGB" else {}
+        image.info.clear()
+        image.save(buffer, "JPEG", quality=quality, **subsampling)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot become a JPEG: {error}") from None
+    return buffer.getvalue()

@@ -1,0 +1,195 @@
+"""The loader: order -> bytes -> views. What a training loop iterates over."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coke.pipeline import dali
+from coke.pipeline.index import ImageIndex
+from coke.pipeline.order import permute
+from coke.pipeline.pil_reference import PilViews
+from coke.pipeline.reader import RecordReader
+from coke.pipeline.recipe import ViewParameters, ViewRecipe, draw
+
+BACKENDS = ("auto", "dali", "pil")
+DALI_MISSING = (
+    "NVIDIA DALI is not installed; install it with `pip install 'coke[cu13]'` (also on machines "
+    "without a GPU), `coke[cu12]` for older drivers, or choose the slow `pil` loader"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """``ids`` (B,) int64 on the CPU; ``views`` (B, 3, S, S) float32 each, on its device."""
+
+    ids: Tensor
+    views: list[Tensor]
+
+
+class Loader:
+    """Streams a data set as batches of views, each id once an epoch; see :func:`build_loader`."""
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        recipes: Sequence[ViewRecipe],
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        drop_ragged: bool,
+        world: int,
+        rank: int,
+        engine: Any,
+    ) -> None:
+        self.index = index
+        self.recipes = tuple(recipes)
+        self.batch_size = batch_size
+        self.seed = seed
+        self._shuffle = shuffle
+        self._drop_ragged = drop_ragged
+        self._world = world
+        self._rank = rank
+        self._reader = RecordReader(index)
+        self._engine = engine
+        self._heights = index.rows["height"]
+        self._widths = index.rows["width"]
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Images of one epoch over all ranks, without a ragged rest that is left out."""
+        n, b = len(self.index), self.batch_size
+        return n - n % b if self._drop_ragged else n
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.samples_per_epoch // self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch from global position ``start`` on.
+
+        Every id comes exactly once across ranks. A ragged last batch is short, or left out with
+        ``drop_ragged`` (which ids are left out changes by epoch).
+
+        Raises:
+            ValueError: a record cannot be decoded; the message names container, offset and id.
+        """
+        in_flight: deque[NDArray[np.int64]] = deque()
+
+        def feed() -> Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]:
+            for first in range(start, self.samples_per_epoch, self.batch_size):
+                last = min(first + self.batch_size, self.samples_per_epoch)
+                positions = np.arange(first + self._rank, last, self._world)
+                ids = self._ids_at(positions, epoch)
+                in_flight.append(ids)
+                yield self._reader.read(ids), self._draw(ids, epoch)
+
+        stream = self._engine.stream(feed())
+        while True:
+            try:
+                views = next(stream, None)
+            except (RuntimeError, OSError) as error:
+                raise ValueError(self._blame(list(in_flight), error)) from error
+            if views is None:
+                return
+            yield Batch(ids=torch.from_numpy(in_flight.popleft()), views=views)
+
+    def _ids_at(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        if not self._shuffle:
+            return positions
+        return permute(positions, seed=self.seed, epoch=epoch, n=len(self.index))
+
+    def _draw(self, ids: NDArray[np.int64], epoch: int) -> list[ViewParameters]:
+        heights = self._heights[ids].astype(np.int64)
+        widths = self._widths[ids].astype(np.int64)
+        return [
+            draw(r, seed=self.seed, epoch=epoch, view=v, ids=ids, heights=heights, widths=widths)
+            for v, r in enumerate(self.recipes)
+        ]
+
+    def _blame(self, batches: list[NDArray[np.int64]], error: Exception) -> str:
+        """Finds the record that cannot be decoded: one at a time, which only errors pay for."""
+        from coke.pipeline.jpeg import decode_problem
+
+        for ids in batches:
+            for image_id, encoded in zip(ids.tolist(), self._reader.read(ids), strict=True):
+                problem = decode_problem(encoded.tobytes())
+                if problem is not None:
+                    return (
+                        f"cannot decode {self.index.describe(image_id)}: {problem}; "
+                        f"`coke verify {self.index.folder}` lists all such records"
+                    )
+        return f"the loader stopped on {self.index.folder}: {error}"
+
+
+def build_loader(
+    index: ImageIndex,
+    recipes: Sequence[ViewRecipe],
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_ragged: bool = False,
+    world: int = 1,
+    rank: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Loader:
+    """A loader over a data set.
+
+    Args:
+        index: the data set.
+        recipes: one per view.
+        batch_size: images per step over all ranks together.
+        seed: decides order and augmentation, together with the epoch.
+        shuffle: a new permutation every epoch; otherwise ids in order.
+        drop_ragged: leave out the last batch where it is short.
+        world, rank: number of ranks, and this one.
+        device: where views end up, ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
+        threads: DALI's CPU threads; all cores when None.
+        backend: ``"dali"``, ``"pil"``, or ``"auto"`` (DALI; PIL only where DALI has no wheel).
+
+    Raises:
+        ValueError: an argument is out of range, or DALI is missing.
+    """
+    if batch_size < 1 or batch_size % world:
+        raise ValueError(f"batch_size is {batch_size}; give a positive multiple of world {world}")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank is {rank} in a world of {world}; ranks are 0..{world - 1}")
+    if not recipes:
+        raise ValueError("recipes is empty; give one ViewRecipe per view")
+    if backend not in BACKENDS:
+        raise ValueError(f"loader backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if backend == "dali" or (backend == "auto" and sys.platform == "linux"):
+        if not dali.AVAILABLE:
+            raise ValueError(DALI_MISSING)
+        engine: Any = dali.DaliViews(
+            recipes,
+            batch_size=batch_size // world,
+            device=device,
+            threads=threads or len(os.sched_getaffinity(0)),
+        )
+    else:
+        engine = PilViews(recipes)
+    return Loader(
+        index,
+        recipes,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_ragged=drop_ragged,
+        world=world,
+        rank=rank,
+        engine=engine,
+    )

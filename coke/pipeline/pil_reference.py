@@ -1,0 +1,73 @@
+"""The view recipe in PIL and numpy: the oracle for tests and the fallback where DALI has no wheel.
+
+One image at a time, one thread, no prefetch: about a third of DALI's speed on two cores.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torch import Tensor
+
+from coke.pipeline.recipe import ViewParameters, ViewRecipe
+
+
+def reference_view(
+    image: Image.Image, recipe: ViewRecipe, drawn: ViewParameters, row: int
+) -> NDArray[np.float32]:
+    """One view (S, S, 3) float32 of an RGB image, with row ``row`` of the drawn parameters."""
+    top, left = int(drawn.top[row]), int(drawn.left[row])
+    height, width = int(drawn.height[row]), int(drawn.width[row])
+    side = (recipe.size, recipe.size)
+    view = image.crop((left, top, left + width, top + height)).resize(
+        side, Image.Resampling.BILINEAR
+    )
+    view = _jitter(view, drawn, row)
+    if drawn.blur_sigma[row] > 0:
+        view = view.filter(ImageFilter.GaussianBlur(float(drawn.blur_sigma[row])))
+    if drawn.flip[row]:
+        view = ImageOps.mirror(view)
+    pixels: NDArray[np.float32] = np.asarray(view, dtype=np.float32) / 255
+    return (pixels - np.array(recipe.mean, np.float32)) / np.array(recipe.std, np.float32)
+
+
+def _jitter(view: Image.Image, drawn: ViewParameters, row: int) -> Image.Image:
+    hue = float(drawn.hue_degrees[row])
+    if hue != 0:
+        hsv = np.array(view.convert("HSV"))
+        hsv[..., 0] += np.uint8(round(hue / 360 * 255) % 256)  # wraps, as hue does
+        view = Image.fromarray(hsv, "HSV").convert("RGB")
+    for enhance, factor in (
+        (ImageEnhance.Color, float(drawn.saturation[row])),
+        (ImageEnhance.Contrast, float(drawn.contrast[row])),
+        (ImageEnhance.Brightness, float(drawn.brightness[row])),
+    ):
+        if factor != 1:
+            view = enhance(view).enhance(factor)
+    return view
+
+
+class PilViews:
+    """Same interface as :class:`coke.pipeline.dali.DaliViews`, in the calling thread."""
+
+    def __init__(self, recipes: Sequence[ViewRecipe]) -> None:
+        self.recipes = tuple(recipes)
+
+    def stream(
+        self, batches: Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]
+    ) -> Iterator[list[Tensor]]:
+        """Yields, per batch, the views as (B, 3, S, S) float32 tensors in channels_last memory."""
+        for encoded, parameters in batches:
+            images = [Image.open(io.BytesIO(e.tobytes())).convert("RGB") for e in encoded]
+            views = []
+            for recipe, drawn in zip(self.recipes, parameters, strict=True):
+                view_BHWC = np.stack(
+                    [reference_view(im, recipe, drawn, i) for i, im in enumerate(images)]
+                )
+                views.append(torch.from_numpy(view_BHWC).permute(0, 3, 1, 2))
+            yield views

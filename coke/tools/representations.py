@@ -1,0 +1,178 @@
+"""What an evaluation compares: a trained run, its random initialisation, and raw pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coke.config import Config
+from coke.model.coke_model import CoKe, build_model
+from coke.pipeline.index import ImageIndex, find_split
+from coke.pipeline.loader import Loader, build_loader
+from coke.pipeline.recipe import ViewRecipe
+from coke.tools.run_folder import RunFolder
+
+TEST_SPLITS = ("test", "val", "valid", "validation")
+_CALIBRATION_BATCHES = 16
+_PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
+
+Representation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Labelled data to learn a classifier on, and to test it on."""
+
+    train: ImageIndex
+    test: ImageIndex
+
+    @property
+    def n_classes(self) -> int:
+        return self.train.n_classes
+
+
+def open_splits(data: str | Path, test: str | Path | None) -> Splits:
+    """The train and test data sets of an evaluation.
+
+    Raises:
+        ValueError: no test data, unlabelled images, or classes that differ.
+    """
+    train_index = ImageIndex(find_split(data, ("train",)))
+    if test is None and find_split(data, ("train",)) == Path(data):
+        raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
+    test_index = ImageIndex(find_split(data if test is None else test, TEST_SPLITS))
+    for index in (train_index, test_index):
+        if (index.labels < 0).any():
+            raise ValueError(
+                f"{index.folder} has images without a class label; evaluation needs labels "
+                "(ingest a folder of class folders)"
+            )
+    if train_index.manifest.classes != test_index.manifest.classes:
+        raise ValueError(
+            f"{train_index.folder} has classes {train_index.manifest.classes[:5]}..., "
+            f"{test_index.folder} has {test_index.manifest.classes[:5]}...: they must be the same"
+        )
+    return Splits(train=train_index, test=test_index)
+
+
+def load_run(run: str | Path) -> tuple[Config, CoKe, int]:
+    """Configuration, trained model and last epoch of a run."""
+    folder = RunFolder(run)
+    config = folder.config()
+    state = folder.latest_state()
+    model = build_model(config.model, config.seed)
+    model.load_state_dict(state["model"])
+    return config, model, int(state["epoch"])
+
+
+def representations(
+    config: Config,
+    trained: CoKe,
+    splits: Splits,
+    device: torch.device,
+    batch_size: int,
+    baselines: bool,
+) -> dict[str, Representation]:
+    """The rows of an evaluation table, as functions from images to features.
+
+    The random baseline is given batch-norm statistics of the data: without them it would look
+    worse than it is.
+    """
+    if not baselines:
+        return {"CoKe": _frozen(trained.backbone, device)}
+    random = build_model(config.model, config.seed).backbone
+    recipe = config.view.evaluation()
+    shuffled = evaluation_loader(splits.train, config, recipe, batch_size, device, shuffle=True)
+    _calibrate(random, shuffled, device)
+    return {
+        "random initialisation": _frozen(random, device),
+        "raw pixels": raw_pixels,
+        "CoKe": _frozen(trained.backbone, device),
+    }
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """Pixels as features (B, 3 s s), averaged down to at most s = 32 pixels a side."""
+    if images.shape[-1] > _PIXEL_SIDE:
+        images = F.adaptive_avg_pool2d(images, _PIXEL_SIDE)
+    return images.flatten(1)
+
+
+def evaluation_loader(
+    index: ImageIndex,
+    config: Config,
+    recipe: ViewRecipe,
+    batch_size: int,
+    device: torch.device,
+    *,
+    shuffle: bool = False,
+) -> Loader:
+    """A loader of one view with the run's own loader settings."""
+    return build_loader(
+        index,
+        [recipe],
+        batch_size=batch_size,
+        seed=config.seed,
+        shuffle=shuffle,
+        device=str(device),
+        threads=config.threads or None,
+        backend=config.loader,
+    )
+
+
+@torch.no_grad()
+def extract(
+    index: ImageIndex,
+    config: Config,
+    rows: dict[str, Representation],
+    batch_size: int,
+    device: torch.device,
+    console: Console,
+) -> dict[str, Tensor]:
+    """Features (N, D) float32 of every image by id, per representation, from one pass."""
+    found: dict[str, list[Tensor]] = {name: [] for name in rows}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"features of {index.folder.name}", total=len(index))
+        recipe = config.view.evaluation()
+        for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):
+            images = batch.views[0].to(device)
+            for name, represent in rows.items():
+                found[name].append(represent(images).float())
+            progress.advance(task, len(batch.ids))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def labels_of(index: ImageIndex, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(index.labels)).to(device)
+
+
+def _frozen(backbone: nn.Module, device: torch.device) -> Representation:
+    backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def represent(images: Tensor) -> Tensor:
+        features_BD: Tensor = backbone(images)
+        return features_BD
+
+    return represent
+
+
+@torch.no_grad()
+def _calibrate(backbone: nn.Module, loader: Loader, device: torch.device) -> None:
+    backbone.to(device).train()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain average over the batches
+    for count, batch in enumerate(loader.epoch(0), start=1):
+        backbone(batch.views[0].to(device))
+        if count == _CALIBRATION_BATCHES:
+            break

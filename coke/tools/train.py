@@ -1,0 +1,172 @@
+"""``coke train``: the training loop of CoKe with one view (Alg. 1 and Sec. 3.3).
+
+Shapes: B batch, D feature dimension, K clusters of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from coke.clustering import Clustering
+from coke.config import Config
+from coke.model.checkpoint import save_checkpoint
+from coke.model.coke_model import CoKe, build_model
+from coke.model.loss import coke_loss
+from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
+from coke.model.precision import autocast, resolve_device, resolve_precision
+from coke.pipeline.index import ImageIndex, find_split
+from coke.pipeline.loader import build_loader
+from coke.tools.run_folder import RunFolder
+from coke.tools.train_report import EpochRecord, TrainReporter
+
+
+def train(
+    config: Config,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+) -> EpochRecord:
+    """Trains a representation and writes it, epoch by epoch, to a run folder.
+
+    Epoch 0 is the initialisation scan: forward passes that give every image its first labels. In
+    every later epoch a batch is trained towards its labels of the epoch before, against the centers
+    of the epoch before, and then clustered anew.
+
+    Args:
+        config: the settings, see :data:`coke.presets`.
+        data: a data set made by ``coke ingest``, or a folder whose ``train`` is one.
+        out: the run folder.
+        resume: continue the run in ``out`` from its newest checkpoint.
+
+    Returns: the record of the last epoch.
+
+    Raises:
+        ValueError: settings, data set or run folder do not fit; before any work where possible.
+    """
+    index = ImageIndex(find_split(data, ("train",)))
+    _check_batches(config, len(index))
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    run = RunFolder(out)
+    if resume:
+        run.check_resumable(config, index)
+
+    loader = build_loader(
+        index,
+        [config.view] * config.views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        drop_ragged=config.drop_ragged,
+        device=str(device),
+        threads=config.threads or None,
+        backend=config.loader,
+    )
+    model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, config.optimizer)
+    settings = asdict(config.clustering)
+    clustering = Clustering(
+        n_ids=len(index), dim=config.model.dim, seed=config.seed, device=device, **settings
+    )
+
+    first_epoch = 0
+    if resume:
+        state = run.latest_state()
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        clustering.load_state_dict(state["clustering"])
+        first_epoch = int(state["epoch"]) + 1
+        run.keep_metrics_before(first_epoch)
+        if first_epoch > config.epochs:
+            raise ValueError(f"run {out} is complete: all {config.epochs} epochs are done")
+    else:
+        run.create(config, index)
+
+    reporter = TrainReporter(config, run, console or Console(), precision, device)
+    with reporter:
+        for epoch in range(first_epoch, config.epochs + 1):
+            meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
+            model.train()
+            for step, batch in enumerate(meter.timing_data(loader.epoch(epoch))):
+                images = batch.views[0].to(device, non_blocking=True)
+                ids = batch.ids.to(device, non_blocking=True)
+                if epoch == 0:
+                    features_BD, loss, lr = *scan_step(model, images, precision), 0.0
+                else:
+                    progress = epoch - 1 + step / loader.steps_per_epoch
+                    lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
+                    set_learning_rate(optimizer, lr)
+                    targets = clustering.targets(ids)
+                    features_BD, loss = train_step(
+                        model, optimizer, images, targets, clustering, config, precision
+                    )
+                clustering.step(features_BD, ids)
+                meter.update(len(ids), loss)
+            record = reporter.end_epoch(meter, clustering.end_epoch(), lr)
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "clustering": clustering.state_dict(),
+                "epoch": epoch,
+                "samples": (epoch + 1) * loader.samples_per_epoch,
+                "seed": config.seed,
+                "identity": index.identity,
+            }
+            save_checkpoint(run.checkpoints, epoch, state, config.keep_checkpoints)
+    return record
+
+
+@torch.no_grad()
+def scan_step(model: CoKe, images: Tensor, precision: str) -> tuple[Tensor, None]:
+    """Features (B, D) of the initialisation scan: batch norm sees the data, weights do not move."""
+    with autocast(precision, images.device):
+        projected_BD, _ = model(images)
+    return projected_BD, None
+
+
+def train_step(
+    model: CoKe,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    targets: list[Tensor],
+    clustering: Clustering,
+    config: Config,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """One discrimination step. Returns the features (B, D) it saw and the loss, both detached."""
+    with autocast(precision, images.device):
+        projected_BD, predicted_BD = model(images)
+    loss = coke_loss(
+        projected_BD,
+        predicted_BD,
+        [head.centers for head in clustering.heads],
+        targets,
+        temperature=config.temperature,
+        beta=config.beta,
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return projected_BD.detach(), loss.detach()
+
+
+def _check_batches(config: Config, n: int) -> None:
+    """Batch norm needs two images, and clusters need more images than there are clusters."""
+    if n < 2:
+        raise ValueError(f"the data set has {n} image; training needs at least 2")
+    if not config.drop_ragged and n % config.batch_size == 1:
+        raise ValueError(
+            f"batch_size is {config.batch_size}: with {n} images the last batch has 1, too few for "
+            "batch norm; use another batch size, or --set drop_ragged=true"
+        )
+    if config.drop_ragged and n < config.batch_size:
+        raise ValueError(
+            f"batch_size is {config.batch_size} but the data set has {n} images, and drop_ragged "
+            "leaves a short batch out: use a smaller batch size"
+        )
