@@ -134,7 +134,7 @@ def _views_pipeline(recipes: tuple[ViewRecipe, ...], on_gpu: bool, **options: An
 
 if AVAILABLE:
 
-    @pipeline_def(enable_conditionals=True)
+    @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
     def _graph(recipes: tuple[ViewRecipe, ...], on_gpu: bool) -> Any:
         encoded = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8, ndim=1)
         decoder = "mixed" if on_gpu else "cpu"

@@ -32,8 +32,9 @@ def reference_view(
         view = view.filter(ImageFilter.GaussianBlur(float(drawn.blur_sigma[row])))
     if drawn.flip[row]:
         view = ImageOps.mirror(view)
-    pixels: NDArray[np.float32] = np.asarray(view, dtype=np.float32) / 255
-    return (pixels - np.array(recipe.mean, np.float32)) / np.array(recipe.std, np.float32)
+    pixels = np.asarray(view, dtype=np.float32) / np.float32(255)
+    normalised = (pixels - np.array(recipe.mean)) / np.array(recipe.std)
+    return normalised.astype(np.float32)
 
 
 def _jitter(view: Image.Image, drawn: ViewParameters, row: int) -> Image.Image:

@@ -1,0 +1,47 @@
+# The verbs of this project. Each sets up what it needs: a virtual environment in .venv, and, where
+# apt can be used, Debian's python3-venv and dataset-fashion-mnist.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
+SUDO := $(shell [ "$$(id -u)" = 0 ] || (command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo sudo -n))
+
+.PHONY: help setup demo test lint type bench clean
+
+help:
+	@echo "make demo   Fashion-MNIST from files to an evaluated representation (minutes, 2 cores)"
+	@echo "make test   the tests        make lint   ruff        make type   mypy --strict"
+	@echo "make bench  the loader benchmark (needs COKE_TEST_DATA, see CONTRIBUTING.md)"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "coke needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) $(APT) python3-venv && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/pip install -q -c constraints-cpu.txt torch
+	$(BIN)/pip install -q -c constraints-cpu.txt -e '.[cu13,tensorboard,dev]'
+	@touch $@
+
+# Debian's package where apt can install it; otherwise `coke demo` downloads the images itself.
+demo: setup
+	@test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz || \
+		{ command -v apt-get >/dev/null && $(SUDO) apt-get update -q >/dev/null && \
+		  $(SUDO) $(APT) dataset-fashion-mnist >/dev/null; } || \
+		echo "dataset-fashion-mnist cannot be installed with apt here; it will be downloaded"
+	$(BIN)/coke demo
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/loader.py
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info
