@@ -33,7 +33,7 @@ def reference_view(
     if drawn.flip[row]:
         view = ImageOps.mirror(view)
     pixels = np.asarray(view, dtype=np.float32) / np.float32(255)
-    normalised = (pixels - np.array(recipe.mean)) / np.array(recipe.std)
+    normalised: NDArray[np.float64] = (pixels - np.array(recipe.mean)) / np.array(recipe.std)
     return normalised.astype(np.float32)
 
 
