@@ -231,8 +231,6 @@ def main() -> None:
         _fail(str(error), 2)
     except OSError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
 
 
 def _fail(message: str, status: int) -> None:

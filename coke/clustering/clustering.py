@@ -67,7 +67,7 @@ class Clustering:
         device: torch.device | str = "cpu",
     ) -> None:
         n_clusters = tuple(int(k) for k in n_clusters)
-        _check_settings(n_ids, n_clusters, min_ratio, dual_rule, label_size)
+        _check_settings(n_ids, n_clusters, min_ratio, dual_rule, label_size, label_temperature)
         if centers is None:
             generator = torch.Generator().manual_seed(seed)
             centers = [torch.randn(k, dim, generator=generator) for k in n_clusters]
@@ -133,21 +133,22 @@ class Clustering:
         self._labelled += len(ids)
         self.label_store.write(ids, labels_HB, self.epoch)
         if self.second_stage:
-            self._average_labels(ids, before_HB, labels)
+            self._average_labels(ids, labels)
         return labels
 
-    def _average_labels(self, ids: Tensor, before_HB: Tensor, labels: list[Tensor]) -> None:
+    def _average_labels(self, ids: Tensor, labels: list[Tensor]) -> None:
         if self.soft_labels is None:
-            everything = torch.arange(self.n_ids, device=ids.device)
-            stored = self.label_store.read(everything)
-            stored[:, ids] = before_HB  # this step's labels were written already
-            self.soft_labels = [
-                SparseLabels(stored[j].clamp(min=0), self.label_size, head.n_clusters)
-                for j, head in enumerate(self.heads)
-            ]
+            stored_HN = self.label_store.read(torch.arange(self.n_ids, device=ids.device))
+            self.soft_labels = self._sparse_labels(stored_HN)
         weight = 1.0 / (self.epoch - self.first_stage_epochs + 1)
         for soft, new in zip(self.soft_labels, labels, strict=True):
             soft.average_in(ids, new, weight)
+
+    def _sparse_labels(self, labels_HN: Tensor) -> list[SparseLabels]:
+        return [
+            SparseLabels(labels_N, self.label_size, head.n_clusters)
+            for labels_N, head in zip(labels_HN, self.heads, strict=True)
+        ]
 
     def end_epoch(self) -> list[HeadReport]:
         """Freezes (second stage: averages) the centers, clears counts; returns what happened."""
@@ -188,10 +189,8 @@ class Clustering:
         self._labelled = int(state["labelled"])
         self.soft_labels = None
         if state["soft_labels"] is not None:
-            unseen = torch.zeros(self.n_ids, dtype=torch.int64)
-            self.soft_labels = [
-                SparseLabels(unseen, self.label_size, head.n_clusters) for head in self.heads
-            ]
+            everything = torch.arange(self.n_ids, device=self.heads[0].centers.device)
+            self.soft_labels = self._sparse_labels(self.label_store.read(everything))
             for soft, saved in zip(self.soft_labels, state["soft_labels"], strict=True):
                 soft.load_state_dict(saved)
 
@@ -210,7 +209,12 @@ def _report(head: Head, churn: float) -> HeadReport:
 
 
 def _check_settings(
-    n_ids: int, n_clusters: tuple[int, ...], min_ratio: float, dual_rule: str, label_size: int
+    n_ids: int,
+    n_clusters: tuple[int, ...],
+    min_ratio: float,
+    dual_rule: str,
+    label_size: int,
+    label_temperature: float,
 ) -> None:
     if not n_clusters:
         raise ValueError("n_clusters is empty: name at least one head, such as (3000,)")
@@ -228,3 +232,5 @@ def _check_settings(
         raise ValueError(f"dual_rule is {dual_rule!r}; choose one of {', '.join(DUAL_RULES)}")
     if label_size < 1:
         raise ValueError(f"label_size is {label_size}; an averaged label holds at least 1 cluster")
+    if label_temperature <= 0:
+        raise ValueError(f"label_temperature is {label_temperature}; it must be positive")

@@ -92,8 +92,8 @@ class SparseLabels:
         storage = torch.int16 if n_clusters <= 0x7FFF else torch.int32
         self.clusters_NS = torch.zeros((len(labels_N), size), dtype=storage, device=labels_N.device)
         self.weights_NS = torch.zeros((len(labels_N), size), device=labels_N.device)
-        self.clusters_NS[:, 0] = labels_N.to(storage)
-        self.weights_NS[:, 0] = 1.0
+        self.clusters_NS[:, 0] = labels_N.clamp(min=0).to(storage)
+        self.weights_NS[:, 0] = (labels_N >= 0).float()  # an unseen id has no label yet
         self.n_clusters = n_clusters
 
     def average_in(self, ids_B: Tensor, labels_B: Tensor, weight: float) -> None:
@@ -116,6 +116,7 @@ class SparseLabels:
         left_B1 = kept_BS.sum(dim=1, keepdim=True).clamp(min=1e-12)
         kept_BS = kept_BS * ((1 - weight) / left_B1)
         kept_BS[rows, slot_B] += weight
+        kept_BS = kept_BS / kept_BS.sum(dim=1, keepdim=True)  # where nothing else was left
         clusters_BS[rows, slot_B] = labels_B
         self.clusters_NS[ids_B] = clusters_BS.to(self.clusters_NS.dtype)
         self.weights_NS[ids_B] = kept_BS
@@ -124,7 +125,7 @@ class SparseLabels:
         """Smoothed soft labels (B, K): a softmax over the listed clusters only (App. B.2.2)."""
         weights_BS = self.weights_NS[ids_B]
         soft_BS = torch.where(weights_BS > 0, (weights_BS / temperature).exp(), 0.0)
-        soft_BS = soft_BS / soft_BS.sum(dim=1, keepdim=True)
+        soft_BS = soft_BS / soft_BS.sum(dim=1, keepdim=True).clamp(min=1e-12)
         dense_BK = torch.zeros((len(ids_B), self.n_clusters), device=soft_BS.device)
         return dense_BK.scatter_add_(1, self.clusters_NS[ids_B].to(torch.int64), soft_BS)
 
@@ -132,5 +133,11 @@ class SparseLabels:
         return {"clusters": self.clusters_NS, "weights": self.weights_NS}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.clusters_NS = state["clusters"].clone()
-        self.weights_NS = state["weights"].clone()
+        clusters = state["clusters"]
+        if clusters.shape != self.clusters_NS.shape:
+            raise ValueError(
+                f"saved averaged labels are {tuple(clusters.shape)} (ids, label_size), this run "
+                f"has {tuple(self.clusters_NS.shape)}: resume with the same label_size"
+            )
+        self.clusters_NS.copy_(clusters)
+        self.weights_NS.copy_(state["weights"])

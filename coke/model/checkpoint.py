@@ -46,7 +46,8 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], keep: int) 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return sorted(p for p in folder.glob(f"{_PREFIX}[0-9]*") if (p / "state.pt").is_file())
+    found = [p for p in folder.glob(f"{_PREFIX}[0-9]*") if (p / "state.pt").is_file()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix(_PREFIX)))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -62,10 +63,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} cannot be read ({type(error).__name__}); "
             "delete it to resume from the one before"
         ) from error
-    if state.get("format_version") != FORMAT_VERSION:
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"checkpoint {path} has format version {state.get('format_version')}; "
-            f"this coke reads {FORMAT_VERSION}"
+            f"checkpoint {path} has format version {version}; this coke reads {FORMAT_VERSION}"
         )
     return state
 

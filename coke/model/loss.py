@@ -17,12 +17,17 @@ def discrimination_loss(
     Args:
         features_BD: (B, D) float32, unit norm.
         centers_KD: (K, D) float32, unit norm, no gradient.
-        targets: (B,) int64 labels (Eqn. 12) or (B, K) float32 soft labels (Eqn. 14).
+        targets: (B,) int64 labels (Eqn. 12), or (B, K) float32 soft labels (Eqn. 14). An image
+            without a label (-1), such as one that the scan left out, teaches nothing.
         temperature: lambda.
 
     Returns: the mean over the batch, a scalar.
     """
-    return F.cross_entropy(features_BD @ centers_KD.T / temperature, targets)
+    logits_BK = features_BD @ centers_KD.T / temperature
+    if targets.ndim == 2:
+        return F.cross_entropy(logits_BK, targets)
+    total = F.cross_entropy(logits_BK, targets, ignore_index=-1, reduction="sum")
+    return total / (targets >= 0).sum().clamp(min=1)
 
 
 def coke_loss(

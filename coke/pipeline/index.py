@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,7 +149,7 @@ class ImageIndex:
         index_path = self.folder / "index.npy"
         try:
             self.rows: NDArray[np.void] = np.load(index_path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{index_path} cannot be read ({error}); ingest again") from error
         if self.rows.dtype != INDEX_DTYPE or len(self.rows) != self.manifest.count:
             raise ValueError(
@@ -187,13 +188,17 @@ class ImageIndex:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        raw = json.loads(path.read_text())
-        if raw.get("format") != FORMAT_NAME or raw.get("version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} says format {raw.get('format')!r} version {raw.get('version')!r}; this "
-                f"coke reads {FORMAT_NAME!r} version {FORMAT_VERSION}"
-            )
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        found = (raw["format"], raw["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); ingest again") from error
+    if found != (FORMAT_NAME, FORMAT_VERSION):
+        raise ValueError(
+            f"{path} says format {found[0]!r} version {found[1]!r}; this coke reads "
+            f"{FORMAT_NAME!r} version {FORMAT_VERSION}"
+        )
+    try:
         raw["containers"] = [Container(**c) for c in raw["containers"]]
         return Manifest(**raw)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); ingest again") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); ingest again") from error

@@ -79,17 +79,26 @@ class Loader:
         """Batches of one epoch from global position ``start`` on.
 
         Every id comes exactly once across ranks. A ragged last batch is short, or left out with
-        ``drop_ragged`` (which ids are left out changes by epoch).
+        ``drop_ragged`` (which ids are left out changes by epoch when shuffled). Where the last
+        batch is shorter than the world, some ranks get an empty one: every rank takes as many
+        steps. One epoch at a time: starting another ends this one.
 
         Raises:
-            ValueError: a record cannot be decoded; the message names container, offset and id.
+            ValueError: ``start`` is outside the epoch, or a record cannot be decoded; the message
+                names container, offset and id.
         """
+        if not 0 <= start <= self.samples_per_epoch:
+            raise ValueError(
+                f"start is {start}; positions of an epoch are 0..{self.samples_per_epoch}"
+            )
         in_flight: deque[NDArray[np.int64]] = deque()
 
         def feed() -> Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]:
             for first in range(start, self.samples_per_epoch, self.batch_size):
                 last = min(first + self.batch_size, self.samples_per_epoch)
                 positions = np.arange(first + self._rank, last, self._world)
+                if len(positions) == 0:
+                    return  # only the last batch can be shorter than the world
                 ids = self._ids_at(positions, epoch)
                 in_flight.append(ids)
                 yield self._reader.read(ids), self._draw(ids, epoch)
@@ -101,8 +110,13 @@ class Loader:
             except (RuntimeError, OSError) as error:
                 raise ValueError(self._blame(list(in_flight), error)) from error
             if views is None:
-                return
+                break
             yield Batch(ids=torch.from_numpy(in_flight.popleft()), views=views)
+
+        last_batch = (self.samples_per_epoch - start) % self.batch_size
+        if 0 < last_batch <= self._rank:
+            empty = [torch.empty(0, 3, r.size, r.size) for r in self.recipes]
+            yield Batch(ids=torch.empty(0, dtype=torch.int64), views=empty)
 
     def _ids_at(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
         if not self._shuffle:

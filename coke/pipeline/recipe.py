@@ -57,6 +57,8 @@ class ViewRecipe:
             raise ValueError(f"view center_fraction is {self.center_fraction}; give 0 < f <= 1")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             raise ValueError(f"view blur_sigma is {self.blur_sigma}; give 0 < low <= high")
+        if min(self.std) <= 0:
+            raise ValueError(f"view std is {self.std}; all must be positive")
         if min(self.jitter) < 0 or self.jitter[3] > 0.5:
             raise ValueError(f"view jitter is {self.jitter}; all >= 0, and hue at most 0.5")
         for name in ("jitter_p", "gray_p", "blur_p", "flip_p"):

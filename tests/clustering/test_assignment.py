@@ -1,0 +1,176 @@
+"""The rules, by hand and against plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from coke.clustering.assignment import assign, assign_in_sweeps, update_centers, update_duals
+
+CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+#: Similarities to the two centers: (1, 0), (0.8, 0.6), (0.6, 0.8).
+FEATURES = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+
+
+def random_batch(b: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    features = F.normalize(torch.randn(b, d, generator=generator), dim=1)
+    return features, F.normalize(torch.randn(k, d, generator=generator), dim=1)
+
+
+@pytest.mark.parametrize(
+    ("duals", "expected"),
+    [
+        ((0.0, 0.0), [0, 0, 1]),
+        ((0.0, 0.3), [0, 1, 1]),  # 0.6 + 0.3 beats 0.8
+        ((0.0, 1.1), [1, 1, 1]),
+        ((0.3, 0.0), [0, 0, 0]),
+        ((-1.1, 0.0), [1, 1, 1]),
+    ],
+)
+def test_assign_by_hand(duals: tuple[float, float], expected: list[int]) -> None:
+    labels = assign(FEATURES, CENTERS, torch.tensor(duals))
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        # Shares 3/4, 1/4, 0; each is due 0.6 / 3 = 0.2; the step is 2 * (share - 0.2).
+        (True, [0.5 - 1.1, 0.1 - 0.1, 0.0 + 0.4]),
+        (False, [0.0, 0.0, 0.4]),
+    ],
+)
+def test_update_duals_by_hand(free: bool, expected: list[float]) -> None:
+    duals = torch.tensor([0.5, 0.1, 0.0])
+    moved = update_duals(duals, torch.tensor([0, 0, 1, 0]), lr=2.0, min_ratio=0.6, free=free)
+    torch.testing.assert_close(moved, torch.tensor(expected), atol=1e-6, rtol=0)
+    assert duals.tolist() == pytest.approx([0.5, 0.1, 0.0])  # the input is left alone
+
+
+def test_free_duals_keep_their_sum_when_the_bound_is_an_equality() -> None:
+    labels = torch.tensor([0, 0, 0, 2])
+    moved = update_duals(torch.zeros(4), labels, lr=1.0, min_ratio=1.0, free=True)
+    assert moved.tolist() == [-0.5, 0.25, 0.0, 0.25]
+
+
+def test_update_centers_by_hand() -> None:
+    centers = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    counts = torch.tensor([3.0, 0.0, 5.0])
+    features = torch.tensor([[0.0, 1.0], [0.8, 0.6], [0.6, 0.8]])
+    labels = torch.tensor([0, 1, 1])
+    moved, total = update_centers(centers, counts, features, labels, normalize=False)
+    assert total.tolist() == [4.0, 2.0, 5.0]
+    # 3 of (1, 0) and 1 of (0, 1); the mean of two, the old center having no weight; untouched.
+    expected = torch.tensor([[0.75, 0.25], [0.7, 0.7], [0.6, 0.8]])
+    torch.testing.assert_close(moved, expected)
+    unit, _ = update_centers(centers, counts, features, labels, normalize=True)
+    torch.testing.assert_close(unit[0], torch.tensor([3.0, 1.0]) / math.sqrt(10))
+    torch.testing.assert_close(unit[1], torch.tensor([1.0, 1.0]) / math.sqrt(2))
+    assert unit[2].tolist() == centers[2].tolist()
+    assert counts.tolist() == [3.0, 0.0, 5.0]
+    assert centers[0].tolist() == [1.0, 0.0]
+
+
+def test_batches_add_up_to_the_mean_of_the_epoch() -> None:
+    features, centers = random_batch(40, 5, 3)
+    labels = torch.arange(40) % 3
+    running, counts = centers, torch.zeros(3)
+    for rows in torch.arange(40).split(7):
+        running, counts = update_centers(
+            running, counts, features[rows], labels[rows], normalize=False
+        )
+    for k in range(3):
+        torch.testing.assert_close(running[k], features[labels == k].mean(0))
+    assert counts.tolist() == [14.0, 13.0, 13.0]
+
+
+def test_sweeps_by_hand() -> None:
+    """Two instances a sweep, step 0.5 each; a cluster is due 0.5 * 2 * 0.4 / 2 = 0.2 a sweep."""
+    features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6], [1.0, 0.0]])
+    labels, duals = assign_in_sweeps(
+        features, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=False
+    )
+    # Sweep 1: both take cluster 0: duals (0 - 1 + 0.2 -> 0, 0.2). Sweep 2: (0.6, 1.0) takes 1 and
+    # (0.8, 0.8) is a tie or nearly so. Sweep 3 has one instance and moves half as far.
+    assert labels[[0, 1, 2]].tolist() == [0, 0, 1]
+    assert duals.min() >= 0
+    shifted = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.9, 0.4], [1.0, 0.0]])
+    labels, duals = assign_in_sweeps(
+        shifted, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=False
+    )
+    # Sweep 2: labels 1, 0: duals (0 - 0.5 + 0.2 -> 0, 0.2 - 0.5 + 0.2 -> 0).
+    # Sweep 3, one instance of cluster 0: (0 - 0.5 + 0.1 -> 0, 0.1).
+    assert labels.tolist() == [0, 0, 1, 0, 0]
+    torch.testing.assert_close(duals, torch.tensor([0.0, 0.1]))
+    labels, duals = assign_in_sweeps(
+        shifted, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=True
+    )
+    # Free: (-0.8, 0.2); sweep 2 scores (-0.2, 1.0), (0.1, 0.6): both 1: (-0.6, -0.6);
+    # sweep 3 scores (0.4, -0.6): 0: (-1.0, -0.5).
+    assert labels.tolist() == [0, 0, 1, 1, 0]
+    torch.testing.assert_close(duals, torch.tensor([-1.0, -0.5]))
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("sweep", [1, 3, 8])
+def test_sweeps_agree_with_a_plain_loop(sweep: int, free: bool) -> None:
+    """Sweep 1 is Theorem 1: one instance, one dual step."""
+    features, centers = random_batch(50, 6, 4)
+    step, ratio = 0.07, 1.0 if free else 0.5
+    start = torch.tensor([0.3, 0.0, 0.1, 0.0])
+    got_labels, got_duals = assign_in_sweeps(
+        features, centers, start, step=step, sweep=sweep, min_ratio=ratio, free=free
+    )
+    duals = [float(d) for d in start]
+    labels: list[int] = []
+    for first in range(0, 50, sweep):
+        group = range(first, min(first + sweep, 50))
+        chosen = []
+        for i in group:
+            scores = [float(features[i] @ centers[k]) + duals[k] for k in range(4)]
+            chosen.append(scores.index(max(scores)))
+        for k in range(4):
+            duals[k] -= step * (chosen.count(k) - len(group) * ratio / 4)
+            if not free:
+                duals[k] = max(duals[k], 0.0)
+        labels += chosen
+    assert got_labels.tolist() == labels
+    assert got_duals.tolist() == pytest.approx(duals, abs=1e-5)
+    assert start.tolist() == pytest.approx([0.3, 0.0, 0.1, 0.0])  # the input is left alone
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("sweep", [30, 31, 1000])
+def test_one_sweep_is_the_paper_rule(sweep: int, free: bool) -> None:
+    """The paper's step is per batch, the sweeps' per instance: they match at lr = step * B."""
+    features, centers = random_batch(30, 6, 4)
+    start = torch.tensor([0.3, 0.0, 0.1, 0.0])
+    labels, duals = assign_in_sweeps(
+        features, centers, start, step=0.05, sweep=sweep, min_ratio=0.4, free=free
+    )
+    expected = assign(features, centers, start)
+    assert torch.equal(labels, expected)
+    torch.testing.assert_close(
+        duals, update_duals(start, expected, lr=0.05 * 30, min_ratio=0.4, free=free)
+    )
+
+
+def test_small_sweeps_hold_a_bound_that_one_step_a_batch_breaks() -> None:
+    """600 features near one of four centers; every cluster is due a fifth of an equal share."""
+    features, centers = random_batch(600, 6, 4)
+    features = F.normalize(features + 2 * centers[0], dim=1)
+    plain = assign(features, centers, torch.zeros(4)).bincount(minlength=4)
+    due = 0.8 * 600 / 4
+    assert plain.min() < due / 4
+    duals = torch.zeros(4)
+    for _ in range(5):
+        labels, duals = assign_in_sweeps(
+            features, centers, duals, step=16 * 4 / 600, sweep=8, min_ratio=0.8, free=False
+        )
+    assert labels.bincount(minlength=4).min() > 0.9 * due

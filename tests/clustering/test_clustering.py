@@ -1,0 +1,289 @@
+"""Heads and label store together, as a training loop uses them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from coke.clustering import Clustering
+from coke.model.loss import coke_loss
+
+N, DIM, BATCH, FIRST = 24, 4, 7, 2
+
+
+def build(**options: Any) -> Clustering:
+    settings: dict[str, Any] = {
+        "n_ids": N,
+        "dim": DIM,
+        "n_clusters": (3, 5),
+        "first_stage_epochs": FIRST,
+        "label_size": 2,
+    } | options
+    return Clustering(**settings)
+
+
+def batches(epoch: int, n: int = N) -> list[tuple[Tensor, Tensor]]:
+    """Features and ids of an epoch's steps; the features drift, so labels change."""
+    generator = torch.Generator().manual_seed(100)
+    base = torch.randn(n, DIM, generator=generator)
+    drift = torch.randn(n, DIM, generator=torch.Generator().manual_seed(epoch))
+    features = F.normalize(base + 0.7 * drift, dim=1)
+    ids = torch.randperm(n, generator=torch.Generator().manual_seed(epoch))
+    return [(features[rows], rows) for rows in ids.split(BATCH)]
+
+
+def run_epoch(c: Clustering, epoch: int) -> None:
+    for x, ids in batches(epoch):
+        c.step(x, ids)
+    c.end_epoch()
+
+
+def test_two_heads_by_hand() -> None:
+    """Head 0 has the axes as centers, head 1 their negatives: labels are opposite."""
+    axes = torch.eye(2)
+    c = Clustering(
+        n_ids=4,
+        dim=2,
+        n_clusters=(2, 2),
+        min_ratio=0.0,
+        dual_rule="paper",
+        dual_lr=0.0,
+        centers=[axes, -axes],
+    )
+    x = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    labels = c.step(x, torch.tensor([2, 0, 3]))
+    assert [row.tolist() for row in labels] == [[0, 1, 1], [1, 0, 0]]
+    assert [t.tolist() for t in c.targets(torch.tensor([0, 1, 2, 3]))] == [
+        [1, -1, 0, 1],
+        [0, -1, 1, 0],
+    ]
+    assert [h.counts.tolist() for h in c.heads] == [[1.0, 2.0], [2.0, 1.0]]
+    assert c.label_store.epoch == 0
+
+
+def test_heads_do_not_see_each_other() -> None:
+    both = build(dual_rule="paper")
+    centers = [h.centers.clone() for h in both.heads]
+    alone = [
+        build(dual_rule="paper", n_clusters=(k,), centers=[c])
+        for k, c in zip((3, 5), centers, strict=True)
+    ]
+    for epoch in range(4):
+        for x, ids in batches(epoch):
+            together = both.step(x, ids)
+            for j, single in enumerate(alone):
+                assert torch.equal(single.step(x, ids)[0], together[j])
+        for c in (both, *alone):
+            c.end_epoch()
+    for j, single in enumerate(alone):
+        assert torch.equal(single.heads[0].centers, both.heads[j].centers)
+
+
+def test_targets_are_last_epochs_labels() -> None:
+    c = build(first_stage_epochs=100)
+    previous: dict[int, list[int]] = {}
+    for epoch in range(3):
+        written: dict[int, list[int]] = {}
+        for x, ids in batches(epoch):
+            if epoch:  # read before written
+                asked = torch.stack(c.targets(ids), 1).tolist()
+                assert asked == [previous[i] for i in ids.tolist()]
+            labels = torch.stack(c.step(x, ids), 1).tolist()
+            written |= dict(zip(ids.tolist(), labels, strict=True))
+            if epoch == 0:  # the scan: what was just assigned
+                assert torch.stack(c.targets(ids), 1).tolist() == labels
+        c.end_epoch()
+        assert written != previous
+        previous = written
+
+
+def test_targets_are_hard_until_the_second_epoch_of_the_second_stage() -> None:
+    c = build()
+    for epoch in range(5):
+        _, ids = batches(epoch)[0]
+        if epoch:
+            for target, head in zip(c.targets(ids), c.heads, strict=True):
+                if epoch <= FIRST:
+                    assert target.dtype == torch.int64 and target.shape == (len(ids),)
+                    continue
+                assert target.dtype == torch.float32
+                assert target.shape == (len(ids), head.n_clusters)
+                torch.testing.assert_close(target.sum(1), torch.ones(len(ids)))
+                assert (target > 0).sum(1).max() <= 2  # label_size
+        run_epoch(c, epoch)
+    assert (c.targets(torch.arange(N))[1] > 0).sum(1).max() == 2
+
+
+def test_the_average_starts_anew_with_the_second_stage() -> None:
+    """After its first epoch the averaged labels are that epoch's labels, all of the weight."""
+    c = build()
+    for epoch in range(FIRST + 1):
+        run_epoch(c, epoch)
+    ids = torch.arange(N)
+    for soft, hard in zip(c.targets(ids), c.label_store.read(ids), strict=True):
+        assert torch.equal(soft.argmax(1), hard)
+        assert (soft.amax(1) == 1).all()
+
+
+@pytest.mark.parametrize("dual_rule", ["paper", "auto"])
+@pytest.mark.parametrize("min_ratio", [0.4, 1.0])
+def test_restoring_at_every_step_changes_nothing(dual_rule: str, min_ratio: float) -> None:
+    epochs = 5
+    options: dict[str, Any] = {"dual_rule": dual_rule, "min_ratio": min_ratio, "dual_lr": 3.0}
+    original = build(**options)
+    saved: list[tuple[int, int, dict[str, Any]]] = []
+    trace: list[list[Tensor]] = []
+
+    def snapshot(c: Clustering, labels: list[Tensor]) -> list[Tensor]:
+        kept = [*labels, *c.targets(torch.arange(N))]
+        for h in c.heads:
+            kept += [h.duals, h.centers, h.running_centers, h.counts]
+        return [t.clone() for t in kept]
+
+    def go_on(c: Clustering, epoch: int, step: int) -> list[Tensor]:
+        x, ids = batches(epoch)[step]
+        labels = c.step(x, ids)
+        if step == len(batches(epoch)) - 1:
+            reports = c.end_epoch()
+            labels = [*labels, torch.tensor([r.churn for r in reports])]
+        return snapshot(c, labels)
+
+    steps = [(e, s) for e in range(epochs) for s in range(len(batches(e)))]
+    for epoch, step in steps:
+        saved.append((epoch, step, copy.deepcopy(original.state_dict())))
+        trace.append(go_on(original, epoch, step))
+    assert saved[-1][2]["soft_labels"] is not None  # the run went into the second stage
+
+    for at, (_, _, state) in enumerate(saved):
+        restored = build(**options, seed=99)
+        restored.load_state_dict(state)
+        for (epoch, step), expected in zip(steps[at:], trace[at:], strict=True):
+            got = go_on(restored, epoch, step)
+            assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_reports_by_hand() -> None:
+    c = Clustering(
+        n_ids=10,
+        dim=2,
+        n_clusters=(2,),
+        min_ratio=0.8,
+        dual_rule="paper",
+        dual_lr=0.0,
+        centers=[torch.eye(2)],
+    )
+    right, up = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    c.step(torch.cat([right.expand(9, 2), up]), torch.arange(10))
+    (report,) = c.end_epoch()
+    assert (report.n_clusters, report.smallest, report.largest, report.empty) == (2, 1, 9, 0)
+    assert report.violation == pytest.approx(0.75)  # due 0.8 * 10 / 2 = 4, got 1
+    assert report.churn == 1.0  # every id is new
+    c.step(right.expand(5, 2), torch.arange(5))
+    c.step(right.expand(5, 2), torch.arange(5, 10))
+    (report,) = c.end_epoch()
+    assert (report.smallest, report.largest, report.empty) == (0, 10, 1)
+    assert report.violation == pytest.approx(1.0)
+    assert report.churn == pytest.approx(0.1)  # id 9 alone moved
+
+
+def test_auto_holds_the_bound_where_the_papers_step_fails() -> None:
+    n, epochs = 400, 6
+    violations = {}
+    for rule in ("paper", "auto"):
+        c = build(n_ids=n, n_clusters=(20,), dual_rule=rule, first_stage_epochs=100)
+        base = torch.randn(n, DIM, generator=torch.Generator().manual_seed(0))
+        x = F.normalize(base + torch.tensor([2.0, 0, 0, 0]), dim=1)
+        for epoch in range(epochs):
+            ids = torch.randperm(n, generator=torch.Generator().manual_seed(epoch))
+            for rows in ids.split(200):
+                c.step(x[rows], rows)
+            (report,) = c.end_epoch()
+        violations[rule] = report.violation
+    assert violations["auto"] <= 0.125
+    assert violations["paper"] == 1  # empty clusters
+
+
+def test_same_seed_same_centers() -> None:
+    a, b, other = build(seed=3), build(seed=3), build(seed=4)
+    for x, y, z in zip(a.heads, b.heads, other.heads, strict=True):
+        assert torch.equal(x.centers, y.centers)
+        assert not torch.equal(x.centers, z.centers)
+        torch.testing.assert_close(x.centers.norm(dim=1), torch.ones(x.n_clusters))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_clusters": ()}, "n_clusters is empty"),
+        ({"n_clusters": (3, 1)}, "n_clusters has a head with 1 clusters"),
+        ({"n_clusters": (25,)}, "n_clusters has a head with 25 clusters for 24 images"),
+        ({"min_ratio": 1.1}, "min_ratio is 1.1"),
+        ({"min_ratio": -0.1}, "min_ratio is -0.1"),
+        ({"min_ratio": float("nan")}, "min_ratio is nan"),
+        ({"dual_rule": "best"}, "dual_rule is 'best'; choose one of paper, auto"),
+        ({"label_size": 0}, "label_size is 0"),
+        (
+            {"centers": [torch.eye(3, 4)]},
+            "centers have shapes [(3, 4)]; heads with n_clusters (3, 5) and dim 4 "
+            "need [(3, 4), (5, 4)]",
+        ),
+        ({"centers": [torch.eye(3, 4), torch.eye(5, 3)]}, "centers have shapes [(3, 4), (5, 3)]"),
+        ({"label_temperature": 0.0}, "label_temperature is 0.0"),
+    ],
+)
+def test_wrong_settings_name_their_value(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (6, 4), (7,), (7, 4, 1)])
+def test_features_must_fit_ids_and_dim(shape: tuple[int, ...]) -> None:
+    message = f"features have shape {shape}; 7 ids at dim 4 need (7, 4)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build().step(torch.zeros(shape), torch.arange(7))
+
+
+def test_a_mismatched_state_is_refused() -> None:
+    saved = build().state_dict()
+    with pytest.raises(ValueError, match="saved clustering has 2 heads, this one 1"):
+        build(n_clusters=(3,)).load_state_dict(saved)
+    with pytest.raises(ValueError, match=re.escape("saved centers are (5, 4), this head has (6,")):
+        build(n_clusters=(3, 6)).load_state_dict(saved)
+    with pytest.raises(ValueError, match=re.escape("saved labels are (2, 24)")):
+        build(n_ids=25).load_state_dict(saved)
+
+
+def test_averaged_labels_of_another_size_are_refused() -> None:
+    c = build()
+    for epoch in range(FIRST + 1):
+        run_epoch(c, epoch)
+    with pytest.raises(ValueError, match="2.*4|4.*2"):
+        build(label_size=4).load_state_dict(c.state_dict())
+
+
+def test_everything_is_restored_to_the_device_of_the_clustering() -> None:
+    c = build()
+    for epoch in range(FIRST + 1):
+        run_epoch(c, epoch)
+    elsewhere = build(device="meta")
+    elsewhere.load_state_dict(c.state_dict())
+    assert elsewhere.heads[0].centers.device.type == "meta"
+    assert elsewhere.soft_labels is not None
+    assert elsewhere.soft_labels[0].weights_NS.device.type == "meta"
+
+
+def test_ids_left_out_of_the_scan_can_be_trained_on() -> None:
+    c = build()
+    for x, ids in batches(0)[:-1]:  # 24 % 7 = 3 ids are left out, as with drop_ragged
+        c.step(x, ids)
+    c.end_epoch()
+    for x, ids in batches(1)[:-1]:
+        loss = coke_loss(x, None, [h.centers for h in c.heads], c.targets(ids), temperature=0.1)
+        assert torch.isfinite(loss)
+        c.step(x, ids)

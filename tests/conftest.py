@@ -1,0 +1,56 @@
+"""What several test modules share: tiny data sets, and who is skipped where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from coke.tools.ingest import ingest
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # tensors are tiny here: more threads only wait for each other
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="torch sees no GPU here"))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with cifar10.tar.gz and imagenet-sample.tar."""
+    named = os.environ.get("COKE_TEST_DATA", "")
+    if not named:
+        pytest.skip("COKE_TEST_DATA is not set; it names the folder of the sample archives")
+    if not Path(named).is_dir():
+        pytest.skip(f"COKE_TEST_DATA names {named!r}, which is no folder")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def color_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """23 images in 3 containers, each of one colour, 40 grey levels from any other image's.
+
+    The colour is in the key ("020-060-128.png"), so that a mix-up of ids and pixels shows. A ramp
+    of +-12 levels from left to right makes crops and flips of an image differ.
+    """
+    root = tmp_path_factory.mktemp("color")
+    ramp = np.linspace(-12, 12, 40)[None, :, None]
+    (root / "src").mkdir()
+    for i in range(23):
+        color = (20 + i % 5 * 40, 20 + i // 5 * 40, 128)
+        pixels = np.broadcast_to(np.array(color) + ramp, (32 + i % 3, 40, 3))
+        name = "-".join(f"{c:03d}" for c in color) + ".png"
+        Image.fromarray(pixels.round().astype(np.uint8)).save(root / "src" / name)
+    ingest(root / "src", root / "out", workers=1, shard_size=10, console=Console(quiet=True))
+    return root / "out"

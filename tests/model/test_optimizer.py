@@ -1,0 +1,100 @@
+"""Learning rates by hand, and which parameters are decayed."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from coke.model.lars import LARS
+from coke.model.optimizer import (
+    OptimizerConfig,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0.0, 0.0),
+        (2.5, 0.4),  # a quarter of the warm-up
+        (10.0, 1.6),
+        (30.0, 0.1 + 1.5 * (1 + math.cos(math.pi / 4)) / 2),
+        (50.0, 0.85),  # half way down: the mean of 1.6 and 0.1
+        (90.0, 0.1),
+        (91.0, 0.1),  # and no further
+    ],
+)
+def test_warm_up_and_cosine(progress: float, expected: float) -> None:
+    config = OptimizerConfig(lr=1.6, warmup_epochs=10, final_lr=0.1)
+    assert learning_rate(config, progress=progress, epochs=90) == pytest.approx(expected)
+
+
+def test_without_warm_up_it_starts_at_the_peak() -> None:
+    config = OptimizerConfig(lr=2.0, warmup_epochs=0)
+    assert learning_rate(config, progress=0.0, epochs=4) == 2.0
+    assert learning_rate(config, progress=2.0, epochs=4) == pytest.approx(1.0)
+    assert learning_rate(config, progress=4.0, epochs=4) == pytest.approx(0.0)
+
+
+def test_a_run_shorter_than_its_warm_up_warms_up_to_the_end() -> None:
+    config = OptimizerConfig(lr=2.0, warmup_epochs=10)
+    assert learning_rate(config, progress=1.0, epochs=4) == pytest.approx(0.5)
+    assert learning_rate(config, progress=3.0, epochs=4) == pytest.approx(1.5)
+
+
+def network() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    net[2].weight.requires_grad_(False)
+    return net
+
+
+def test_sgd_decays_matrices_only() -> None:
+    net = network()
+    config = OptimizerConfig(name="sgd", lr=0.5, momentum=0.8, weight_decay=0.1)
+    sgd = build_optimizer(net, config)
+    assert isinstance(sgd, torch.optim.SGD)
+    decayed, plain = sgd.param_groups
+    assert [id(p) for p in decayed["params"]] == [id(net[0].weight)]  # net[2].weight is frozen
+    biases = [net[0].bias, net[1].weight, net[1].bias, net[2].bias]
+    assert [id(p) for p in plain["params"]] == [id(p) for p in biases]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert all(g["nesterov"] and g["momentum"] == 0.8 and g["lr"] == 0.5 for g in sgd.param_groups)
+
+
+def test_sgd_without_momentum() -> None:
+    sgd = build_optimizer(network(), OptimizerConfig(name="sgd", momentum=0.0))
+    assert not sgd.param_groups[0]["nesterov"]
+
+
+def test_lars_takes_everything_trainable() -> None:
+    net = network()
+    config = OptimizerConfig(lr=0.5, momentum=0.8, weight_decay=0.1)
+    lars = build_optimizer(net, config)
+    assert isinstance(lars, LARS)
+    (group,) = lars.param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in net.parameters() if p.requires_grad]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.8, 0.1)
+
+
+def test_set_learning_rate_reaches_every_group() -> None:
+    sgd = build_optimizer(network(), OptimizerConfig(name="sgd"))
+    set_learning_rate(sgd, 0.125)
+    assert [g["lr"] for g in sgd.param_groups] == [0.125, 0.125]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (OptimizerConfig(name="adam"), "optimizer is 'adam'; choose one of lars, sgd"),
+        (OptimizerConfig(lr=0.0), "lr is 0.0"),
+    ],
+)
+def test_wrong_settings_are_named(config: OptimizerConfig, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_optimizer(network(), config)

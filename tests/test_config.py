@@ -1,0 +1,92 @@
+"""Settings: presets, TOML, overrides, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coke.config import (
+    Config,
+    differences,
+    load_toml,
+    parse_assignments,
+    preset_named,
+    presets,
+    to_toml,
+    with_settings,
+)
+
+
+@pytest.mark.parametrize("name", list(presets))
+def test_a_preset_survives_toml(name: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(to_toml(presets[name]))
+    assert with_settings(Config(), load_toml(tmp_path / "c.toml")) == presets[name]
+    assert presets[name].preset == name
+
+
+def test_the_imagenet_preset_is_the_papers() -> None:
+    config = preset_named("imagenet-1view")
+    assert (config.batch_size, config.temperature, config.views) == (1024, 0.1, 1)
+    assert (config.optimizer.name, config.optimizer.lr) == ("lars", 1.6)
+    assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (1e-6, 10)
+    assert (config.clustering.dual_rule, config.clustering.dual_lr) == ("paper", 20.0)
+    assert config.clustering.min_ratio == 0.4
+    assert config.clustering.n_clusters == (3000, 4000, 5000)
+    assert (config.model.depth, config.model.width, config.model.dim) == (50, 64, 128)
+
+
+def test_assignments_are_typed_as_toml_and_nested() -> None:
+    settings = parse_assignments(
+        ["model.depth=18", "optimizer.lr=1", "clustering.n_clusters=[5, 7]", "loader=pil"]
+    )
+    config = with_settings(Config(), settings)
+    assert config.model.depth == 18
+    assert config.optimizer.lr == 1.0 and isinstance(config.optimizer.lr, float)
+    assert config.clustering.n_clusters == (5, 7)
+    assert config.loader == "pil"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.dept=18", r"unknown config key 'model\.dept'; valid keys: depth, width, stem"),
+        ("epoch=3", "unknown config key 'epoch'; valid keys: preset, views, epochs"),
+        ("epochs=three", "config key 'epochs' is 'three'; it must be int"),
+        ("epochs=true", "config key 'epochs' is True; it must be int"),
+        ("drop_ragged=1", "config key 'drop_ragged' is 1; it must be bool"),
+        ("view.scale=[0.1]", r"config key 'view\.scale' is \[0\.1\]; it must be tuple"),
+        ("clustering.n_clusters=[5, 2.5]", "is 2.5; it must be int"),
+        ("model=3", "config key 'model' is a section, not 3"),
+        ("epochs", "has no '='"),
+        ("views=2", "this version of coke trains on --views 1"),
+        ("epochs=0", "epochs is 0; it must be at least 1"),
+        ("temperature=0.0", "temperature is 0.0; it must be positive"),
+        ("beta=2", "beta is 2.0; it is a weight between 0 and 1"),
+        ("view.size=0", "view size is 0"),
+    ],
+)
+def test_bad_settings_name_the_key_and_the_value(assignment: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_settings(Config(), parse_assignments([assignment]))
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'imagenet'; choose one of demo, cifar10, imagenet-1view"):
+        preset_named("imagenet")
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.toml cannot be read: No such file"):
+        load_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("epochs = ")
+    with pytest.raises(ValueError, match=r"bad\.toml is not valid TOML"):
+        load_toml(tmp_path / "bad.toml")
+
+
+def test_differences_name_both_values() -> None:
+    a = Config()
+    b = replace(a, epochs=7, model=replace(a.model, depth=18))
+    assert differences(a, b) == ["epochs: 200 != 7", "model.depth: 50 != 18"]
+    assert differences(a, Config()) == []

@@ -1,0 +1,115 @@
+"""``coke eval knn`` and ``coke eval linear`` on a run of the tiny data set."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from coke.config import Config
+from coke.model.knn import knn_classify, topk_accuracy
+from coke.pipeline.index import ImageIndex
+from coke.tools.eval_knn import eval_knn
+from coke.tools.eval_linear import eval_linear
+from coke.tools.eval_report import Accuracy, EvalReport
+from coke.tools.ingest import ingest
+from coke.tools.representations import Representation, extract, load_run, raw_pixels
+from coke.tools.train import train
+
+
+@pytest.fixture
+def run(stripes: Path, tiny: Config, tmp_path: Path, quiet: Console) -> Path:
+    train(replace(tiny, epochs=1), stripes, tmp_path / "run", console=quiet)
+    return tmp_path / "run"
+
+
+def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    knn = eval_knn(run, stripes, console=console)
+    linear = eval_linear(run, stripes, fast=True, console=console)
+    saved = json.loads((run / "eval.json").read_text())
+    assert list(saved) == ["knn", "linear (fast)"]
+    assert saved["knn"]["settings"]["k"] == 20
+    assert saved["knn"]["settings"]["temperature"] == 0.07
+    assert saved["linear (fast)"]["settings"]["epochs"] == 60
+    for report in (knn, linear):
+        assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]
+        assert report.epoch == 1
+        assert (report.train_images, report.test_images) == (60, 20)
+        for name, accuracy in report.rows.items():
+            assert 0 <= accuracy.top1 <= accuracy.top5 == 100.0, name
+        assert report.rows["raw pixels"].top1 == 100.0  # stripes are told apart by their pixels
+        assert saved[report.method]["rows"]["CoKe"]["top1"] == report.rows["CoKe"].top1
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "CoKe, epoch 1" in shown and "top-5" in shown
+
+
+def test_the_protocol_trains_on_random_crops(run: Path, stripes: Path, quiet: Console) -> None:
+    report = eval_linear(run, stripes, epochs=4, batch_size=16, console=quiet)
+    assert report.method == "linear"
+    assert report.settings["view"] == "random crop and flip"
+    assert report.settings["batch_size"] == 16
+    assert report.rows["CoKe"].top1 >= 60  # two classes
+
+
+def test_features_come_by_id_and_from_the_trained_weights(
+    run: Path, stripes: Path, quiet: Console
+) -> None:
+    config, model, _ = load_run(run)
+    cpu = torch.device("cpu")
+    rows: dict[str, Representation] = {"raw pixels": raw_pixels}
+    index = ImageIndex(stripes / "test")
+    features = extract(index, config, rows, 7, cpu, quiet)["raw pixels"]
+    assert features.shape == (20, 3 * 16 * 16)
+    again = extract(index, config, rows, 20, cpu, quiet)["raw pixels"]
+    assert torch.equal(features, again), "features do not depend on the batch"
+    labels = torch.from_numpy(index.labels)
+    scores = knn_classify(features, labels, features, n_classes=2, k=1)
+    assert topk_accuracy(scores, labels, 1) == 100.0
+    saved = torch.load(run / "checkpoints" / "epoch-0001" / "state.pt", weights_only=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, saved["model"][name]), name
+
+
+def test_large_views_are_averaged_down_for_raw_pixels() -> None:
+    images = torch.rand(2, 3, 64, 64)
+    pixels = raw_pixels(images)
+    assert pixels.shape == (2, 3 * 32 * 32)
+    assert pixels[0, 0] == pytest.approx(float(images[0, 0, :2, :2].mean()))
+
+
+def test_says_so_when_coke_is_not_above_the_baselines() -> None:
+    rows = {"random initialisation": Accuracy(top1=50, top5=90), "CoKe": Accuracy(top1=50, top5=95)}
+    report = EvalReport(
+        method="knn", run="r", epoch=1, train_images=1, test_images=1, settings={}, rows=rows
+    )
+    assert not report.beats_baselines()
+    assert replace(report, rows=rows | {"CoKe": Accuracy(top1=51, top5=95)}).beats_baselines()
+
+
+def test_refuses_data_it_cannot_evaluate_on(
+    run: Path, stripes: Path, tmp_path: Path, quiet: Console
+) -> None:
+    with pytest.raises(ValueError, match=r"is a single data set; name the test images with --test"):
+        eval_knn(run, stripes / "train", console=quiet)
+    assert eval_knn(run, stripes / "train", test=stripes / "test", console=quiet).test_images == 20
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "flat" / "a.png")
+    ingest(tmp_path / "flat", tmp_path / "unlabelled", workers=1, console=quiet)
+    with pytest.raises(ValueError, match="images without a class label"):
+        eval_knn(run, stripes, test=tmp_path / "unlabelled", console=quiet)
+    (tmp_path / "src" / "other").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "src" / "other" / "a.png")
+    ingest(tmp_path / "src", tmp_path / "foreign", workers=1, console=quiet)
+    with pytest.raises(ValueError, match="they must be the same"):
+        eval_knn(run, stripes, test=tmp_path / "foreign", console=quiet)
+    with pytest.raises(ValueError, match="k is 0"):
+        eval_knn(run, stripes, k=0, console=quiet)
+    with pytest.raises(ValueError, match="is no training run"):
+        eval_linear(tmp_path / "nothing", stripes, console=quiet)
