@@ -1,6 +1,8 @@
 # The verbs of this project. Each sets up what it needs: a virtual environment in .venv, and, where
 # apt can be used, Debian's python3-venv and dataset-fashion-mnist.
 PYTHON ?= python3
+# For example PIP_FLAGS="--extra-index-url URL" where plain pip would fetch torch with CUDA.
+PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
@@ -19,8 +21,8 @@ $(VENV)/.ready: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "coke needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) $(APT) python3-venv && $(PYTHON) -m venv $(VENV); }
-	$(BIN)/pip install -q -c constraints-cpu.txt torch
-	$(BIN)/pip install -q -c constraints-cpu.txt -e '.[cu13,tensorboard,dev]'
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt torch
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[cu13,tensorboard,dev]'
 	@touch $@
 
 # Debian's package where apt can install it; otherwise `coke demo` downloads the images itself.

@@ -116,11 +116,7 @@ def coke_batches(folder: Path, backend: str) -> Iterator[Tensor]:
     loader = build_loader(
         ImageIndex(folder), [IMAGENET_SINGLE_VIEW], batch_size=BATCH, backend=backend
     )
-    epoch = 0
-    while True:
-        for batch in loader.epoch(epoch):
-            yield batch.views[0]
-        epoch += 1
+    return (batch.views[0] for batch in loader.epochs())
 
 
 def rate(batches: Iterator[Tensor], images: int) -> float:

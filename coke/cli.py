@@ -35,6 +35,9 @@ SetOption = Annotated[
 ]
 BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Images per step.")]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
+EpochOption = Annotated[
+    Optional[int], typer.Option("--epoch", help="Whose checkpoint; the newest if unset.")
+]
 TestOption = Annotated[
     Optional[Path], typer.Option("--test", help="Test data set, where DATA holds only one.")
 ]
@@ -151,6 +154,7 @@ def eval_knn(
     run_folder: RunArgument,
     data: DataArgument,
     test: TestOption = None,
+    epoch: EpochOption = None,
     k: Annotated[int, typer.Option(help="Neighbours.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the neighbours' votes.")] = 0.07,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
@@ -164,6 +168,7 @@ def eval_knn(
         run_folder,
         data,
         test=test,
+        epoch=epoch,
         k=k,
         temperature=temperature,
         batch_size=batch_size,
@@ -177,10 +182,11 @@ def eval_linear(
     run_folder: RunArgument,
     data: DataArgument,
     test: TestOption = None,
+    epoch: EpochOption = None,
     fast: Annotated[bool, typer.Option("--fast", help="Cache center-crop features once.")] = False,
     epochs: Annotated[Optional[int], typer.Option(help="Epochs of the classifier.")] = None,
     lr: Annotated[Optional[float], typer.Option(help="Learning rate at batch 256.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
+    batch_size: Annotated[Optional[int], typer.Option(help="1,024 if unset.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
     baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
 ) -> None:
@@ -191,6 +197,7 @@ def eval_linear(
         run_folder,
         data,
         test=test,
+        epoch=epoch,
         fast=fast,
         epochs=epochs,
         lr=lr,
@@ -212,12 +219,13 @@ def _resolve(
 
     layers: list[dict[str, Any]] = [{} if file is None else load_toml(file)]
     layers.append(parse_assignments(assignments or []))
+    in_layers = [layer.pop("preset", None) for layer in layers]
     layers.append({key: value for key, value in given.items() if value is not None})
-    named = preset or layers[0].pop("preset", None)
-    if named is not None or saved is None:
-        config = preset_named("imagenet-1view" if named is None else named)
-    else:
+    named = preset or in_layers[1] or in_layers[0]
+    if named is None and saved is not None:
         config = saved
+    else:
+        config = preset_named(named or "imagenet-1view")
     for layer in layers:
         config = with_settings(config, layer)
     return config
@@ -235,8 +243,9 @@ def main() -> None:
 
 def _fail(message: str, status: int) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     Console(stderr=True, soft_wrap=True).print(
-        f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", highlight=False
+        f"[bold red]error:[/] {escape(message)}", highlight=False
     )
     sys.exit(status)

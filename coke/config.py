@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -67,12 +66,16 @@ class Config:
             raise ValueError(f"temperature is {self.temperature}; it must be positive")
         if not 0 <= self.beta <= 1:
             raise ValueError(f"beta is {self.beta}; it is a weight between 0 and 1")
+        if self.batch_size < 2:
+            raise ValueError("batch_size is 1; batch norm needs at least 2 images")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; give 0 <= seed < 2**63")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
 
 
 #: What may differ between a run and its resumption without changing what is learned.
-MACHINE_SETTINGS = ("device", "loader", "threads", "keep_checkpoints")
+MACHINE_SETTINGS = ("device", "threads", "keep_checkpoints")
 
 _CIFAR_VIEW = ViewRecipe(
     size=32,
@@ -120,6 +123,8 @@ def preset_named(name: str) -> Config:
     Raises:
         ValueError: unknown name; the message lists the valid ones.
     """
+    if name == "custom":
+        return Config()
     if name not in presets:
         raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(presets)}")
     return presets[name]
@@ -154,6 +159,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         *parents, last = key.strip().split(".")
         for parent in parents:
             at = at.setdefault(parent, {})
+            if not isinstance(at, dict):
+                raise ValueError(f"--set {assignment!r}: {parent!r} was set to {at!r} before")
         at[last] = value
     return settings
 
@@ -189,9 +196,6 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
                 return tuple(_checked(v, arguments[0], name) for v in value)
             if len(value) == len(arguments):
                 return tuple(_checked(v, a, name) for v, a in zip(value, arguments, strict=True))
-    elif isinstance(hint, types.UnionType):
-        if type(value) in get_args(hint):
-            return value
     elif hint is float and type(value) is int:
         return float(value)
     elif type(value) is hint:

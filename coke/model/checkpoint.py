@@ -30,6 +30,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], keep: int) 
             torch.save({"format_version": FORMAT_VERSION, **state}, file)
             file.flush()
             os.fsync(file.fileno())
+        _sync_directory(partial)
         if final.exists():  # the same epoch, written again after a resume
             shutil.rmtree(final)
         os.replace(partial, final)
@@ -47,7 +48,12 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], keep: int) 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [p for p in folder.glob(f"{_PREFIX}[0-9]*") if (p / "state.pt").is_file()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix(_PREFIX)))
+    return sorted(found, key=epoch_of)
+
+
+def epoch_of(checkpoint: Path) -> int:
+    """The epoch a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

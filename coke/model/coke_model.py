@@ -32,16 +32,19 @@ class ModelConfig:
     projector_last_norm: bool = True
     predictor_hidden: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("projector_layers", "projector_hidden", "dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model {name} is {getattr(self, name)}; it must be at least 1")
+        if self.predictor_hidden < 0:
+            raise ValueError(f"model predictor_hidden is {self.predictor_hidden}; 0 means none")
+
 
 class CoKe(nn.Module):
     """Images (B, 3, S, S) -> unit-norm features (B, D) float32 after projector and predictor."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.projector_layers < 1:
-            raise ValueError(
-                f"projector_layers is {config.projector_layers}; the projector needs at least 1"
-            )
         self.config = config
         self.backbone = ResNet(depth=config.depth, width=config.width, stem=config.stem)
         widths = [config.projector_hidden] * (config.projector_layers - 1) + [config.dim]

@@ -19,7 +19,8 @@ def knn_classify(
     k: int = 20,
     temperature: float = 0.07,
 ) -> Tensor:
-    """Class scores (M, C) float32: each of the k nearest votes with exp(cosine / temperature).
+    """Class scores (M, C) float32: each of the k nearest votes with exp(cosine / temperature),
+    relative to the nearest, so that no temperature overflows.
 
     Args:
         train_ND: features (N, D) of labelled images; scaled to unit norm here.
@@ -32,7 +33,7 @@ def knn_classify(
     for start in range(0, len(test_MD), _CHUNK):
         queries_BD = F.normalize(test_MD[start : start + _CHUNK], dim=1)
         near_Bk, rows_Bk = (queries_BD @ bank_DN).topk(k, dim=1)
-        votes_Bk = (near_Bk / temperature).exp()
+        votes_Bk = ((near_Bk - near_Bk[:, :1]) / temperature).exp()  # the nearest: 1
         scores_MC[start : start + _CHUNK].scatter_add_(1, train_labels_N[rows_Bk], votes_Bk)
     return scores_MC
 

@@ -57,4 +57,6 @@ def resolve_device(device: str) -> torch.device:
         raise ValueError(f"device is {device!r}; choose auto, cpu, cuda or cuda:N")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch sees no GPU here; use --device cpu")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {device!r}, but there are {torch.cuda.device_count()} GPUs")
     return resolved

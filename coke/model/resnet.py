@@ -6,8 +6,6 @@ Weights move both ways by name.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,21 +105,24 @@ class ResNet(nn.Module):
         )
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()
-        n_in = width
-        for stage, count in enumerate(repeats):
+        self.dim = width
+
+        def stage(n_out: int, count: int, stride: int) -> nn.Sequential:
             blocks = []
             for i in range(count):
-                stride = 2 if i == 0 and stage > 0 else 1
-                blocks.append(block(n_in, width * 2**stage, stride))
-                n_in = width * 2**stage * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.dim = n_in
+                blocks.append(block(self.dim, n_out, stride if i == 0 else 1))
+                self.dim = n_out * block.expansion
+            return nn.Sequential(*blocks)
+
+        self.layer1 = stage(width, repeats[0], stride=1)
+        self.layer2 = stage(2 * width, repeats[1], stride=2)
+        self.layer3 = stage(4 * width, repeats[2], stride=2)
+        self.layer4 = stage(8 * width, repeats[3], stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
-        for stage in range(1, 5):
-            x = cast(Tensor, self.get_submodule(f"layer{stage}")(x))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)

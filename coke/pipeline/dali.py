@@ -47,6 +47,7 @@ class DaliViews:
     ) -> None:
         self.recipes = tuple(recipes)
         self._on_gpu = device != "cpu"
+        self._device = torch.device(device)
         self._queued = 0  # batches fed and not yet taken out
         self._turn = 0  # which stream the queue belongs to
         self._pipe = _views_pipeline(
@@ -54,7 +55,7 @@ class DaliViews:
             self._on_gpu,
             batch_size=batch_size,
             num_threads=threads,
-            device_id=(torch.device(device).index or 0) if self._on_gpu else None,
+            device_id=(self._device.index or 0) if self._on_gpu else None,
             prefetch_queue_depth=_QUEUE_DEPTH,
         )
         self._warm_up()
@@ -73,7 +74,7 @@ class DaliViews:
         for _ in range(_QUEUE_DEPTH):
             self._feed_next(batches)
         while self._queued:
-            outputs = self._pipe.share_outputs()
+            outputs = self._pipe.share_outputs(cuda_stream=self._stream())
             self._queued -= 1
             views = [self._to_torch(out) for out in outputs]
             self._pipe.release_outputs()
@@ -81,6 +82,10 @@ class DaliViews:
             yield views
             if turn != self._turn:
                 raise RuntimeError("another epoch of this loader was started before this one ended")
+
+    def _stream(self) -> Any:
+        """The stream that copies outputs: DALI frees a buffer only after what is queued there."""
+        return torch.cuda.current_stream(self._device) if self._on_gpu else None
 
     def _drain(self) -> None:
         while self._queued:
@@ -125,8 +130,8 @@ class DaliViews:
                 self._pipe.feed_input(f"{name}_{v}", getattr(drawn, name))
 
     def _to_torch(self, output: Any) -> Tensor:
-        # DALI reuses its buffers: the copy is what makes the batch ours. Views leave the graph as
-        # HWC, which torch sees as NCHW in channels_last memory without moving a byte.
+        # The copy makes the batch ours whatever DALI does with its buffer. Views leave the graph
+        # as HWC, which torch sees as NCHW in channels_last memory without moving a byte.
         views_BHWC = from_dlpack(output.as_tensor()).clone()
         return views_BHWC.permute(0, 3, 1, 2)
 
@@ -142,7 +147,9 @@ if AVAILABLE:
         encoded = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8, ndim=1)
         decoder = "mixed" if on_gpu else "cpu"
         whole = None
-        if len(recipes) > 1:  # decode once, crop per view
+        # Several views share one decode. On a GPU one view does too: decoding a region is reported
+        # to crash the H100's decoder (nvimgcodec 0.9).
+        if on_gpu or len(recipes) > 1:
             whole = fn.decoders.image(
                 encoded, device=decoder, output_type=types.RGB, adjust_orientation=False
             )

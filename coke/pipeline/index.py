@@ -57,6 +57,7 @@ class Manifest:
     classes: list[str]
     keys_sha256: str
     index_sha256: str
+    checksums_sha256: str
     settings: dict[str, Any]
     containers: list[Container]
 
@@ -71,15 +72,20 @@ def write_index(
     folder: Path,
     *,
     rows: NDArray[np.void],
+    crc32: NDArray[np.uint32],
     keys: list[str],
     classes: list[str],
     containers: list[Container],
     rejected: int,
     settings: dict[str, Any],
 ) -> Manifest:
-    """Writes ``index.npy``, ``keys.txt`` and, last, ``manifest.json`` beside the containers."""
+    """Writes the index files and, last, ``manifest.json`` beside the containers.
+
+    ``crc32`` (N,) is of each stored image: what names the image where a container is damaged.
+    """
     assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
     np.save(folder / "index.npy", rows)
+    np.save(folder / "checksums.npy", crc32)
     (folder / "keys.txt").write_bytes("".join(f"{key}\n" for key in keys).encode())
     manifest = Manifest(
         format=FORMAT_NAME,
@@ -90,6 +96,7 @@ def write_index(
         classes=classes,
         keys_sha256=file_sha256(folder / "keys.txt"),
         index_sha256=file_sha256(folder / "index.npy"),
+        checksums_sha256=file_sha256(folder / "checksums.npy"),
         settings=settings,
         containers=containers,
     )
@@ -176,8 +183,9 @@ class ImageIndex:
 
     @property
     def identity(self) -> str:
-        """Hash of what ids mean. Equal for the same keys whatever the shard size or storage."""
-        return self.manifest.keys_sha256
+        """Hash of what ids mean: keys and images, whatever the shard size or storage."""
+        both = self.manifest.keys_sha256 + self.manifest.checksums_sha256
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def describe(self, image_id: int) -> str:
         """Where an id lives, for messages: container, offset and key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections import deque
@@ -23,8 +24,8 @@ from coke.pipeline.recipe import ViewParameters, ViewRecipe, draw
 
 BACKENDS = ("auto", "dali", "pil")
 DALI_MISSING = (
-    "NVIDIA DALI is not installed; install it with `pip install 'coke[cu13]'` (also on machines "
-    "without a GPU), `coke[cu12]` for older drivers, or choose the slow `pil` loader"
+    "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` brings it, also to machines "
+    "without a GPU (nvidia-dali-cuda120 for older drivers); or use --set loader=pil, which is slow"
 )
 
 
@@ -91,15 +92,37 @@ class Loader:
             raise ValueError(
                 f"start is {start}; positions of an epoch are 0..{self.samples_per_epoch}"
             )
+        yield from self._batches((ids, epoch) for ids in self._local_ids(epoch, start))
+        last_batch = (self.samples_per_epoch - start) % self.batch_size
+        if 0 < last_batch <= self._rank:
+            empty = [torch.empty(0, 3, r.size, r.size) for r in self.recipes]
+            yield Batch(ids=torch.empty(0, dtype=torch.int64), views=empty)
+
+    def epochs(self) -> Iterator[Batch]:
+        """Batches of epoch 0, 1, 2, ... without end: what a benchmark reads.
+
+        Unlike one :meth:`epoch` after the other, it keeps DALI's queue full from one to the next.
+        """
+        return self._batches(
+            (ids, epoch) for epoch in itertools.count() for ids in self._local_ids(epoch, 0)
+        )
+
+    def _local_ids(self, epoch: int, start: int) -> Iterator[NDArray[np.int64]]:
+        """This rank's ids of each step; none for a last batch that is too short for this rank."""
+        for first in range(start, self.samples_per_epoch, self.batch_size):
+            last = min(first + self.batch_size, self.samples_per_epoch)
+            positions = np.arange(first + self._rank, last, self._world)
+            if len(positions) == 0:
+                return
+            if self._shuffle:
+                positions = permute(positions, seed=self.seed, epoch=epoch, n=len(self.index))
+            yield positions
+
+    def _batches(self, steps: Iterator[tuple[NDArray[np.int64], int]]) -> Iterator[Batch]:
         in_flight: deque[NDArray[np.int64]] = deque()
 
         def feed() -> Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]:
-            for first in range(start, self.samples_per_epoch, self.batch_size):
-                last = min(first + self.batch_size, self.samples_per_epoch)
-                positions = np.arange(first + self._rank, last, self._world)
-                if len(positions) == 0:
-                    return  # only the last batch can be shorter than the world
-                ids = self._ids_at(positions, epoch)
+            for ids, epoch in steps:
                 in_flight.append(ids)
                 yield self._reader.read(ids), self._draw(ids, epoch)
 
@@ -110,18 +133,8 @@ class Loader:
             except (RuntimeError, OSError) as error:
                 raise ValueError(self._blame(list(in_flight), error)) from error
             if views is None:
-                break
+                return
             yield Batch(ids=torch.from_numpy(in_flight.popleft()), views=views)
-
-        last_batch = (self.samples_per_epoch - start) % self.batch_size
-        if 0 < last_batch <= self._rank:
-            empty = [torch.empty(0, 3, r.size, r.size) for r in self.recipes]
-            yield Batch(ids=torch.empty(0, dtype=torch.int64), views=empty)
-
-    def _ids_at(self, positions: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        if not self._shuffle:
-            return positions
-        return permute(positions, seed=self.seed, epoch=epoch, n=len(self.index))
 
     def _draw(self, ids: NDArray[np.int64], epoch: int) -> list[ViewParameters]:
         heights = self._heights[ids].astype(np.int64)

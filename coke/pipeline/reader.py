@@ -23,7 +23,9 @@ class RecordReader:
 
     def __init__(self, index: ImageIndex) -> None:
         self.index = index
+        self._files: list[mmap.mmap] = []
         self._maps: list[NDArray[np.uint8]] = []
+        _allow_open_files(len(index.manifest.containers))
         for container in index.manifest.containers:
             path = index.folder / container.name
             if not path.is_file():
@@ -38,14 +40,36 @@ class RecordReader:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             if hasattr(mmap, "MADV_RANDOM"):
                 mapped.madvise(mmap.MADV_RANDOM)  # the order is a shuffle: read-ahead is waste
+            self._files.append(mapped)
             self._maps.append(np.frombuffer(mapped, dtype=np.uint8))
 
     def read(self, ids: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Encoded bytes of each id, as views into the maps: nothing is copied here."""
+        """Encoded bytes of each id, as views into the maps: nothing is copied here.
+
+        The kernel is told of all of them first, so that a disk reads them side by side instead of
+        one page fault after the other.
+        """
         rows = self.index.rows[np.asarray(ids)]
         starts = rows["offset"].tolist()
         stops = (rows["offset"] + rows["length"]).tolist()
+        containers = rows["container"].tolist()
+        if hasattr(mmap, "MADV_WILLNEED"):
+            for c, a, b in zip(containers, starts, stops, strict=True):
+                page = a - a % mmap.PAGESIZE
+                self._files[c].madvise(mmap.MADV_WILLNEED, page, b - page)
         maps = self._maps
-        return [
-            maps[c][a:b] for c, a, b in zip(rows["container"].tolist(), starts, stops, strict=True)
-        ]
+        return [maps[c][a:b] for c, a, b in zip(containers, starts, stops, strict=True)]
+
+
+def _allow_open_files(more: int) -> None:
+    """Raises the soft limit of open files towards the hard one: a map holds its file open."""
+    try:
+        import resource
+    except ImportError:  # no such limit on this platform
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + more
+    if hard == resource.RLIM_INFINITY or wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -23,6 +23,9 @@ class ViewRecipe:
 
     Attributes:
         size: side of the square view, in pixels.
+        evaluation_size: side of the views that features are evaluated on; 0 for ``size``.
+            Training on smaller views is cheaper, and their objects look as large as in a larger
+            center crop.
         crop: ``"random"`` (area in ``scale``, aspect in ``ratio``) or ``"center"``.
         center_fraction: side of a center crop as a share of the shorter image side.
         jitter: largest brightness, contrast, saturation (relative) and hue (turns) change.
@@ -31,6 +34,7 @@ class ViewRecipe:
     """
 
     size: int = 224
+    evaluation_size: int = 0
     crop: str = "random"
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -47,6 +51,10 @@ class ViewRecipe:
     def __post_init__(self) -> None:
         if self.size < 8:
             raise ValueError(f"view size is {self.size}; it is in pixels and at least 8")
+        if self.evaluation_size != 0 and self.evaluation_size < 8:
+            raise ValueError(
+                f"view evaluation_size is {self.evaluation_size}; it is 0 (as size) or at least 8"
+            )
         if self.crop not in ("random", "center"):
             raise ValueError(f"view crop is {self.crop!r}; choose 'random' or 'center'")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -67,11 +75,12 @@ class ViewRecipe:
 
     def evaluation(self) -> ViewRecipe:
         """The view that features are evaluated on: a center crop and nothing random."""
-        return replace(self, crop="center", jitter_p=0.0, gray_p=0.0, blur_p=0.0, flip_p=0.0)
+        return replace(self.crop_and_flip(), crop="center", flip_p=0.0)
 
     def crop_and_flip(self) -> ViewRecipe:
         """Random crops and flips only: the training view of the linear protocol."""
-        return replace(self, crop="random", jitter_p=0.0, gray_p=0.0, blur_p=0.0)
+        size = self.evaluation_size or self.size
+        return replace(self, size=size, crop="random", jitter_p=0.0, gray_p=0.0, blur_p=0.0)
 
 
 #: The paper's single-view recipe, as its authors released it.

@@ -19,7 +19,7 @@ from coke.model.coke_model import build_model
 from coke.model.optimizer import build_optimizer
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
-from coke.pipeline.loader import Batch, Loader, build_loader
+from coke.pipeline.loader import Batch, build_loader
 from coke.tools.train import train_step
 
 IMAGENET_IMAGES = 1_281_167
@@ -67,7 +67,7 @@ def bench_epoch(
     Args:
         config: what to train with; see the presets.
         data: a data set; a small one is read again and again.
-        seconds: how long each of the three is timed in each round, after a warm-up of one batch.
+        seconds: how long each of the three is timed in each round, after three batches of warm-up.
 
     Raises:
         ValueError: settings or data do not fit.
@@ -100,7 +100,7 @@ def bench_epoch(
     ids = torch.arange(config.batch_size, device=device)
 
     loaded, stepped, trained = [], [], []
-    stream = _endless(loader)
+    stream = loader.epochs()
     with console.status("timing") as status:
         for r in range(1, rounds + 1):
             status.update(f"round {r} of {rounds}: loader alone")
@@ -147,13 +147,6 @@ def _training_step(
     return step
 
 
-def _endless(loader: Loader) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from loader.epoch(epoch)
-        epoch += 1
-
-
 def _load(stream: Iterator[Batch]) -> int:
     return len(next(stream).ids)
 
@@ -166,8 +159,12 @@ def _train(
 
 
 def _rate(work: Callable[[], int], seconds: float, device: torch.device) -> float:
-    """Images per second of ``work``, repeated for a while after one call that is not counted."""
-    work()
+    """Images per second of ``work``, repeated for a while.
+
+    Three calls before are not counted: warm-up, and the batches a loader's queue holds ready.
+    """
+    for _ in range(3):
+        work()
     _finish(device)
     started, images = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

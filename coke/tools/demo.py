@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import shutil
 import urllib.request
+import zlib
 from pathlib import Path
 
 from rich.console import Console
@@ -61,7 +63,8 @@ def demo(out: str | Path, *, console: Console | None = None) -> bool:
     data, run = out / "data", out / "run"
     if not is_dataset(data / "test"):
         ingest(find_fashion_mnist(out / "download", console), data, overwrite=True, console=console)
-    shutil.rmtree(run, ignore_errors=True)
+    if (run / "config.toml").is_file():  # an earlier demo's; anything else is not ours to remove
+        shutil.rmtree(run)
     train(preset_named("demo"), data, run, console=console)
     knn = eval_knn(run, data, console=console)
     linear = eval_linear(run, data, fast=True, console=console)
@@ -104,7 +107,7 @@ def _download(url: str, path: Path, content_sha256: str) -> None:
         with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as file:
             shutil.copyfileobj(response, file)
         found = hashlib.sha256(gzip.decompress(partial.read_bytes())).hexdigest()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
         raise ValueError(
             f"{url} cannot be downloaded ({error}); on Debian, `apt-get install "

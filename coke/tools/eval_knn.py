@@ -23,6 +23,7 @@ def eval_knn(
     data: str | Path,
     *,
     test: str | Path | None = None,
+    epoch: int | None = None,
     k: int = 20,
     temperature: float = 0.07,
     batch_size: int = 256,
@@ -36,6 +37,7 @@ def eval_knn(
         run: a run folder of ``coke train``.
         data: a folder with a train and a test data set, or a train data set with ``test``.
         k, temperature: neighbours, and lambda of their votes exp(cosine / temperature).
+        epoch: whose checkpoint; the newest when None.
         baselines: also measure random initialisation and raw pixels.
 
     Raises:
@@ -45,7 +47,7 @@ def eval_knn(
     if k < 1 or temperature <= 0:
         raise ValueError(f"k is {k} and temperature {temperature}; both must be positive")
     splits = open_splits(data, test)
-    config, model, epoch = load_run(run)
+    config, model, epoch = load_run(run, epoch)
     where = resolve_device(device)
     rows = representations(config, model, splits, where, batch_size, baselines)
     train = extract(splits.train, config, rows, batch_size, where, console)
@@ -76,7 +78,7 @@ def eval_knn(
             "similarity": "cosine",
             "features": "backbone, after average pooling",
             "view": "center crop",
-            "size": config.view.size,
+            "size": config.view.evaluation().size,
             "center_fraction": config.view.center_fraction,
         },
         rows=accuracies,

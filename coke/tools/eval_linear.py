@@ -37,10 +37,11 @@ def eval_linear(
     data: str | Path,
     *,
     test: str | Path | None = None,
+    epoch: int | None = None,
     fast: bool = False,
     epochs: int | None = None,
     lr: float | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str = "auto",
     baselines: bool = True,
     console: Console | None = None,
@@ -52,34 +53,39 @@ def eval_linear(
         data: a folder with a train and a test data set, or a train data set with ``test``.
         fast: compute center-crop features once instead of random crops in every epoch.
         epochs, lr: of the classifier; the method's defaults when None.
-        batch_size: images per forward pass (the classifier's own batch is in its settings).
+        batch_size: of the classifier, and images per forward pass; 1,024 when None.
+        epoch: whose checkpoint; the newest when None.
         baselines: also measure random initialisation and raw pixels.
 
     Raises:
         ValueError: no such run, no test data, unlabelled images, settings out of range.
     """
     console = console or Console()
-    settings = FAST if fast else replace(PROTOCOL, batch_size=batch_size)
+    settings = FAST if fast else PROTOCOL
     settings = replace(
         settings,
         epochs=settings.epochs if epochs is None else epochs,
         lr=settings.lr if lr is None else lr,
+        batch_size=settings.batch_size if batch_size is None else batch_size,
     )
-    if settings.epochs < 1 or settings.lr <= 0:
-        raise ValueError(f"epochs is {settings.epochs} and lr {settings.lr}; both must be positive")
+    if settings.epochs < 1 or settings.lr <= 0 or settings.batch_size < 2:
+        raise ValueError(
+            f"epochs is {settings.epochs}, lr {settings.lr}, batch_size {settings.batch_size}; "
+            "the first two must be positive, the last at least 2"
+        )
     splits = open_splits(data, test)
-    config, model, epoch = load_run(run)
+    config, model, epoch = load_run(run, epoch)
     where = resolve_device(device)
-    rows = representations(config, model, splits, where, batch_size, baselines)
+    rows = representations(config, model, splits, where, settings.batch_size, baselines)
     if fast:
-        cached = extract(splits.train, config, rows, batch_size, where, console)
+        cached = extract(splits.train, config, rows, settings.batch_size, where, console)
         labels = labels_of(splits.train, where)
         probes = {
             name: fit_on_cached(cached[name], labels, splits.n_classes, settings) for name in rows
         }
     else:
         probes = _fit_on_crops(splits, config, rows, settings, where, console)
-    tested = extract(splits.test, config, rows, batch_size, where, console)
+    tested = extract(splits.test, config, rows, settings.batch_size, where, console)
     report = EvalReport(
         method="linear (fast)" if fast else "linear",
         run=str(run),
@@ -91,7 +97,7 @@ def eval_linear(
             "optimizer": "SGD, cosine to 0; lr is at batch 256",
             "features": "backbone in eval mode, after average pooling, standardised",
             "view": "center crop, cached" if fast else "random crop and flip",
-            "size": config.view.size,
+            "size": config.view.evaluation().size,
             "scale": config.view.scale,
             "center_fraction": config.view.center_fraction,
         },

@@ -42,7 +42,7 @@ class EvalReport:
 
 
 def show_and_save(report: EvalReport, run: str | Path, console: Console) -> None:
-    """Prints the table and merges the report into ``eval.json`` of the run, by method."""
+    """Prints the table and merges the report into ``eval.json`` of the run, by method and epoch."""
     table = Table(title=f"{report.method} on {report.test_images:,} test images")
     table.add_column("features")
     table.add_column("top-1 %", justify="right")
@@ -59,7 +59,7 @@ def show_and_save(report: EvalReport, run: str | Path, console: Console) -> None
         )
     path = Path(run) / "eval.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
-    known[report.method] = asdict(report)
+    known[f"{report.method}, epoch {report.epoch}"] = asdict(report)
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(known, indent=1) + "\n")
     os.replace(partial, path)

@@ -96,14 +96,14 @@ def ingest(
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
         overwrite: replace the data set that is at ``out``.
         strict: make nothing when any image is rejected.
-        console: where progress and summary go; standard error by default.
+        console: where progress and summary go.
 
     Raises:
         ValueError: an argument is out of range, the source holds no usable images, ``out`` is
             taken, or it cannot be written.
     """
     src, out = Path(src), Path(out)
-    console = console or Console(stderr=True)
+    console = console or Console()
     settings = _Settings(
         shard_size=shard_size, resize_shorter=resize_shorter, quality=quality, labels=labels
     )
@@ -197,9 +197,9 @@ def _ingest_split(
     for result in run(write_container, plans):
         written.append(result)
         progress.update(task, advance=len(result.rows))
-    np.save(folder / "checksums.npy", np.concatenate([w.crc32 for w in written]))
     write_index(
         folder,
+        crc32=np.concatenate([w.crc32 for w in written]),
         rows=np.concatenate([w.rows for w in written]),
         keys=[source.keys[i] for i, _ in candidates],
         classes=list(source.classes),

@@ -114,11 +114,15 @@ def _is_alive(pid: int) -> bool:
 def _flush(folder: Path) -> None:
     """Makes files survive a power cut before their final name promises that they are there."""
     for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _swap_in(partial: Path, final: Path) -> None:
@@ -131,4 +135,5 @@ def _swap_in(partial: Path, final: Path) -> None:
         if aside.exists():
             aside.rename(final)
         raise
+    _sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)

@@ -63,11 +63,11 @@ def open_splits(data: str | Path, test: str | Path | None) -> Splits:
     return Splits(train=train_index, test=test_index)
 
 
-def load_run(run: str | Path) -> tuple[Config, CoKe, int]:
-    """Configuration, trained model and last epoch of a run."""
+def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, int]:
+    """Configuration, trained model and epoch of a run's checkpoint, the newest when None."""
     folder = RunFolder(run)
     config = folder.config()
-    state = folder.latest_state()
+    state = folder.state(epoch)
     model = build_model(config.model, config.seed)
     model.load_state_dict(state["model"])
     return config, model, int(state["epoch"])
@@ -137,17 +137,23 @@ def extract(
     device: torch.device,
     console: Console,
 ) -> dict[str, Tensor]:
-    """Features (N, D) float32 of every image by id, per representation, from one pass."""
-    found: dict[str, list[Tensor]] = {name: [] for name in rows}
+    """Features (N, D) float32 of every image by id, per representation, from one pass.
+
+    They stay on the device: N x D x 4 bytes for each representation.
+    """
+    found: dict[str, Tensor] = {}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"features of {index.folder.name}", total=len(index))
         recipe = config.view.evaluation()
         for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):
             images = batch.views[0].to(device)
             for name, represent in rows.items():
-                found[name].append(represent(images).float())
+                features_BD = represent(images).float()
+                if name not in found:
+                    found[name] = features_BD.new_empty(len(index), features_BD.shape[1])
+                found[name][batch.ids.to(device)] = features_BD
             progress.advance(task, len(batch.ids))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    return found
 
 
 def labels_of(index: ImageIndex, device: torch.device) -> Tensor:

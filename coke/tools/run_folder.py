@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from coke.config import MACHINE_SETTINGS, Config, differences, load_toml, to_toml, with_settings
-from coke.model.checkpoint import list_checkpoints, load_checkpoint
+from coke.model.checkpoint import epoch_of, list_checkpoints, load_checkpoint
 from coke.pipeline.index import ImageIndex
 
 
@@ -69,16 +70,26 @@ class RunFolder:
                 f"{index.folder} has {len(index)} (keys {index.identity[:12]})"
             )
 
-    def latest_state(self) -> dict[str, Any]:
-        """The newest complete checkpoint.
+    def state(self, epoch: int | None = None) -> dict[str, Any]:
+        """The checkpoint of an epoch; the newest when None.
 
         Raises:
             ValueError: there is none, or it is damaged.
         """
-        found = list_checkpoints(self.checkpoints)
+        found = {epoch_of(path): path for path in list_checkpoints(self.checkpoints)}
         if not found:
-            raise ValueError(f"run {self.path} has no checkpoint to continue from")
-        return load_checkpoint(found[-1])
+            raise ValueError(
+                f"run {self.path} has no checkpoint: it ended before its first; delete the folder "
+                "and start again"
+            )
+        if epoch is None:
+            epoch = max(found)
+        if epoch not in found:
+            kept = ", ".join(map(str, sorted(found)))
+            raise ValueError(
+                f"run {self.path} keeps no checkpoint of epoch {epoch}, only of {kept}"
+            )
+        return load_checkpoint(found[epoch])
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         with self.metrics.open("a") as file:
@@ -88,9 +99,14 @@ class RunFolder:
         """Forgets records of epochs that will run again after a resume."""
         if not self.metrics.is_file():
             return
-        kept = [
-            line
-            for line in self.metrics.read_text().splitlines()
-            if json.loads(line)["epoch"] < epoch
-        ]
-        self.metrics.write_text("".join(f"{line}\n" for line in kept))
+        kept = [line for line in self.metrics.read_text().splitlines() if _is_before(line, epoch)]
+        partial = self.metrics.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        os.replace(partial, self.metrics)
+
+
+def _is_before(line: str, epoch: int) -> bool:
+    try:
+        return bool(json.loads(line)["epoch"] < epoch)
+    except ValueError:  # torn by whatever ended the run
+        return False

@@ -77,10 +77,15 @@ def train(
 
     first_epoch = 0
     if resume:
-        state = run.latest_state()
+        state = run.state()
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         clustering.load_state_dict(state["clustering"])
+        if state["precision"] != precision:
+            raise ValueError(
+                f"run {out} was trained in {state['precision']}, this would go on in {precision}; "
+                f"add --set precision={state['precision']}, or use a machine like the first"
+            )
         first_epoch = int(state["epoch"]) + 1
         run.keep_metrics_before(first_epoch)
         if first_epoch > config.epochs:
@@ -97,7 +102,7 @@ def train(
                 images = batch.views[0].to(device, non_blocking=True)
                 ids = batch.ids.to(device, non_blocking=True)
                 if epoch == 0:
-                    features_BD, loss, lr = *scan_step(model, images, precision), 0.0
+                    features_BD, loss, lr = scan_step(model, images, precision), None, 0.0
                 else:
                     progress = epoch - 1 + step / loader.steps_per_epoch
                     lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
@@ -114,20 +119,19 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "clustering": clustering.state_dict(),
                 "epoch": epoch,
-                "samples": (epoch + 1) * loader.samples_per_epoch,
-                "seed": config.seed,
-                "identity": index.identity,
+                "precision": precision,
             }
             save_checkpoint(run.checkpoints, epoch, state, config.keep_checkpoints)
     return record
 
 
 @torch.no_grad()
-def scan_step(model: CoKe, images: Tensor, precision: str) -> tuple[Tensor, None]:
+def scan_step(model: CoKe, images: Tensor, precision: str) -> Tensor:
     """Features (B, D) of the initialisation scan: batch norm sees the data, weights do not move."""
     with autocast(precision, images.device):
         projected_BD, _ = model(images)
-    return projected_BD, None
+    assert isinstance(projected_BD, Tensor)
+    return projected_BD
 
 
 def train_step(
@@ -157,7 +161,7 @@ def train_step(
 
 
 def _check_batches(config: Config, n: int) -> None:
-    """Batch norm needs two images, and clusters need more images than there are clusters."""
+    """Refuses batches that batch norm cannot train on: it needs two images."""
     if n < 2:
         raise ValueError(f"the data set has {n} image; training needs at least 2")
     if not config.drop_ragged and n % config.batch_size == 1:

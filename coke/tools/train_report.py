@@ -56,7 +56,7 @@ class EpochMeter:
         self.epoch = epoch
         self.images = 0
         self._progress = progress
-        self._task = task
+        self.task = task
         self._loss_sum: Tensor | None = None
         self._started = time.perf_counter()
         self._waited = 0.0
@@ -77,13 +77,13 @@ class EpochMeter:
         if loss is not None:
             weighted = loss * n_images
             self._loss_sum = weighted if self._loss_sum is None else self._loss_sum + weighted
-        self._progress.advance(self._task)
+        self._progress.advance(self.task)
         now = time.perf_counter()
         if now - self._shown > _REFRESH_S:
             self._shown = now
             shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
             rate = self.images / (now - self._started)
-            self._progress.update(self._task, status=f"{shown}{rate:,.0f} img/s")
+            self._progress.update(self.task, status=f"{shown}{rate:,.0f} img/s")
 
     def mean_loss(self) -> float | None:
         return None if self._loss_sum is None else float(self._loss_sum) / self.images
@@ -154,6 +154,11 @@ class TrainReporter:
     def end_epoch(self, meter: EpochMeter, heads: list[HeadReport], lr: float) -> EpochRecord:
         """Shows the epoch's line, records it, and warns of a collapse."""
         loss = meter.mean_loss()
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError(
+                f"the loss of epoch {meter.epoch} is {loss}: training diverged, and this epoch is "
+                "not saved. Start again with a lower optimizer.lr, or with --set precision=fp32"
+            )
         record = EpochRecord(
             epoch=meter.epoch,
             loss=loss,
@@ -164,7 +169,7 @@ class TrainReporter:
             seconds=meter.seconds,
             heads=heads,
         )
-        self._progress.remove_task(meter._task)
+        self._progress.remove_task(meter.task)
         self._console.print(epoch_line(record, self._config.epochs), highlight=False)
         self._run.append_metrics(asdict(record))
         if self._tensorboard is not None:
@@ -231,7 +236,7 @@ def _summary_writer(run: RunFolder, console: Console) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         console.print(
-            "TensorBoard is not installed (`pip install 'coke[tensorboard]'`): metrics go "
+            "TensorBoard is not installed (`pip install tensorboard`): metrics go "
             f"to {run.metrics} only"
         )
         return None

@@ -37,7 +37,7 @@ def verify(
     Args:
         folder: what `coke ingest` made.
         decode: how many images to decode, spread evenly over the ids; or ``"all"``.
-        console: where progress goes; standard error by default.
+        console: where progress and findings go.
 
     Returns:
         One line per problem; records are named by container, offset, id and key. Empty when the
@@ -53,13 +53,17 @@ def verify(
         not isinstance(decode, str) and decode < 0
     ):
         raise ValueError(f"decode is {decode!r}; give a number of images, or 'all'")
-    console = console or Console(stderr=True)
+    console = console or Console(soft_wrap=True)
     problems: list[str] = []
     for part in _datasets(folder):
         try:
             problems += _verify_dataset(part, decode, console)
         except Exception as error:
             problems.append(f"{part}: cannot be checked further ({type(error).__name__}: {error})")
+    for problem in problems:
+        console.print(problem, markup=False, highlight=False)
+    verdict = f"{len(problems)} problems" if problems else "sound: every hash and record agrees"
+    console.print(f"{folder}: {verdict}", markup=False, highlight=False)
     return problems
 
 
@@ -95,8 +99,6 @@ def _verify_dataset(folder: Path, decode: int | Literal["all"], console: Console
         problems.append(f"{folder / 'keys.txt'}: {len(keys)} keys for {n} ids")
         keys += ["?"] * (n - len(keys))
     crc32 = _checksums(folder / "checksums.npy", n)
-    if crc32 is None:
-        problems.append(f"{folder / 'checksums.npy'}: missing or damaged")
     chosen = np.zeros(n, dtype=np.bool_)
     if decode == "all":
         chosen[:] = True
@@ -132,7 +134,11 @@ def _verify_dataset(folder: Path, decode: int | Literal["all"], console: Console
 
 def _file_problems(index: ImageIndex) -> Iterator[str]:
     folder, manifest = index.folder, index.manifest
-    hashes = {"index.npy": manifest.index_sha256, "keys.txt": manifest.keys_sha256}
+    hashes = {
+        "index.npy": manifest.index_sha256,
+        "keys.txt": manifest.keys_sha256,
+        "checksums.npy": manifest.checksums_sha256,
+    }
     for name, sha256 in hashes.items():
         if not (folder / name).is_file():
             yield f"{folder / name}: missing"

@@ -121,7 +121,8 @@ def test_bytes_are_synced_before_the_rename(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     save_checkpoint(tmp_path, 1, {}, keep=1)
-    assert calls == ["sync", "rename", "sync"]  # the file; its name; the folder that holds it
+    # the file; the folder it is in; its final name; the folder that holds that
+    assert calls == ["sync", "sync", "rename", "sync"]
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "garbage", "missing"])

@@ -20,7 +20,7 @@ def test_votes_by_hand() -> None:
         BANK, LABELS, torch.tensor([[7.0, 0.0]]), n_classes=3, k=2, temperature=0.5
     )
     assert scores.dtype == torch.float32
-    expected = [math.exp(1 / 0.5), math.exp(0.6 / 0.5), 0.0]
+    expected = [1.0, math.exp((0.6 - 1) / 0.5), 0.0]  # relative to the nearest
     assert scores.tolist() == [pytest.approx(expected, rel=1e-5)]
 
 
@@ -32,6 +32,14 @@ def test_a_cold_vote_follows_the_nearest_a_warm_one_the_many() -> None:
     warm = knn_classify(bank, labels, query, n_classes=2, k=3, temperature=10.0)
     assert int(cold.argmax()) == 0
     assert int(warm.argmax()) == 1
+
+
+def test_no_temperature_overflows() -> None:
+    """exp(1 / 0.001) is no float32; the order of the votes is kept all the same."""
+    query = torch.tensor([[1.0, 0.0]])
+    scores = knn_classify(BANK, LABELS, query, n_classes=3, k=3, temperature=0.001)
+    assert scores.isfinite().all()
+    assert int(scores.argmax()) == int(LABELS[0])
 
 
 def test_k_beyond_the_bank_uses_all_of_it() -> None:
@@ -54,7 +62,7 @@ def test_it_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         votes = [0.0] * 4
         for cosine, label in sorted(cosines, reverse=True)[:6]:
-            votes[label] += math.exp(cosine / 0.2)
+            votes[label] += math.exp((cosine - max(cosines)[0]) / 0.2)
         assert got[m].tolist() == pytest.approx(votes, rel=1e-4)
 
 

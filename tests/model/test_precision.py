@@ -85,6 +85,9 @@ def test_resolve_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="device is 'cuda:1', but torch sees no GPU here"):
         resolve_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device is 'cuda:1', but there are 1 GPUs"):
+        resolve_device("cuda:1")
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cuda:0") == torch.device("cuda", 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -31,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     write_index(
         out,
         rows=rows,
+        crc32=np.arange(3, dtype=np.uint32),
         keys=["b/x.jpg", "a/ü.jpg", "loose.jpg"],
         classes=["a", "b"],
         containers=[Container(name="c.tar", size=60, sha256="00", start=0, stop=3)],
@@ -51,7 +53,8 @@ def test_open(folder: Path) -> None:
     assert index.n_classes == 2
     assert index.manifest.rejected == 4
     assert index.manifest.containers[0].stop == 3
-    assert index.identity == file_sha256(folder / "keys.txt")
+    hashes = file_sha256(folder / "keys.txt") + file_sha256(folder / "checksums.npy")
+    assert index.identity == hashlib.sha256(hashes.encode()).hexdigest()
     assert index.describe(1) == "id 1 (a/ü.jpg) in c.tar at offset 20"
 
 

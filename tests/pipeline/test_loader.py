@@ -341,7 +341,7 @@ def test_missing_dali_is_an_error_where_it_could_be_installed(
     monkeypatch.setattr(dali, "AVAILABLE", False)
     monkeypatch.setattr("sys.platform", platform)
     if refused:
-        with pytest.raises(ValueError, match=r"pip install 'coke\[cu13\]'"):
+        with pytest.raises(ValueError, match="pip install nvidia-dali-cuda130"):
             build(index, backend=backend)
     else:
         assert len(all_ids(build(index, backend=backend).epoch(0))) == 23
@@ -360,3 +360,14 @@ def test_views_on_the_gpu(index: ImageIndex, n_views: int) -> None:
         for x, y in zip(a.views, b.views, strict=True):
             assert x.device.type == "cuda"
             assert (x.cpu() - y).abs().mean() < 3  # grey levels
+
+
+def test_epochs_run_on_without_end(index: ImageIndex) -> None:
+    """The same batches as one epoch after the other."""
+    built = build(index, batch_size=10)
+    endless = built.epochs()
+    run_on = [next(endless) for _ in range(2 * built.steps_per_epoch)]
+    one_by_one = [batch for epoch in (0, 1) for batch in built.epoch(epoch)]
+    for a, b in zip(run_on, one_by_one, strict=True):
+        assert torch.equal(a.ids, b.ids)
+        assert torch.equal(a.views[0], b.views[0])

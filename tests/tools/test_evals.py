@@ -34,10 +34,10 @@ def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: 
     knn = eval_knn(run, stripes, console=console)
     linear = eval_linear(run, stripes, fast=True, console=console)
     saved = json.loads((run / "eval.json").read_text())
-    assert list(saved) == ["knn", "linear (fast)"]
-    assert saved["knn"]["settings"]["k"] == 20
-    assert saved["knn"]["settings"]["temperature"] == 0.07
-    assert saved["linear (fast)"]["settings"]["epochs"] == 60
+    assert list(saved) == ["knn, epoch 1", "linear (fast), epoch 1"]
+    assert saved["knn, epoch 1"]["settings"]["k"] == 20
+    assert saved["knn, epoch 1"]["settings"]["temperature"] == 0.07
+    assert saved["linear (fast), epoch 1"]["settings"]["epochs"] == 60
     for report in (knn, linear):
         assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]
         assert report.epoch == 1
@@ -45,7 +45,9 @@ def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: 
         for name, accuracy in report.rows.items():
             assert 0 <= accuracy.top1 <= accuracy.top5 == 100.0, name
         assert report.rows["raw pixels"].top1 == 100.0  # stripes are told apart by their pixels
-        assert saved[report.method]["rows"]["CoKe"]["top1"] == report.rows["CoKe"].top1
+        assert (
+            saved[f"{report.method}, epoch 1"]["rows"]["CoKe"]["top1"] == report.rows["CoKe"].top1
+        )
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "CoKe, epoch 1" in shown and "top-5" in shown
 
@@ -75,6 +77,12 @@ def test_features_come_by_id_and_from_the_trained_weights(
     saved = torch.load(run / "checkpoints" / "epoch-0001" / "state.pt", weights_only=True)
     for name, value in model.state_dict().items():
         assert torch.equal(value, saved["model"][name]), name
+
+
+def test_an_earlier_epoch_can_be_evaluated(run: Path, stripes: Path, quiet: Console) -> None:
+    assert eval_knn(run, stripes, epoch=0, baselines=False, console=quiet).epoch == 0
+    with pytest.raises(ValueError, match="no checkpoint of epoch 7, only of 0, 1"):
+        eval_knn(run, stripes, epoch=7, console=quiet)
 
 
 def test_large_views_are_averaged_down_for_raw_pixels() -> None:

@@ -198,3 +198,48 @@ def test_keeps_only_the_newest_checkpoints(
     train(replace(tiny, keep_checkpoints=2), stripes, tmp_path / "run", console=quiet)
     names = [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")]
     assert names == ["epoch-0002", "epoch-0003"]
+
+
+def test_a_copy_with_other_images_under_the_same_names_is_another_data_set(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    """Names alone do not make a data set: IDX files all have the same."""
+    draw_stripes(tmp_path / "src", 60, seed=5)
+    ingest(tmp_path / "src", tmp_path / "other", workers=1, console=quiet)
+    assert ImageIndex(tmp_path / "other").keys == ImageIndex(stripes / "train").keys
+    train(replace(tiny, epochs=1), stripes, tmp_path / "run", console=quiet)
+    with pytest.raises(ValueError, match="another data set"):
+        train(replace(tiny, epochs=1), tmp_path / "other", tmp_path / "run", resume=True)
+
+
+def test_a_torn_line_of_metrics_does_not_stop_a_resume(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    save = save_checkpoint
+
+    def die_in_epoch_2(folder: Path, epoch: int, *args: Any) -> Path:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return save(folder, epoch, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_checkpoint", die_in_epoch_2)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, stripes, run, console=quiet)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 1, "lo')
+    train(tiny, stripes, run, resume=True, console=quiet)
+    assert [r["epoch"] for r in records(run)] == [0, 1, 2, 3]
+
+
+def test_a_diverged_epoch_is_not_saved(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: Any, **__: Any) -> Tensor:
+        return torch.tensor(float("nan"), requires_grad=True)
+
+    monkeypatch.setattr(train_module, "coke_loss", diverged)
+    with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower optimizer\.lr"):
+        train(tiny, stripes, tmp_path / "run", console=quiet)
+    assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-0000"]
