@@ -28,6 +28,8 @@ class Config:
         views: views per image; this version trains on 1.
         epochs: training epochs; the initialisation scan (epoch 0) comes on top.
         batch_size: images per step.
+        start_size: side of the views of the first epochs, which grows to ``view.size``; 0 for no
+            growth. See :meth:`view_at`.
         temperature: lambda of the softmax (Eqn. 12).
         beta: weight of the predictor's loss where there is a predictor.
         precision: ``auto``, ``fp32`` or ``bf16``.
@@ -42,6 +44,7 @@ class Config:
     views: int = 1
     epochs: int = 200
     batch_size: int = 1024
+    start_size: int = 0
     temperature: float = 0.1
     beta: float = 1.0
     seed: int = 0
@@ -62,6 +65,11 @@ class Config:
         for name in ("epochs", "batch_size", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.start_size != 0 and not 8 <= self.start_size <= self.view.size:
+            raise ValueError(
+                f"start_size is {self.start_size}; it is 0, or between 8 and view.size "
+                f"({self.view.size})"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be positive")
         if not 0 <= self.beta <= 1:
@@ -73,12 +81,26 @@ class Config:
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
 
+    def view_at(self, epoch: int) -> ViewRecipe:
+        """The view of an epoch: its side grows evenly, in steps of 4 pixels, from ``start_size``
+        to ``view.size``, which the last quarter of the epochs has.
+
+        Small views cost little while there is little to see in a large one yet.
+        """
+        if self.start_size == 0:
+            return self.view
+        progress = max(epoch - 1, 0) / self.epochs / 0.75
+        grown = self.start_size + 4 * int(progress * (self.view.size - self.start_size) / 4)
+        size = self.view.size if progress >= 1 else grown
+        return replace(self.view, size=size)
+
 
 #: What may differ between a run and its resumption without changing what is learned.
 MACHINE_SETTINGS = ("device", "threads", "keep_checkpoints")
 
 _CIFAR_VIEW = ViewRecipe(
-    size=32,
+    size=24,
+    evaluation_size=32,
     scale=(0.2, 1.0),
     center_fraction=1.0,
     jitter=(0.4, 0.4, 0.4, 0.1),
@@ -90,10 +112,11 @@ _CIFAR_VIEW = ViewRecipe(
 _SMALL = Config(
     preset="cifar10",
     epochs=100,
-    batch_size=256,
+    batch_size=128,
+    start_size=16,
     view=_CIFAR_VIEW,
     model=ModelConfig(depth=10, width=16, stem="small", projector_hidden=512),
-    optimizer=OptimizerConfig(name="sgd", lr=0.15, weight_decay=5e-4, warmup_epochs=1.0),
+    optimizer=OptimizerConfig(name="sgd", lr=0.4, weight_decay=5e-4, warmup_epochs=1.0),
     clustering=ClusteringConfig(n_clusters=(500, 1000)),
 )
 
@@ -101,9 +124,16 @@ presets: dict[str, Config] = {
     "demo": replace(
         _SMALL,
         preset="demo",
-        epochs=8,
+        epochs=4,
+        start_size=0,
         view=replace(
-            _CIFAR_VIEW, size=28, scale=(0.3, 1.0), gray_p=0.0, mean=(0.286,) * 3, std=(0.353,) * 3
+            _CIFAR_VIEW,
+            size=20,
+            evaluation_size=28,
+            scale=(0.3, 1.0),
+            gray_p=0.0,
+            mean=(0.286,) * 3,
+            std=(0.353,) * 3,
         ),
     ),
     "cifar10": _SMALL,

@@ -85,6 +85,15 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         load_toml(tmp_path / "bad.toml")
 
 
+def test_views_grow_by_4_pixels_and_have_their_size_in_the_last_quarter() -> None:
+    config = with_settings(Config(), {"epochs": 8, "start_size": 16, "view": {"size": 24}})
+    sizes = [config.view_at(epoch).size for epoch in range(9)]
+    assert sizes == [16, 16, 16, 16, 20, 20, 20, 24, 24]
+    assert with_settings(config, {"start_size": 0}).view_at(0) == config.view
+    with pytest.raises(ValueError, match=r"start_size is 25; .* view.size \(24\)"):
+        with_settings(config, {"start_size": 25})
+
+
 def test_differences_name_both_values() -> None:
     a = Config()
     b = replace(a, epochs=7, model=replace(a.model, depth=18))

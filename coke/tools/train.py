@@ -20,7 +20,7 @@ from coke.model.loss import coke_loss
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
 from coke.model.precision import autocast, resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
-from coke.pipeline.loader import build_loader
+from coke.pipeline.loader import Loader, build_loader
 from coke.tools.run_folder import RunFolder
 from coke.tools.train_report import EpochRecord, TrainReporter
 
@@ -55,19 +55,10 @@ def train(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     run = RunFolder(out)
+    first_epoch = 0
     if resume:
         run.check_resumable(config, index)
-
-    loader = build_loader(
-        index,
-        [config.view] * config.views,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        drop_ragged=config.drop_ragged,
-        device=str(device),
-        threads=config.threads or None,
-        backend=config.loader,
-    )
+    loader = _loader(config, index, device, epoch=0)
     model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.optimizer)
     settings = asdict(config.clustering)
@@ -75,7 +66,6 @@ def train(
         n_ids=len(index), dim=config.model.dim, seed=config.seed, device=device, **settings
     )
 
-    first_epoch = 0
     if resume:
         state = run.state()
         model.load_state_dict(state["model"])
@@ -96,6 +86,8 @@ def train(
     reporter = TrainReporter(config, run, console or Console(), precision, device)
     with reporter:
         for epoch in range(first_epoch, config.epochs + 1):
+            if config.view_at(epoch) != loader.recipes[0]:
+                loader = _loader(config, index, device, epoch)
             meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
             model.train()
             for step, batch in enumerate(meter.timing_data(loader.epoch(epoch))):
@@ -158,6 +150,19 @@ def train_step(
     loss.backward()
     optimizer.step()
     return projected_BD.detach(), loss.detach()
+
+
+def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int) -> Loader:
+    return build_loader(
+        index,
+        [config.view_at(epoch)] * config.views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        drop_ragged=config.drop_ragged,
+        device=str(device),
+        threads=config.threads or None,
+        backend=config.loader,
+    )
 
 
 def _check_batches(config: Config, n: int) -> None:

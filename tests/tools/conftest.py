@@ -49,7 +49,8 @@ def tiny() -> Config:
         device="cpu",
         threads=1,
         keep_checkpoints=10,
-        view=replace(presets["cifar10"].view, size=16),
+        start_size=0,
+        view=replace(presets["cifar10"].view, size=16, evaluation_size=0),
         model=ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8),
         clustering=ClusteringConfig(n_clusters=(3, 5)),
     )
