@@ -25,6 +25,7 @@ from coke.config import differences, preset_named, presets
 from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.ingest import ingest
+from coke.tools.representations import cache_features
 from coke.tools.train import train
 
 
@@ -54,14 +55,14 @@ def main() -> None:
         for column in ("epoch", "k-NN", "linear"):
             curve.add_column(column, justify="right")
         for epoch in range(0, options.epochs, options.every):
-            knn = eval_knn(run, folder, epoch=epoch, baselines=False, console=quiet)
-            linear = eval_linear(
-                run, folder, epoch=epoch, fast=True, baselines=False, console=quiet
-            )
+            features = cache_features(run, folder, epoch=epoch, baselines=False, console=quiet)
+            knn = eval_knn(run, folder, features=features, console=quiet)
+            linear = eval_linear(run, folder, fast=True, features=features, console=quiet)
             knn_top1, linear_top1 = knn.rows["CoKe"].top1, linear.rows["CoKe"].top1
             curve.add_row(str(epoch), f"{knn_top1:.2f}", f"{linear_top1:.2f}")
-        knn = eval_knn(run, folder, console=console)
-        linear = eval_linear(run, folder, fast=True, console=console)
+        features = cache_features(run, folder, console=console)
+        knn = eval_knn(run, folder, features=features, console=console)
+        linear = eval_linear(run, folder, fast=True, features=features, console=console)
         knn_top1, linear_top1 = knn.rows["CoKe"].top1, linear.rows["CoKe"].top1
         curve.add_row(str(options.epochs), f"{knn_top1:.2f}", f"{linear_top1:.2f}")
     console.print(curve)

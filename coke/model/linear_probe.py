@@ -36,7 +36,8 @@ class LinearProbe:
     def __init__(
         self, dim: int, n_classes: int, config: LinearConfig, device: torch.device
     ) -> None:
-        self._standardise = nn.BatchNorm1d(dim, affine=False, device=device)
+        # momentum None: a plain average of all batches, as frozen features have fixed statistics
+        self._standardise = nn.BatchNorm1d(dim, affine=False, momentum=None, device=device)
         self._classifier = nn.Linear(dim, n_classes, device=device)
         nn.init.zeros_(self._classifier.weight)
         nn.init.zeros_(self._classifier.bias)

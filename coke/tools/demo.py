@@ -18,6 +18,7 @@ from coke.pipeline.index import is_dataset
 from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.ingest import ingest
+from coke.tools.representations import cache_features
 from coke.tools.train import train
 
 #: Where Debian's package ``dataset-fashion-mnist`` puts it.
@@ -66,8 +67,9 @@ def demo(out: str | Path, *, console: Console | None = None) -> bool:
     if (run / "config.toml").is_file():  # an earlier demo's; anything else is not ours to remove
         shutil.rmtree(run)
     train(preset_named("demo"), data, run, console=console)
-    knn = eval_knn(run, data, console=console)
-    linear = eval_linear(run, data, fast=True, console=console)
+    features = cache_features(run, data, console=console)
+    knn = eval_knn(run, data, features=features, console=console)
+    linear = eval_linear(run, data, fast=True, features=features, console=console)
 
     table = Table(title="Fashion-MNIST: top-1 accuracy on the 10,000 test images, in percent")
     table.add_column("features")

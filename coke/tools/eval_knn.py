@@ -7,15 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from coke.model.knn import knn_classify, topk_accuracy
-from coke.model.precision import resolve_device
 from coke.tools.eval_report import Accuracy, EvalReport, show_and_save
-from coke.tools.representations import (
-    extract,
-    labels_of,
-    load_run,
-    open_splits,
-    representations,
-)
+from coke.tools.representations import CachedFeatures, cache_features, labels_of
 
 
 def eval_knn(
@@ -29,6 +22,7 @@ def eval_knn(
     batch_size: int = 256,
     device: str = "auto",
     baselines: bool = True,
+    features: CachedFeatures | None = None,
     console: Console | None = None,
 ) -> EvalReport:
     """Classifies the test images by their k nearest training images.
@@ -39,6 +33,7 @@ def eval_knn(
         k, temperature: neighbours, and lambda of their votes exp(cosine / temperature).
         epoch: whose checkpoint; the newest when None.
         baselines: also measure random initialisation and raw pixels.
+        features: of this run and data, where they were computed before.
 
     Raises:
         ValueError: no such run, no test data, unlabelled images, k out of range.
@@ -46,19 +41,26 @@ def eval_knn(
     console = console or Console()
     if k < 1 or temperature <= 0:
         raise ValueError(f"k is {k} and temperature {temperature}; both must be positive")
-    splits = open_splits(data, test)
-    config, model, epoch = load_run(run, epoch)
-    where = resolve_device(device)
-    rows = representations(config, model, splits, where, batch_size, baselines)
-    train = extract(splits.train, config, rows, batch_size, where, console)
-    tested = extract(splits.test, config, rows, batch_size, where, console)
-    train_labels, labels = labels_of(splits.train, where), labels_of(splits.test, where)
+    if features is None:
+        features = cache_features(
+            run,
+            data,
+            test=test,
+            epoch=epoch,
+            batch_size=batch_size,
+            device=device,
+            baselines=baselines,
+            console=console,
+        )
+    splits, config = features.splits, features.config
+    train_labels = labels_of(splits.train, features.device)
+    labels = labels_of(splits.test, features.device)
     accuracies = {}
-    for name in rows:
+    for name in features.train:
         scores_MC = knn_classify(
-            train[name],
+            features.train[name],
             train_labels,
-            tested[name],
+            features.test[name],
             n_classes=splits.n_classes,
             k=k,
             temperature=temperature,
@@ -69,7 +71,7 @@ def eval_knn(
     report = EvalReport(
         method="knn",
         run=str(run),
-        epoch=epoch,
+        epoch=features.epoch,
         train_images=len(splits.train),
         test_images=len(splits.test),
         settings={

@@ -16,8 +16,10 @@ from coke.model.linear_probe import LinearConfig, LinearProbe, fit_on_cached
 from coke.model.precision import resolve_device
 from coke.tools.eval_report import Accuracy, EvalReport, show_and_save
 from coke.tools.representations import (
+    CachedFeatures,
     Representation,
     Splits,
+    cache_features,
     evaluation_loader,
     extract,
     labels_of,
@@ -44,6 +46,7 @@ def eval_linear(
     batch_size: int | None = None,
     device: str = "auto",
     baselines: bool = True,
+    features: CachedFeatures | None = None,
     console: Console | None = None,
 ) -> EvalReport:
     """Trains a linear classifier on the training images' features and tests it.
@@ -56,6 +59,7 @@ def eval_linear(
         batch_size: of the classifier, and images per forward pass; 1,024 when None.
         epoch: whose checkpoint; the newest when None.
         baselines: also measure random initialisation and raw pixels.
+        features: of this run and data, where they were computed before; only with ``fast``.
 
     Raises:
         ValueError: no such run, no test data, unlabelled images, settings out of range.
@@ -73,19 +77,32 @@ def eval_linear(
             f"epochs is {settings.epochs}, lr {settings.lr}, batch_size {settings.batch_size}; "
             "the first two must be positive, the last at least 2"
         )
-    splits = open_splits(data, test)
-    config, model, epoch = load_run(run, epoch)
-    where = resolve_device(device)
-    rows = representations(config, model, splits, where, settings.batch_size, baselines)
     if fast:
-        cached = extract(splits.train, config, rows, settings.batch_size, where, console)
+        if features is None:
+            features = cache_features(
+                run,
+                data,
+                test=test,
+                epoch=epoch,
+                batch_size=settings.batch_size,
+                device=device,
+                baselines=baselines,
+                console=console,
+            )
+        splits, config, where = features.splits, features.config, features.device
+        epoch, tested = features.epoch, features.test
         labels = labels_of(splits.train, where)
         probes = {
-            name: fit_on_cached(cached[name], labels, splits.n_classes, settings) for name in rows
+            name: fit_on_cached(cached, labels, splits.n_classes, settings)
+            for name, cached in features.train.items()
         }
     else:
+        splits = open_splits(data, test)
+        config, model, epoch = load_run(run, epoch)
+        where = resolve_device(device)
+        rows = representations(config, model, splits, where, settings.batch_size, baselines)
         probes = _fit_on_crops(splits, config, rows, settings, where, console)
-    tested = extract(splits.test, config, rows, settings.batch_size, where, console)
+        tested = extract(splits.test, config, rows, settings.batch_size, where, console)
     report = EvalReport(
         method="linear (fast)" if fast else "linear",
         run=str(run),

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from coke.config import Config
 from coke.model.coke_model import CoKe, build_model
+from coke.model.precision import resolve_device
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
 from coke.pipeline.recipe import ViewRecipe
@@ -37,6 +38,48 @@ class Splits:
     @property
     def n_classes(self) -> int:
         return self.train.n_classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedFeatures:
+    """Center-crop features (N, D) float32 by id of both splits, per representation."""
+
+    config: Config
+    epoch: int
+    splits: Splits
+    device: torch.device
+    train: dict[str, Tensor]
+    test: dict[str, Tensor]
+
+
+def cache_features(
+    run: str | Path,
+    data: str | Path,
+    *,
+    test: str | Path | None = None,
+    epoch: int | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    baselines: bool = True,
+    console: Console,
+) -> CachedFeatures:
+    """Features of a run and, with ``baselines``, of random initialisation and raw pixels.
+
+    Raises:
+        ValueError: no such run, no test data, or unlabelled images.
+    """
+    splits = open_splits(data, test)
+    config, model, epoch = load_run(run, epoch)
+    where = resolve_device(device)
+    rows = representations(config, model, splits, where, batch_size, baselines)
+    return CachedFeatures(
+        config=config,
+        epoch=epoch,
+        splits=splits,
+        device=where,
+        train=extract(splits.train, config, rows, batch_size, where, console),
+        test=extract(splits.test, config, rows, batch_size, where, console),
+    )
 
 
 def open_splits(data: str | Path, test: str | Path | None) -> Splits:

@@ -70,8 +70,8 @@ def test_first_step_by_hand() -> None:
     probe.step(x, labels, progress=0.5)
     # Gradient of the weights: mean of (1/2 - 1) * -1 and (1/2) * 1 = 0.5 for class 0, -0.5 for
     # class 1; none for the biases. lr = 0.5 * 512 / 256 * (1 + cos(pi / 2)) / 2 = 0.5.
-    # Running statistics after one batch at momentum 0.1: mean 2, variance 0.9 + 0.1 * 200 = 20.9.
-    expected = (torch.tensor([[10.0], [30.0]]) - 2) / math.sqrt(20.9 + 1e-5)
+    # Statistics are averaged over all batches, here one: mean 20, unbiased variance 200.
+    expected = (torch.tensor([[10.0], [30.0]]) - 20) / math.sqrt(200 + 1e-5)
     scores = probe.scores(x)
     torch.testing.assert_close(scores, expected * torch.tensor([[-0.25, 0.25]]))
 

@@ -52,6 +52,7 @@ def tiny() -> Config:
         start_size=0,
         view=replace(presets["cifar10"].view, size=16, evaluation_size=0),
         model=ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8),
+        optimizer=replace(presets["demo"].optimizer, lr=0.15),
         clustering=ClusteringConfig(n_clusters=(3, 5)),
     )
 
