@@ -124,7 +124,7 @@ presets: dict[str, Config] = {
     "demo": replace(
         _SMALL,
         preset="demo",
-        epochs=4,
+        epochs=7,
         start_size=0,
         view=replace(
             _CIFAR_VIEW,
