@@ -170,7 +170,7 @@ class TrainReporter:
             heads=heads,
         )
         self._progress.remove_task(meter.task)
-        self._console.print(epoch_line(record, self._config.epochs), highlight=False)
+        self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
         self._run.append_metrics(asdict(record))
         if self._tensorboard is not None:
             for name, value in scalars(record).items():
@@ -180,21 +180,19 @@ class TrainReporter:
         return record
 
 
-def epoch_line(record: EpochRecord, epochs: int) -> str:
-    """The console's line of one epoch."""
+def epoch_lines(record: EpochRecord, epochs: int) -> str:
+    """The console's lines of one epoch: one for the epoch, one for each head."""
     name = "scan" if record.epoch == 0 else f"epoch {record.epoch}/{epochs}"
     loss = ""
     if record.loss is not None:
         loss = f"loss {record.loss:.3f} ({record.loss_over_chance:.2f} ln K)  "
-    heads = "  ".join(
-        f"K={h.n_clusters:,}: {h.smallest}-{h.largest}, {h.empty} empty, "
+    speed = f"{record.images_per_second:,.0f} img/s  data wait {record.data_wait:.0%}"
+    heads = [
+        f"  K={h.n_clusters:,}: {h.smallest}-{h.largest} images, {h.empty} empty, "
         f"violation {h.violation:.1%}, churn {h.churn:.0%}"
         for h in record.heads
-    )
-    return (
-        f"{name:<12} {loss}{record.images_per_second:,.0f} img/s  "
-        f"data wait {record.data_wait:.0%}  | {heads}"
-    )
+    ]
+    return "\n".join([f"{name:<12} {loss}{speed}", *heads])
 
 
 def scalars(record: EpochRecord) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coke.clustering import HeadReport
-from coke.tools.train_report import EpochRecord, collapse_warnings, epoch_line, scalars
+from coke.tools.train_report import EpochRecord, collapse_warnings, epoch_lines, scalars
 
 HEAD = HeadReport(n_clusters=10, smallest=2, largest=40, empty=0, violation=0.5, churn=0.25)
 RECORD = EpochRecord(
@@ -21,12 +21,12 @@ RECORD = EpochRecord(
 
 
 def test_line_shows_what_an_epoch_did() -> None:
-    assert epoch_line(RECORD, 20) == (
-        "epoch 4/20   loss 1.500 (0.65 ln K)  1,234 img/s  data wait 7%  | "
-        "K=10: 2-40, 0 empty, violation 50.0%, churn 25%"
+    assert epoch_lines(RECORD, 20) == (
+        "epoch 4/20   loss 1.500 (0.65 ln K)  1,234 img/s  data wait 7%\n"
+        "  K=10: 2-40 images, 0 empty, violation 50.0%, churn 25%"
     )
     scan = replace(RECORD, epoch=0, loss=None, loss_over_chance=None)
-    assert epoch_line(scan, 20).startswith("scan         1,234 img/s")
+    assert epoch_lines(scan, 20).startswith("scan         1,234 img/s")
 
 
 def test_scalars_leave_out_the_loss_of_the_scan() -> None:
