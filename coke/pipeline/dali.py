@@ -29,7 +29,7 @@ else:
     AVAILABLE = True
 
 _PARAMETERS = tuple(f.name for f in fields(ViewParameters))
-_QUEUE_DEPTH = 2  # batches being prepared while one is consumed; each more costs a batch of memory
+_QUEUE_DEPTH = 3  # batches in flight: two while one is copied out; each costs a batch of memory
 
 
 class DaliViews:
