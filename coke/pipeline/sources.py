@@ -28,7 +28,7 @@ class Source:
         keys: one per candidate, sorted by UTF-8 bytes.
         labels: one per candidate, an index into ``classes``; -1 = none.
         classes: names of the labels.
-        ignored: number of files that are no candidates.
+        ignored: keys of files that are no candidates: their names are not images'.
         is_idx: keys are numbers of images in an IDX file instead of paths.
     """
 
@@ -36,7 +36,7 @@ class Source:
     keys: tuple[str, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
-    ignored: int = 0
+    ignored: tuple[str, ...] = ()
     is_idx: bool = False
 
     def __len__(self) -> int:
@@ -58,6 +58,7 @@ class Source:
             self,
             keys=tuple(self.keys[i] for i in positions),
             labels=tuple(self.labels[i] for i in positions),
+            ignored=(),
         )
 
 
@@ -104,22 +105,24 @@ def find_splits(src: str | Path, *, labels: str = "auto") -> dict[str, Source]:
     for name in names:
         if all(key.startswith(f"{name}/") for key in keys):
             keys, src = [key.removeprefix(f"{name}/") for key in keys], src / name
+            ignored = [key.removeprefix(f"{name}/") for key in ignored]
     return {"": _labelled(src, keys, ignored, labels)}
 
 
-def _images(root: Path) -> tuple[list[str], int]:
-    """Sorted keys of the images below a folder, and the number of other files."""
+def _images(root: Path) -> tuple[list[str], list[str]]:
+    """Sorted keys of the images below a folder, and of the other files."""
     files = list(_files(root, "", ()))
     keys = [key for key in files if key.lower().endswith(EXTENSIONS)]
     if not keys:
-        others = f"it holds {len(files)} other files" if files else "it is empty"
+        found = f"it holds {len(files)} other files" if files else "it is empty"
         raise ValueError(
-            f"no images in {root}: {others}; images are files that end in {', '.join(EXTENSIONS)}"
+            f"no images in {root}: {found}; images are files that end in {', '.join(EXTENSIONS)}"
         )
-    return sorted(keys, key=os.fsencode), len(files) - len(keys)
+    others = sorted(set(files) - set(keys), key=os.fsencode)
+    return sorted(keys, key=os.fsencode), others
 
 
-def _labelled(root: Path, keys: list[str], ignored: int, labels: str) -> Source:
+def _labelled(root: Path, keys: list[str], ignored: list[str], labels: str) -> Source:
     direct = [key for key in keys if "/" not in key]
     if labels == "folders" and direct:
         raise ValueError(
@@ -128,7 +131,11 @@ def _labelled(root: Path, keys: list[str], ignored: int, labels: str) -> Source:
         )
     if labels == "none" or direct:
         return Source(
-            root=root, keys=tuple(keys), labels=(-1,) * len(keys), classes=(), ignored=ignored
+            root=root,
+            keys=tuple(keys),
+            labels=(-1,) * len(keys),
+            classes=(),
+            ignored=tuple(ignored),
         )
     names = [key.partition("/")[0] for key in keys]
     classes = _sorted(names)
@@ -138,7 +145,7 @@ def _labelled(root: Path, keys: list[str], ignored: int, labels: str) -> Source:
         keys=tuple(keys),
         labels=tuple(number[name] for name in names),
         classes=classes,
-        ignored=ignored,
+        ignored=tuple(ignored),
     )
 
 

@@ -176,7 +176,8 @@ def _ingest_split(
     rejected = [(source.keys[i], o) for i, o in enumerate(outcomes) if isinstance(o, str)]
     if rejected and (strict or not candidates):
         raise ValueError(_rejection(source, rejected, strict=strict))
-    (folder / "rejected.tsv").write_bytes(_rejected_table(rejected))
+    others = [(key, "not an image file: its name ends otherwise") for key in source.ignored]
+    (folder / "rejected.tsv").write_bytes(_rejected_table(rejected + others))
 
     plans: list[ContainerPlan] = []
     for first in range(0, len(candidates), settings.shard_size):
@@ -217,7 +218,7 @@ def _ingest_split(
         images=len(candidates),
         classes=len(source.classes),
         rejected=len(rejected),
-        ignored=source.ignored,
+        ignored=len(source.ignored),
         containers=len(written),
         bytes=sum(w.container.size for w in written),
     )

@@ -34,7 +34,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert source.keys == ("Z/1.tiff", "a/x/deep.png", "b/10.jpg", "b/2.JPG", "é/1.webp")
     assert source.classes == ("Z", "a", "b", "é")
     assert source.labels == (0, 1, 2, 2, 3)
-    assert source.ignored == 2
+    assert source.ignored == ("README", "b/notes.txt")
     assert source.read(2) == b"b/10.jpg"
 
 

@@ -112,10 +112,12 @@ def test_odd_images_are_converted_and_bad_ones_listed(tmp_path: Path) -> None:
     (odd / "zero.jpg").write_bytes(b"")
     (odd / "text.jpg").write_text("not a picture")
     (odd / "two\nlines.jpg").write_bytes(good)
+    (odd / "notes.txt").write_text("no image, and not named like one")
     (odd / "gone.jpg").symlink_to(tmp_path / "nowhere")
     Path(os.fsdecode(os.fsencode(odd) + b"/\xff.jpg")).write_bytes(good)
     report = ingest(src, tmp_path / "out", workers=1)
     assert report.splits[0].images == 7 and report.splits[0].rejected == 7
+    assert report.splits[0].ignored == 1
     reasons = rejections(tmp_path / "out")
     assert {key: reason.split(":")[0] for key, reason in reasons.items()} == {
         "a/cut.jpg": "truncated JPEG",
@@ -125,6 +127,7 @@ def test_odd_images_are_converted_and_bad_ones_listed(tmp_path: Path) -> None:
         "a/two\\nlines.jpg": "the file name holds a line break",
         "a/gone.jpg": "cannot be read",
         "a/\\udcff.jpg": "the file name is not valid UTF-8",
+        "a/notes.txt": "not an image file",
     }
     index = ImageIndex(tmp_path / "out")
     modes = {}
@@ -275,7 +278,7 @@ def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_cleans_up(tmp_pat
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stderr=subprocess.PIPE,
     )
-    _, errors = process.communicate(timeout=60)  # ends only when the workers have ended, too
+    _, errors = process.communicate(timeout=300)  # ends only when the workers have ended, too
     assert process.returncode == -signal.SIGKILL, errors.decode()
     partial = f".out.partial-{process.pid}"
     assert names(tmp_path) == sorted([partial, "script.py", "src"])
