@@ -74,6 +74,7 @@ def main() -> None:
     )
     if options.save:
         path = Path(__file__).parent / "results" / f"cifar10-{date.today()}.txt"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(console.export_text())
 
 

@@ -173,6 +173,7 @@ def main() -> None:
     console.print(table)
     if options.save:
         path = Path(__file__).parent / "results" / f"loader-{date.today()}.txt"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(console.export_text())
 
 
