@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.pipeline.index import INDEX_DTYPE, Container, file_sha256
+from coke.pipeline.index import INDEX_DTYPE, JPEG, Container, file_sha256
 from coke.pipeline.jpeg import PreparedImage, Verdict, prepare
 from coke.pipeline.sources import Source
 
@@ -32,11 +32,16 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerPlan:
-    """Everything that decides the bytes of one container, and where it goes."""
+    """Everything that decides the bytes of one container, and where it goes.
+
+    ``ids`` are of the records, ascending; the container answers for ids [start, stop).
+    """
 
     folder: Path
     number: int
-    first_id: int
+    start: int
+    stop: int
+    ids: tuple[int, ...]
     records: Source
     candidates: tuple[Candidate, ...]
     resize_shorter: int | None
@@ -45,7 +50,7 @@ class ContainerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenContainer:
-    """A container on disk, its rows of the index, and a CRC-32 of each stored JPEG."""
+    """A container on disk; one row of the index and a CRC-32 for each of its records."""
 
     container: Container
     rows: NDArray[np.void]
@@ -82,6 +87,7 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
 
     path = plan.folder / container_name(plan.number)
     count = len(plan.records)
+    assert len(plan.ids) == len(plan.candidates) == count
     rows = np.zeros(count, dtype=INDEX_DTYPE)
     crc32 = np.zeros(count, dtype=np.uint32)
     with (
@@ -92,14 +98,14 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
     ):
         warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
         for i in range(count):
-            image_id = plan.first_id + i
+            image_id = plan.ids[i]
             image, label = _prepared(plan, i), plan.records.labels[i]
             record: dict[str, str | bytes] = {"__key__": record_name(image_id), "jpg": image.data}
             record["id"] = str(image_id).encode()
             if label >= 0:
                 record["cls"] = str(label).encode()
             tar.write(record)
-            rows[i] = (0, plan.number, len(image.data), label, image.height, image.width)
+            rows[i] = (0, plan.number, len(image.data), label, image.height, image.width, JPEG)
             crc32[i] = zlib.crc32(image.data)
     members = list(tar_members(path))
     jpegs = [member for member in members if member.name.endswith(".jpg")]
@@ -110,8 +116,8 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
         name=path.name,
         size=path.stat().st_size,
         sha256=file_sha256(path),
-        start=plan.first_id,
-        stop=plan.first_id + count,
+        start=plan.start,
+        stop=plan.stop,
     )
     return WrittenContainer(container=container, rows=rows, crc32=crc32)
 
@@ -126,7 +132,7 @@ def _prepared(plan: ContainerPlan, i: int) -> PreparedImage:
         gone = ""
     if zlib.crc32(data) != candidate.crc32:
         raise ValueError(
-            f"{source.root / source.keys[i]} changed while it was being ingested{gone}; "
+            f"{source.describe(i)} changed while it was being ingested{gone}; "
             "run again when nothing else writes to the source"
         )
     verdict = candidate.verdict

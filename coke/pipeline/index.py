@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 FORMAT_NAME = "coke-dataset"
 FORMAT_VERSION = 1
 
-#: One row per id. ``offset`` and ``length`` locate the image's bytes in the container; ``label`` is
-#: -1 where the source had none; height and width are the stored image's, in pixels.
+JPEG, RAW_RGB = 0, 1  # encodings of stored images; raw is height * width * 3 bytes
+
+#: One row per id, packed. ``offset`` and ``length`` locate the image's bytes in the container;
+#: ``label`` is -1 where the source had none; height and width are the stored image's, in pixels;
+#: ``encoding`` is :data:`JPEG` or :data:`RAW_RGB`. A row of length 0 is a tombstone: an id whose
+#: image is gone, which nothing else ever gets.
 INDEX_DTYPE = np.dtype(
     [
         ("offset", "<u8"),
@@ -30,13 +34,17 @@ INDEX_DTYPE = np.dtype(
         ("label", "<i4"),
         ("height", "<u2"),
         ("width", "<u2"),
+        ("encoding", "u1"),
     ]
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """One file of images: its name in the data set's folder, its bytes, its ids [start, stop)."""
+    """One file of images: its name in the data set's folder, its bytes, its ids [start, stop).
+
+    Tombstones inside the range have no record.
+    """
 
     name: str
     size: int
@@ -176,6 +184,12 @@ class ImageIndex:
     def labels(self) -> NDArray[np.int64]:
         """Class label of each id (N,), -1 = none."""
         return self.rows["label"].astype(np.int64)
+
+    @cached_property
+    def live_ids(self) -> NDArray[np.int64] | None:
+        """Ids that have an image (n_live,), ascending; None where all do."""
+        live = self.rows["length"] > 0
+        return None if live.all() else np.flatnonzero(live)
 
     @property
     def n_classes(self) -> int:

@@ -42,6 +42,15 @@ class Source:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def origin(self) -> str:
+        """What the keys are relative to, for messages."""
+        return str(self.root)
+
+    def describe(self, i: int) -> str:
+        """Where candidate ``i`` is, for messages."""
+        return str(self.root / self.keys[i])
+
     def read(self, i: int) -> bytes:
         """Bytes of the file of candidate ``i``.
 

@@ -186,7 +186,9 @@ def _ingest_split(
             ContainerPlan(
                 folder=folder,
                 number=len(plans),
-                first_id=first,
+                start=first,
+                stop=first + len(part),
+                ids=tuple(range(first, first + len(part))),
                 records=source.take([i for i, _ in part]),
                 candidates=tuple(candidate for _, candidate in part),
                 resize_shorter=settings.resize_shorter,
@@ -249,8 +251,8 @@ def _rejection(source: Source, rejected: list[tuple[str, str]], *, strict: bool)
     more = f"; and {len(rejected) - _SHOWN} more" if len(rejected) > _SHOWN else ""
     remedy = "remove them or leave out --strict" if strict else "nothing is left to ingest"
     return (
-        f"{len(rejected)} of {len(source)} images in {source.root} were rejected ({shown}{more}); "
-        + remedy
+        f"{len(rejected)} of {len(source)} images in {source.origin} were rejected "
+        f"({shown}{more}); {remedy}"
     )
 
 

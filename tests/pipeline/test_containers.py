@@ -41,7 +41,9 @@ def plan(tmp_path: Path) -> ContainerPlan:
     return ContainerPlan(
         folder=tmp_path / "out",
         number=3,
-        first_id=FIRST_ID,
+        start=FIRST_ID,
+        stop=FIRST_ID + 7,
+        ids=tuple(range(FIRST_ID, FIRST_ID + 7)),
         records=source,
         candidates=tuple(
             Candidate(verdict=check(d, resize_shorter=None), crc32=zlib.crc32(d)) for d in data

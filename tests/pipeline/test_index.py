@@ -27,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
     out = tmp_path / "set"
     out.mkdir()
     rows = np.array(
-        [(0, 0, 20, 1, 5, 6), (20, 0, 30, 0, 7, 8), (50, 0, 10, -1, 9, 10)], dtype=INDEX_DTYPE
+        [(0, 0, 20, 1, 5, 6, 0), (20, 0, 30, 0, 7, 8, 0), (50, 0, 10, -1, 9, 10, 0)],
+        dtype=INDEX_DTYPE,
     )
     write_index(
         out,
@@ -143,3 +144,12 @@ def test_the_first_named_split_wins(folder: Path) -> None:
         (folder.parent / name / "manifest.json").write_bytes(b"{}")
     assert find_split(folder.parent, ("train", "val")).name == "train"
     assert find_split(folder.parent, ("val", "train")).name == "val"
+
+
+def test_a_row_without_bytes_is_a_tombstone(folder: Path) -> None:
+    assert ImageIndex(folder).live_ids is None
+    rows = np.load(folder / "index.npy")
+    rows["length"][1] = 0
+    np.save(folder / "index.npy", rows)
+    live = ImageIndex(folder).live_ids
+    assert live is not None and live.tolist() == [0, 2]
