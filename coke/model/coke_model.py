@@ -16,7 +16,7 @@ class ModelConfig:
     """Backbone and heads.
 
     Attributes:
-        depth, width, stem: the backbone, see :class:`coke.model.resnet.ResNet`.
+        depth, width, stem, expand: the backbone, see :class:`coke.model.resnet.ResNet`.
         projector_layers, projector_hidden: the MLP on top of it.
         dim: dimension D of the features that are clustered.
         projector_last_norm: batch norm after the projector's last layer, as the release has it.
@@ -26,6 +26,7 @@ class ModelConfig:
     depth: int = 50
     width: int = 64
     stem: str = "imagenet"
+    expand: int = 0
     projector_layers: int = 2
     projector_hidden: int = 2048
     dim: int = 128
@@ -46,7 +47,9 @@ class CoKe(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(depth=config.depth, width=config.width, stem=config.stem)
+        self.backbone = ResNet(
+            depth=config.depth, width=config.width, stem=config.stem, expand=config.expand
+        )
         widths = [config.projector_hidden] * (config.projector_layers - 1) + [config.dim]
         self.projector = _mlp(self.backbone.dim, widths, last_norm=config.projector_last_norm)
         self.predictor = (

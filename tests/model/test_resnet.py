@@ -86,6 +86,8 @@ def test_spot_names(depth: int, spots: dict[str, list[int]]) -> None:
         ({"depth": 34, "width": 8}, 64),
         ({"depth": 50, "width": 8}, 256),
         ({"depth": 10, "width": 16, "stem": "small"}, 128),
+        ({"depth": 8, "width": 16, "stem": "small"}, 128),
+        ({"depth": 8, "width": 16, "stem": "small", "expand": 96}, 96),
     ],
 )
 def test_output_dimensions(options: dict[str, Any], dim: int) -> None:
@@ -112,6 +114,25 @@ def test_stride_of_the_stems(stem: str, side: int) -> None:
     assert list(shapes[0]) == [1, 64, side, side]
 
 
+def test_depth_8_is_10_without_its_first_stage() -> None:
+    with torch.device("meta"):
+        eight = ResNet(depth=8, width=16, stem="small").state_dict()
+        ten = ResNet(depth=10, width=16, stem="small").state_dict()
+    assert {name: t.shape for name, t in eight.items()} == {
+        name: t.shape for name, t in ten.items() if not name.startswith("layer1.")
+    }
+
+
+def test_expand_widens_the_features_before_pooling() -> None:
+    net = ResNet(depth=8, width=16, stem="small", expand=96).eval()
+    maps: list[torch.Tensor] = []
+    net.expand.register_forward_hook(lambda m, i, o: maps.append(o))
+    with torch.no_grad():
+        features_BD = net(torch.randn(2, 3, 32, 32))
+    assert maps[0].shape == (2, 96, 4, 4) and (maps[0] >= 0).all()
+    torch.testing.assert_close(features_BD, maps[0].mean(dim=(2, 3)))
+
+
 def test_features_are_averages_over_relus() -> None:
     torch.manual_seed(0)
     net = ResNet(depth=10, width=8).eval()
@@ -125,9 +146,10 @@ def test_features_are_averages_over_relus() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 20}, "depth is 20; choose one of 10, 18, 34, 50, 101"),
+        ({"depth": 20}, "depth is 20; choose one of 8, 10, 18, 34, 50, 101"),
         ({"stem": "tiny"}, "stem is 'tiny'; choose one of imagenet, small"),
         ({"width": 4}, "width is 4"),
+        ({"expand": -1}, "expand is -1"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
