@@ -56,7 +56,7 @@ class OpenTar:
         Raises:
             ValueError: the tar is damaged, or holds an image in a form that is no plain file.
         """
-        name = "its start"
+        name = ""
         try:
             with tarfile.TarFile(fileobj=cast(IO[bytes], self._part)) as tar:
                 while info := tar.next():
@@ -74,7 +74,7 @@ class OpenTar:
                 if self._part.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise self._damage(f"no header where one should be, after {name}")
         except tarfile.TarError as error:
-            raise self._damage(f"{error}, after {name}") from error
+            raise self._damage(f"{error}, {f'after {name}' if name else 'at its start'}") from error
 
     def contents(self, member: Member) -> bytes:
         """All bytes of a small member; costs no further read right after its header."""
@@ -83,7 +83,10 @@ class OpenTar:
 
     def _damage(self, what: str) -> ValueError:
         if self._span.size is None:
-            return ValueError(f"{self._span.path} is no whole tar: {what}; download it again")
+            return ValueError(
+                f"{self._span.path} is no whole tar: {what}; download it again, or choose another "
+                "source"
+            )
         return ValueError(
             f"the tar at byte {self._span.start} of {self._span.path} is not whole: {what}; "
             "download it again"
