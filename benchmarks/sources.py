@@ -163,7 +163,7 @@ def write_plain_tar(root: Path, pictures: Sequence[Picture]) -> Path:
     return root / "images.tar"
 
 
-def write_parquet(root: Path, pictures: Sequence[Picture]) -> Path:
+def write_parquet(root: Path, pictures: Sequence[Picture], rows: int = 5) -> Path:
     """As the Hugging Face ``datasets`` library writes: a struct, class names in the metadata."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -179,7 +179,7 @@ def write_parquet(root: Path, pictures: Sequence[Picture]) -> Path:
         table = pa.table({"image": image, "label": label})
         table = table.replace_schema_metadata({"huggingface": about})
         path = root / f"train-{number:05d}-of-00003.parquet"
-        parquet.write_table(table, path, row_group_size=5)
+        parquet.write_table(table, path, row_group_size=rows)
     return root
 
 

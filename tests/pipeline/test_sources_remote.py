@@ -23,7 +23,7 @@ from benchmarks.sources import (
     write_plain_tar,
 )
 from coke.pipeline.index import ImageIndex
-from coke.pipeline.sources import Source, find_splits, storage
+from coke.pipeline.sources import Source, find_splits, parquet, storage
 from coke.tools.ingest import ingest
 
 PICTURES = synthetic(13)
@@ -149,6 +149,21 @@ def test_failures_that_pass_and_failures_that_stay(
     with pytest.raises(ValueError, match=rf"memory://b/{KEYS[0]} cannot be read: no answer after"):
         ingest("memory://b", tmp_path / "out", workers=1, console=Console(quiet=True))
     assert not (tmp_path / "out").exists()
+
+
+def test_shuffled_parquet_is_not_read_over_a_network(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    upload(write_parquet(tmp_path, synthetic(150), rows=50), "/p", memory)
+    monkeypatch.setattr(parquet, "_MOST_TRANSFERRED", 0)
+    assert len(only(find_splits("memory://p"))) == 150  # three row groups are held at a time
+    monkeypatch.setattr(parquet, "_CACHE_BYTES", 0)
+    with pytest.raises(ValueError, match=r"memory://p are not in the order of their paths.*GB"):
+        find_splits("memory://p")
+    assert len(only(find_splits(tmp_path))) == 150
+    # One file in the order of its keys is read once.
+    assert len(only(find_splits("memory://p/train-00001-of-00003.parquet"))) == 50
 
 
 # --- S3, as moto serves it on this machine ---

@@ -30,6 +30,7 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "picture", "bytes", "imag
 LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label", "cls", "category", "y")
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image_path", "key", "__key__")
 _CACHE_BYTES = 256 << 20  # of row groups, per process; the one in use may be larger
+_MOST_TRANSFERRED = 10 << 30  # bytes from a URL, beyond ten times those of the collection
 _LARGEST_ROW_GROUP = 2 << 30  # bytes: a worker holds a row group whole
 
 
@@ -121,8 +122,11 @@ def _draft(listing: Listing, names: list[str], split: str, labels: str) -> Draft
         np.column_stack([np.full(len(part.cells), i, dtype=np.int32), part.cells])
         for i, part in enumerate(parts)
     ]
+    keys = [str(path) for path in paths]
+    if storage.is_url(listing.root):
+        _check_transfer(keys, parts, listing)
     draft = Draft(
-        keys=[str(path) for path in paths],
+        keys=keys,
         labels=[label for part in parts for label in part.labels],
         images=ParquetCells(
             tuple(listing.path(name) for name in names), columns.image, np.concatenate(cells)
@@ -133,11 +137,38 @@ def _draft(listing: Listing, names: list[str], split: str, labels: str) -> Draft
     return labelled_by_folder(draft) if labels == "folders" else draft
 
 
+def _check_transfer(keys: list[str], parts: list[_Part], listing: Listing) -> None:
+    """Refuses to read a shuffled collection over a network: a row group for every image.
+
+    Raises:
+        ValueError: reading in the order of keys transfers the collection many times over.
+    """
+    groups = [(i, int(g)) for i, part in enumerate(parts) for g in part.cells[:, 0]]
+    size = {(i, g): n for i, part in enumerate(parts) for g, n in enumerate(part.group_bytes)}
+    kept: OrderedDict[tuple[int, int], int] = OrderedDict()  # what one process would hold
+    read = held = 0
+    for i in sorted(range(len(keys)), key=keys.__getitem__):
+        if groups[i] not in kept:
+            kept[groups[i]] = size[groups[i]]
+            read, held = read + size[groups[i]], held + size[groups[i]]
+        kept.move_to_end(groups[i])
+        while len(kept) > 1 and held > _CACHE_BYTES:
+            held -= kept.popitem(last=False)[1]
+    if read > _MOST_TRANSFERRED + 10 * sum(size.values()):
+        raise ValueError(
+            f"the images in {listing.src} are not in the order of their paths: to ingest them in "
+            f"that order, up to {read / 1e9:,.0f} GB would be transferred, for "
+            f"{sum(size.values()) / 1e9:,.1f} GB of images; download them first, and give the "
+            "local folder"
+        )
+
+
 @dataclass(frozen=True)
 class _Part:
     """What one file holds: (n, 2) int32 of row group and row; paths and labels of the images."""
 
     columns: _Columns
+    group_bytes: list[int]
     cells: NDArray[np.int32]
     paths: list[str | None]
     labels: list[Label]
@@ -146,7 +177,7 @@ class _Part:
 def _read_part(path: str, wants_labels: bool) -> _Part:
     with _opened(path) as file:
         columns = _columns(file.schema_arrow, path)
-        sizes = []
+        sizes, group_bytes = [], []
         for group in range(file.metadata.num_row_groups):
             about = file.metadata.row_group(group)
             if about.total_byte_size > _LARGEST_ROW_GROUP:
@@ -156,6 +187,7 @@ def _read_part(path: str, wants_labels: bool) -> _Part:
                     "bytes (a few hundred images)"
                 )
             sizes.append(about.num_rows)
+            group_bytes.append(about.total_byte_size)
         wanted = [c for c in (columns.path, columns.label if wants_labels else None) if c]
         table = file.read(columns=wanted, use_threads=False) if wanted else None
         count = sum(sizes)
@@ -168,7 +200,7 @@ def _read_part(path: str, wants_labels: bool) -> _Part:
             np.concatenate([*rows, np.empty(0, dtype=np.int32)]),
         ]
     )
-    return _Part(columns, cells.astype(np.int32), paths, labels or [None] * count)
+    return _Part(columns, group_bytes, cells.astype(np.int32), paths, labels or [None] * count)
 
 
 def _columns(schema: pa.Schema, path: str) -> _Columns:
