@@ -139,6 +139,19 @@ def test_failures_that_pass_and_failures_that_stay(
         source.read(1)
     assert gone.value.strerror == "No such file"
 
+    class NoCredentialsError(Exception):
+        pass
+
+    def locked(path: str, **_: Any) -> bytes:
+        calls.append(path)
+        raise NoCredentialsError("unable to locate credentials")
+
+    calls.clear()
+    monkeypatch.setattr(memory, "cat_file", locked)
+    with pytest.raises(PermissionError, match="access denied"):
+        source.read(0)
+    assert len(calls) == 1
+
     def down(path: str, **_: Any) -> bytes:
         raise OSError("connection reset")
 

@@ -253,11 +253,11 @@ def test_names_that_repeat_across_shards_begin_with_the_shard(tmp_path: Path) ->
 def test_labels_in_shards_that_make_no_sense(tmp_path: Path) -> None:
     for member, content, message in (
         ("1.cls", "cat", r"label of 1\.jpg is 'cat' and that of 2\.jpg is 7"),
-        ("1.cls", b"\xff\xfe", r"1\.cls holds no text"),
+        ("1.cls", b"\xff\xfe", r"1\.cls in .*a\.tar holds no text"),
         ("1.cls", "-5", r"a label in .*a\.tar is -5; labels count classes from 0"),
         ("1.cls", "99999999999", r"a label in .*a\.tar is 99999999999"),
-        ("1.json", "{", r"1\.json is no JSON"),
-        ("1.json", '{"label": [1]}', r"1\.json has the label \[1\]"),
+        ("1.json", "{", r"1\.json in .*a\.tar is no JSON"),
+        ("1.json", '{"label": [1]}', r"1\.json in .*a\.tar has the label \[1\]"),
     ):
         files: dict[str, bytes | str] = {"1.jpg": b"", member: content, "2.jpg": b"", "2.cls": "7"}
         shard(tmp_path / "a.tar", files)
@@ -271,8 +271,16 @@ def test_tars_without_images_or_of_several_kinds(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no images in 1 tars of .*first: a\.tar"):
         find_splits(tmp_path)
     (tmp_path / "b.parquet").touch()
-    with pytest.raises(ValueError, match=r"1 \.tar and 1 \.parquet files; choose a source, wds or"):
+    with pytest.raises(
+        ValueError, match=r"1 \.tar and 1 \.parquet files; choose a source: 'wds' or"
+    ):
         find_splits(tmp_path)
+    (tmp_path / "n01440764.tar").touch()
+    (tmp_path / "a.tar").unlink()
+    (tmp_path / "1.jpg").touch()
+    with pytest.raises(ValueError, match="1 image, 1 .* source: 'folders' or 'imagenet' or 'parq"):
+        find_splits(tmp_path)
+    assert only(find_splits(tmp_path, source="folders")).keys == ("1.jpg",)
     for name in ("c.tar.gz", "c.zip"):
         (tmp_path / name).touch()
         with pytest.raises(ValueError, match=rf"{name} is a compressed archive; unpack it"):

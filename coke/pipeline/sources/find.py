@@ -70,18 +70,18 @@ def _sniffed(listing: Listing) -> str:
         return _sniffed_file(listing)
     if mnist.is_here(listing):
         return "idx"
-    if any(map(is_image_name, listing.names)):
-        return "folders"
-    tars, parquets = listing.ending(".tar"), listing.ending(".parquet")
-    if tars and parquets:
+    images = sum(map(is_image_name, listing.names))
+    tars, parquets = len(listing.ending(".tar")), len(listing.ending(".parquet"))
+    of_tars = "imagenet" if tars and imagenet.is_here(listing) else "wds"
+    counts = {"folders": images, of_tars: tars, "parquet": parquets}
+    there = [layout for layout, count in counts.items() if count]
+    if len(there) > 1:
         raise ValueError(
-            f"{listing.src} holds {len(tars)} .tar and {len(parquets)} .parquet files; choose a "
-            "source, wds or parquet"
+            f"{listing.src} holds {images:,} image, {tars:,} .tar and {parquets:,} .parquet files; "
+            f"choose a source: {' or '.join(map(repr, there))}"
         )
-    if tars:
-        return "imagenet" if imagenet.is_here(listing) else "wds"
-    if parquets:
-        return "parquet"
+    if there:
+        return there[0]
     if archives := listing.ending(*_ARCHIVES):
         raise ValueError(f"no images in {listing.src}, but {archives[0]}: unpack it first")
     if tables := [name for name in listing.ending(".csv", ".tsv") if "/" not in name]:

@@ -109,7 +109,7 @@ def _with_contents(tar: OpenTar, wants_labels: bool) -> Iterator[tuple[Member, s
         if wants_labels and member.name.endswith(".cls"):
             text = _text(tar, member)
         elif wants_labels and member.name.endswith(".json"):
-            text = _label_of_json(_text(tar, member), member)
+            text = _label_of_json(_text(tar, member), f"{member.name} in {tar.path}")
         yield member, text
 
 
@@ -117,19 +117,19 @@ def _text(tar: OpenTar, member: Member) -> str:
     try:
         return tar.contents(member).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{member.name} holds no text, so no label ({error})") from error
+        raise ValueError(f"{member.name} in {tar.path} holds no text ({error})") from error
 
 
-def _label_of_json(text: str, member: Member) -> str | None:
+def _label_of_json(text: str, where: str) -> str | None:
     try:
         record = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{member.name} is no JSON: {error}") from error
+        raise ValueError(f"{where} is no JSON: {error}") from error
     if not isinstance(record, dict):
         return None
     found = next((record[name] for name in _JSON_LABELS if record.get(name) is not None), None)
     if found is not None and (isinstance(found, bool) or not isinstance(found, int | str)):
-        raise ValueError(f"{member.name} has the label {found!r}; a label is a number or a name")
+        raise ValueError(f"{where} has the label {found!r}; a label is a number or a name")
     return None if found is None else str(found)
 
 

@@ -91,7 +91,11 @@ def walk(folder: str) -> Iterator[str]:
         raise ValueError(f"cannot list {folder}: {error.strerror}") from error
     for path in found:
         name = path.removeprefix(prefix)
-        if not name.endswith("/") and not any(map(is_hidden, name.split("/"))):
+        if path.endswith("/") or f"{path}/" == prefix:
+            continue  # an empty object that stands for a folder
+        if name == path:
+            raise ValueError(f"{folder} lists {path}, which is not below it; give another URL")
+        if not any(map(is_hidden, name.split("/"))):
             yield name
 
 
@@ -248,6 +252,8 @@ def _patiently(url: str, call: Callable[[], T]) -> T:
         except ImportError:
             raise
         except Exception as error:  # each backend has its own exceptions
+            if "Credentials" in type(error).__name__:
+                raise PermissionError(errno.EACCES, f"access denied ({error})", url) from error
             if tries == _TRIES:
                 raise ConnectionError(
                     errno.ECONNABORTED, f"no answer after {tries} tries ({error!r})", url

@@ -47,6 +47,7 @@ class OpenTar:
 
     def __init__(self, file: io.RawIOBase, span: Span) -> None:
         size = file.seek(0, os.SEEK_END) - span.start if span.size is None else span.size
+        self.path = span.path
         self._span = span
         self._part = _Part(file, span.start, size)
 
@@ -61,7 +62,7 @@ class OpenTar:
             with tarfile.TarFile(fileobj=cast(IO[bytes], self._part)) as tar:
                 while info := tar.next():
                     tar.members = []  # type: ignore[attr-defined] # a tar can hold millions
-                    name = info.name.removeprefix("./")
+                    name = info.name.removeprefix("./").lstrip("/")
                     if info.isreg() and not info.issparse():
                         yield Member(name, self._span.start + info.offset_data, info.size)
                     elif not info.isdir():
