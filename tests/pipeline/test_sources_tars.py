@@ -213,16 +213,17 @@ def test_records_and_their_labels(tmp_path: Path) -> None:
         tmp_path / "a.tar",
         {"x/1.jpg": b"1", "x/1.cls": "3\n", "x/1.txt": "a cat", "x/._1.jpg": b"of macOS",
            "2.seg.png": b"mask", "2.png": b"2", "2.cls": "0",
+           "5.1.jpg": b"", "5.2.jpg": b"", "5.cls": "1",
            "3.json": '{"caption": "no label"}', "3.webp": b"3",
            "4.txt": "no image"},
     )  # fmt: skip
     source = only(find_splits(tmp_path / "a.tar"))
     assert dict(zip(source.keys, source.labels, strict=True)) == {
-        "2.png": 0, "3.webp": -1, "x/1.jpg": 3,
+        "2.png": 0, "3.webp": -1, "5.1.jpg": 1, "5.2.jpg": 1, "x/1.jpg": 3,
     }  # fmt: skip
-    assert [source.read(i) for i in range(3)] == [b"2", b"3", b"1"]
-    assert source.classes == ("0", "1", "2", "3") and source.ignored == ("4.txt",)
-    assert source.describe(2) == f"x/1.jpg in {tmp_path / 'a.tar'} at offset 512"
+    assert [source.read(i) for i in range(5)] == [b"2", b"3", b"", b"", b"1"]
+    assert source.classes == ("0", "1", "2", "3") and source.ignored == ("2.seg.png", "4.txt")
+    assert source.describe(4) == f"x/1.jpg in {tmp_path / 'a.tar'} at offset 512"
 
 
 def test_class_names_in_shards_are_sorted_over_splits(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """WebDataset shards, and any other tars of images: members as they are, read by offset.
 
-The files of a record share a name up to the first dot of its last part. One is the image; a
-``.cls`` or a ``.json`` may hold its label.
+The files of a record share a name up to the first dot of its last part. A ``.cls`` or a ``.json``
+among them may hold the label of its image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _JSON_LABELS = ("label", "cls", "class", "class_id", "target")
 
 @dataclass
 class _Shard:
-    """What one tar holds: one image and label text per record, and names without an image."""
+    """What one tar holds: images, the label text of each, and names that are no candidates."""
 
     images: list[Member] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -93,10 +93,16 @@ def _read_shard(tar: OpenTar, wants_labels: bool) -> _Shard:
         if not images:
             shard.ignored.append(pairs[0][0].name)
             continue
-        # Of an image and its mask (1.jpg, 1.seg.png), the image has the plainer name.
-        shard.images.append(min(images, key=lambda m: (m.name.count("."), _rank(m.name))))
         texts = {m.name.rpartition(".")[2]: text for m, text in pairs if text is not None}
-        shard.labels.append(texts.get("cls", texts.get("json")))
+        # Of an image and its mask (1.jpg, 1.seg.png), the image has the plainer name. Where names
+        # do not tell (x.1.jpg, x.2.jpg in a tar that was not made as shards), all are images.
+        dots = min(member.name.count(".") for member in images)
+        for member in images:
+            if member.name.count(".") > dots:
+                shard.ignored.append(member.name)
+            else:
+                shard.images.append(member)
+                shard.labels.append(texts.get("cls", texts.get("json")))
     return shard
 
 
@@ -117,14 +123,16 @@ def _text(tar: OpenTar, member: Member) -> str:
     try:
         return tar.contents(member).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{member.name} in {tar.path} holds no text ({error})") from error
+        raise ValueError(
+            f"{member.name} in {tar.path} holds no text ({error}); choose labels 'none'"
+        ) from error
 
 
 def _label_of_json(text: str, where: str) -> str | None:
     try:
         record = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{where} is no JSON: {error}") from error
+        raise ValueError(f"{where} is no JSON ({error}); choose labels 'none'") from error
     if not isinstance(record, dict):
         return None
     found = next((record[name] for name in _JSON_LABELS if record.get(name) is not None), None)
@@ -136,10 +144,6 @@ def _label_of_json(text: str, where: str) -> str | None:
 def _stem(member: Member) -> str:
     folder, _, file = member.name.rpartition("/")
     return f"{folder}/{file.partition('.')[0]}"
-
-
-def _rank(name: str) -> int:
-    return next(i for i, extension in enumerate(EXTENSIONS) if name.lower().endswith(extension))
 
 
 def _as_in_data_set(
