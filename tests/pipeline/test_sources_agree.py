@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_every_layout_says_the_same(name: str, tmp_path: Path) -> None:
     assert [piece.read(i) for i in range(4)] == [pictures[i].data for i in positions]
     assert [piece.describe(i) for i in range(4)] == [source.describe(i) for i in positions]
     assert piece.take([1]).read(0) == pictures[3].data
+
+    held = Path(source.images.path(3))
+    stamp = source.stamp(3)
+    assert stamp == piece.stamp(1) and Path(source.origin).exists()
+    os.utime(held, ns=(1, 1))
+    assert source.stamp(3) != stamp
+    held.unlink()
+    assert source.stamp(3) == ""
 
 
 WRONG = {

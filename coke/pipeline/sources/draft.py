@@ -126,7 +126,7 @@ def _numbered(drafts: Mapping[str, Draft]) -> tuple[dict[str, list[int]], tuple[
         number, name = min(labels - names, key=str), min(names)
         raise ValueError(
             f"labels are numbers (such as {number}) in one place of "
-            f"{' and '.join(d.origin for d in drafts.values())} and names (such as {name!r}) in "
+            f"{_origins(drafts)} and names (such as {name!r}) in "
             "another; use one or the other"
         )
     classes = tuple(sorted(names, key=os.fsencode))
@@ -148,9 +148,12 @@ def _classes_of_numbers(drafts: Mapping[str, Draft], numbers: set[int]) -> tuple
     most = len(next(iter(named))) if named else _MOST_CLASSES
     for number in (min(numbers, default=-1), max(numbers, default=-1)):
         if not -1 <= number < most:
-            origins = " and ".join(draft.origin for draft in drafts.values())
             raise ValueError(
-                f"a label in {origins} is {number}; labels count classes from 0 to below {most:,}, "
-                "or are -1 for none"
+                f"a label in {_origins(drafts)} is {number}; labels count classes from 0 to below "
+                f"{most:,}, or are -1 for none"
             )
     return next(iter(named)) if named else tuple(map(str, range(1 + max(numbers, default=-1))))
+
+
+def _origins(drafts: Mapping[str, Draft]) -> str:
+    return " and ".join(dict.fromkeys(draft.origin for draft in drafts.values()))

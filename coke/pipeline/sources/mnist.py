@@ -18,17 +18,20 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 class IdxImages:
     """Images in an IDX file, by number."""
 
-    path: Path
+    file: Path
     numbers: Sequence[int]
 
     def read(self, i: int) -> bytes:
-        return idx.image_file(self.path, self.numbers[i])
+        return idx.image_file(self.file, self.numbers[i])
 
     def describe(self, i: int) -> str:
-        return f"image {self.numbers[i]} of {self.path}"
+        return f"image {self.numbers[i]} of {self.file}"
+
+    def path(self, i: int) -> str:
+        return str(self.file)
 
     def take(self, positions: Sequence[int]) -> IdxImages:
-        return IdxImages(self.path, tuple(self.numbers[i] for i in positions))
+        return IdxImages(self.file, tuple(self.numbers[i] for i in positions))
 
 
 def is_here(listing: Listing) -> bool:

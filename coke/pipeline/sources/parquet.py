@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,16 +58,18 @@ class ParquetCells:
     cells: NDArray[np.int32]
 
     def read(self, i: int) -> bytes:
-        file, group, row = self.cells[i].tolist()
-        path = self.paths[file]
-        data = _row_groups.get(path, self.column, group)[row].as_py()
+        _, group, row = self.cells[i].tolist()
+        data = _row_groups.get(self.path(i), self.column, group)[row].as_py()
         if data is None:
             raise OSError(errno.ENODATA, "the cell holds no bytes (the image is not in the file)")
         return bytes(data)
 
     def describe(self, i: int) -> str:
-        file, group, row = self.cells[i].tolist()
-        return f"row {row} of row group {group} of {self.paths[file]}"
+        _, group, row = self.cells[i].tolist()
+        return f"row {row} of row group {group} of {self.path(i)}"
+
+    def path(self, i: int) -> str:
+        return self.paths[int(self.cells[i, 0])]
 
     def take(self, positions: Sequence[int]) -> ParquetCells:
         chosen = self.cells[np.asarray(positions, dtype=np.int64)]
@@ -93,12 +94,12 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
             f"no .parquet files in {listing.src}; choose another source than 'parquet'"
         )
     return {
-        split: _draft(listing, names, split, labels)
+        split: _draft(listing, names, labels)
         for split, names in by_split(files, listing.root).items()
     }
 
 
-def _draft(listing: Listing, names: list[str], split: str, labels: str) -> Draft:
+def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
     parts = [_read_part(listing.path(name), labels == "auto") for name in names]
     columns = parts[0].columns
     for name, part in zip(names, parts, strict=True):
@@ -131,7 +132,7 @@ def _draft(listing: Listing, names: list[str], split: str, labels: str) -> Draft
         images=ParquetCells(
             tuple(listing.path(name) for name in names), columns.image, np.concatenate(cells)
         ),
-        origin=listing.path(names[0]) if len(names) == 1 else f"{listing.root} {split}".strip(),
+        origin=listing.path(names[0]) if len(names) == 1 else listing.root,
         classes=columns.classes,
     )
     return labelled_by_folder(draft) if labels == "folders" else draft
@@ -285,11 +286,10 @@ class _RowGroups:
     """The image columns of the row groups that were read last."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str, int, int], pa.ChunkedArray] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, int, str], pa.ChunkedArray] = OrderedDict()
 
     def get(self, path: str, column: str, group: int) -> pa.ChunkedArray:
-        changed = 0 if storage.is_url(path) else os.stat(path).st_mtime_ns
-        key = (path, column, group, changed)
+        key = (path, column, group, storage.stamp(path))
         if key not in self._kept:
             try:
                 with _opened(path) as file:

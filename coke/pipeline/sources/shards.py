@@ -44,12 +44,12 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
     if not tars:
         raise ValueError(f"no .tar files in {listing.src}; choose another source than 'wds'")
     return {
-        split: _draft(listing, names, split, labels)
+        split: _draft(listing, names, labels)
         for split, names in by_split(tars, listing.root).items()
     }
 
 
-def _draft(listing: Listing, tars: list[str], split: str, labels: str) -> Draft:
+def _draft(listing: Listing, tars: list[str], labels: str) -> Draft:
     paths = [listing.path(name) for name in tars]
     shards = list(scan_all(map(Span, paths), lambda tar: _read_shard(tar, labels == "auto")))
     images = TarMembers.of([(p, shard.images) for p, shard in zip(paths, shards, strict=True)])
@@ -67,7 +67,7 @@ def _draft(listing: Listing, tars: list[str], split: str, labels: str) -> Draft:
         keys=keys,
         labels=labels_of_text(texts, keys),
         images=images,
-        origin=paths[0] if len(paths) == 1 else f"{listing.root} {split}".strip(),
+        origin=paths[0] if len(paths) == 1 else listing.root,
         ignored=[name for shard in shards for name in shard.ignored],
         classes=classes,
     )

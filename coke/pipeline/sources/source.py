@@ -18,6 +18,10 @@ class Images(Protocol):
 
     def describe(self, i: int) -> str: ...
 
+    def path(self, i: int) -> str:
+        """The file that holds the bytes: a path or URL."""
+        ...
+
     def take(self, positions: Sequence[int]) -> Images: ...
 
 
@@ -30,7 +34,7 @@ class Source:
         labels: one per candidate, an index into ``classes``; -1 = none.
         classes: names of the labels.
         images: where the bytes are.
-        origin: what the keys are relative to, for messages.
+        origin: the folder, tar, table, ... that they come from, a path or URL.
         ignored: keys of files that are no candidates: their names are not images'.
     """
 
@@ -57,6 +61,13 @@ class Source:
         """
         return self.images.read(i)
 
+    def stamp(self, i: int) -> str:
+        """Changes when the file that holds candidate ``i`` does, and costs no reading.
+
+        Size and modification time; empty where the file is gone, or behind a URL.
+        """
+        return storage.stamp(self.images.path(i))
+
     def take(self, positions: Sequence[int]) -> Source:
         """Only these candidates: a small piece of work that travels to another process."""
         return replace(
@@ -81,9 +92,12 @@ class Files:
     names: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
-        return storage.read(self.describe(i))
+        return storage.read(self.path(i))
 
     def describe(self, i: int) -> str:
+        return self.path(i)
+
+    def path(self, i: int) -> str:
         return storage.join(self.root, self.names[i])
 
     def take(self, positions: Sequence[int]) -> Files:

@@ -163,6 +163,15 @@ def read_range(path: str, offset: int, length: int) -> bytes:
     return data
 
 
+def stamp(path: str) -> str:
+    """Size and modification time of a local file; empty for any other."""
+    try:
+        status = None if is_url(path) else os.stat(path)
+    except OSError:
+        status = None
+    return "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
+
+
 @contextmanager
 def opened(path: str) -> Iterator[io.RawIOBase]:
     """A file to read and seek in, unbuffered when it is local.

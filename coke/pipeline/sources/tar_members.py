@@ -174,11 +174,13 @@ class TarMembers:
         )
 
     def read(self, i: int) -> bytes:
-        path = self.paths[self.files[i]]
-        return storage.read_range(path, int(self.offsets[i]), int(self.sizes[i]))
+        return storage.read_range(self.path(i), int(self.offsets[i]), int(self.sizes[i]))
 
     def describe(self, i: int) -> str:
-        return f"{self.names[i]} in {self.paths[self.files[i]]} at offset {self.offsets[i]}"
+        return f"{self.names[i]} in {self.path(i)} at offset {self.offsets[i]}"
+
+    def path(self, i: int) -> str:
+        return self.paths[int(self.files[i])]
 
     def take(self, positions: Sequence[int]) -> TarMembers:
         chosen = np.asarray(positions, dtype=np.int64)
