@@ -200,6 +200,10 @@ def test_a_train_tar_that_is_none(tmp_path: Path) -> None:
     shard(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": b"", "cat.jpg": b""})
     with pytest.raises(ValueError, match=r"not ImageNet's train tar: cat\.jpg should be the tar"):
         find_splits(tmp_path)
+    shard(tmp_path / "ILSVRC2012_img_train.tar", {})
+    for src in (tmp_path, tmp_path / "ILSVRC2012_img_train.tar"):
+        with pytest.raises(ValueError, match=r"no images in the ImageNet tars of .*download"):
+            find_splits(src)
     shard(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": b"x" * 2000})
     with pytest.raises(ValueError, match=r"the tar at byte 512 of .*train\.tar is not whole"):
         find_splits(tmp_path)

@@ -60,6 +60,8 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
             f"no ImageNet tars in {listing.src}; give ILSVRC2012_img_train.tar or "
             "ILSVRC2012_img_val.tar, or the folder that holds them"
         )
+    if empty := next((draft.origin for draft in found.values() if not draft.keys), None):
+        raise ValueError(f"no images in the ImageNet tars of {empty}; download them again")
     return found if len(found) > 1 else {"": found.popitem()[1]}
 
 
@@ -106,7 +108,7 @@ def _train(listing: Listing, tars: Sequence[tuple[str, Span]]) -> Draft:
         keys=[f"{wnid}/{name}" for wnid, name in zip(wnids, images.names, strict=True)],
         labels=wnids,
         images=images,
-        origin=tars[0][1].path if listing.alone else listing.root,
+        origin=listing.src,
     )
 
 
