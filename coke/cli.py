@@ -45,7 +45,9 @@ TestOption = Annotated[
 
 @app.command()
 def ingest(
-    src: Annotated[Path, typer.Argument(help="Folder of images, class folders or IDX files.")],
+    src: Annotated[
+        str, typer.Argument(help="Folder, tar, parquet file or table of images; path or URL.")
+    ],
     out: Annotated[Path, typer.Argument(help="Where the data set goes.")],
     shard_size: Annotated[int, typer.Option(help="Images per tar.")] = 2000,
     workers: Annotated[Optional[int], typer.Option(help="Processes; all cores if unset.")] = None,
@@ -54,6 +56,9 @@ def ingest(
     ] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality of what must be re-encoded.")] = 95,
     labels: Annotated[str, typer.Option(help="auto, folders or none.")] = "auto",
+    source: Annotated[
+        str, typer.Option(help="auto, folders, idx, imagenet, parquet, wds or table.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
     strict: Annotated[bool, typer.Option(help="Fail if any image is rejected.")] = False,
 ) -> None:
@@ -68,6 +73,7 @@ def ingest(
         resize_shorter=resize_shorter,
         quality=quality,
         labels=labels,
+        source=source,
         overwrite=overwrite,
         strict=strict,
     )

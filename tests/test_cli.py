@@ -151,3 +151,18 @@ def test_help_does_not_import_torch() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("ingest", "verify", "train", "bench-epoch", "eval", "demo"):
         assert command in done.stdout
+
+
+def test_the_source_can_be_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_stripes(tmp_path / "src", 4, seed=0)
+    rows = "".join(f"{p.relative_to(tmp_path / 'src')}\n" for p in tmp_path.rglob("*.jpg"))
+    (tmp_path / "src" / "all.csv").write_text(rows)
+    ingest = ("ingest", tmp_path / "src", tmp_path / "out", "--workers", 1, "--source")
+    assert "no .parquet files" in fails(monkeypatch, capsys, *ingest, "parquet")
+    assert "choose one of auto, folders, idx" in fails(monkeypatch, capsys, *ingest, "csv")
+    assert run(monkeypatch, *ingest, "table") == 0
+    assert len((tmp_path / "out" / "keys.txt").read_text().splitlines()) == 4
+    line = fails(monkeypatch, capsys, "ingest", "memory://nothing", tmp_path / "b")
+    assert "source memory://nothing does not exist" in line

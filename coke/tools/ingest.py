@@ -21,7 +21,7 @@ from rich.table import Table
 from coke.pipeline.containers import Candidate, ContainerPlan, write_container
 from coke.pipeline.index import write_index
 from coke.pipeline.jpeg import check
-from coke.pipeline.sources import Source, find_splits, key_problem
+from coke.pipeline.sources import Source, find_splits, is_url, key_problem
 from coke.tools.publish import check_free, published
 from coke.tools.workers import Mapper, default_workers, worker_pool
 
@@ -77,6 +77,7 @@ def ingest(
     resize_shorter: int | None = None,
     quality: int = 95,
     labels: str = "auto",
+    source: str = "auto",
     overwrite: bool = False,
     strict: bool = False,
     console: Console | None = None,
@@ -87,13 +88,14 @@ def ingest(
     ``out`` appears when everything is written, or not at all.
 
     Args:
-        src: class folders, a folder of images, splits of either, or MNIST-style IDX files.
+        src: what holds the images, a path or URL; see :func:`find_splits`.
         out: the folder to make.
         shard_size: images per container.
         workers: processes; by default one per core, fewer for small collections.
         resize_shorter: shrink images whose shorter side is longer than this many pixels.
         quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
+        source: the layout of ``src``; see :func:`find_splits`.
         overwrite: replace the data set that is at ``out``.
         strict: make nothing when any image is rejected.
         console: where progress and summary go.
@@ -102,19 +104,17 @@ def ingest(
         ValueError: an argument is out of range, the source holds no usable images, ``out`` is
             taken, or it cannot be written.
     """
-    src, out = Path(src), Path(out)
+    out = Path(out)
     console = console or Console()
     settings = _Settings(
         shard_size=shard_size, resize_shorter=resize_shorter, quality=quality, labels=labels
     )
     _check_arguments(settings, workers)
-    if out.resolve().is_relative_to(src.resolve()):
-        raise ValueError(f"out {out} lies inside the source {src}; choose a folder outside of it")
-    if src.resolve().is_relative_to(out.resolve()):
-        raise ValueError(f"source {src} lies inside out {out}; choose another folder for out")
+    if not is_url(str(src)):
+        _check_apart(Path(src), out)
     check_free(out, overwrite=overwrite)
     started = time.monotonic()
-    sources = find_splits(src, labels=labels)
+    sources = find_splits(src, labels=labels, source=source)
     total = sum(map(len, sources.values()))
     workers = workers or min(default_workers(), 1 + total // _IMAGES_PER_WORKER)
     progress = Progress(
@@ -136,6 +136,13 @@ def ingest(
     report = IngestReport(out=out, splits=splits, seconds=time.monotonic() - started)
     console.print(_summary(report))
     return report
+
+
+def _check_apart(src: Path, out: Path) -> None:
+    if out.resolve().is_relative_to(src.resolve()):
+        raise ValueError(f"out {out} lies inside the source {src}; choose a folder outside of it")
+    if src.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"source {src} lies inside out {out}; choose another folder for out")
 
 
 def _check_arguments(settings: _Settings, workers: int | None) -> None:
@@ -239,6 +246,12 @@ def _check_chunk(chunk: _Chunk) -> list[Candidate | str]:
                 data = chunk.source.read(i)
                 verdict = check(data, resize_shorter=chunk.resize_shorter)
                 outcomes.append(Candidate(verdict=verdict, crc32=zlib.crc32(data)))
+            except ConnectionError as error:
+                # Nobody knows what the image is: leaving it out would move the ids after it.
+                raise ValueError(
+                    f"{chunk.source.describe(i)} cannot be read: {error.strerror}; run again when "
+                    "the storage answers"
+                ) from error
             except OSError as error:
                 outcomes.append(f"cannot be read: {error.strerror}")
             except ValueError as error:

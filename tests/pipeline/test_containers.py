@@ -103,7 +103,7 @@ def test_bytes_are_a_function_of_the_plan(plan: ContainerPlan) -> None:
 def test_an_image_that_changes_between_the_passes_stops_it(
     plan: ContainerPlan, happens: str
 ) -> None:
-    path = plan.records.root / plan.records.keys[2]
+    path = Path(plan.records.describe(2))
     if happens == "vanished":
         path.unlink()
     else:

@@ -1,4 +1,4 @@
-"""Layouts of collections: keys, labels, splits, and messages about what is not there."""
+"""Folders and IDX files: keys, labels, splits, and messages about what is not there."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_messages_name_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, message in {
         "gone": "gone does not exist",
-        "file.jpg": r"file\.jpg is a file",
+        "file.jpg": r"file\.jpg is a file of no known kind .* give a folder, or a \.tar",
         "empty": r"no images in .*empty: it is empty",
         "docs": r"no images in .*docs: it holds 2 other files; .*\.jpg, .*\.tiff",
     }.items():
@@ -164,3 +164,49 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b junk")
     with pytest.raises(ValueError, match="cannot be read"):
         find_splits(tmp_path)
+
+
+def tiny_imagenet(root: Path) -> Path:
+    for wnid in ("n02", "n01"):
+        touch(root, *(f"train/{wnid}/images/{wnid}_{i}.JPEG" for i in range(2)))
+        touch(root, f"train/{wnid}/{wnid}_boxes.txt")
+    touch(root, "val/images/val_0.JPEG", "val/images/val_1.JPEG", "test/images/test_0.JPEG")
+    touch(root, "wnids.txt", "words.txt")
+    notes = "val_1.JPEG\tn02\t0\t32\t44\t62\nval_0.JPEG\tn01\t52\t55\t57\t59\n"
+    (root / "val" / "val_annotations.txt").write_text(notes)
+    return root
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    found = find_splits(tiny_imagenet(tmp_path))
+    assert list(found) == ["train", "val", "test"]
+    assert {source.classes for source in found.values()} == {("n01", "n02")}
+    assert found["train"].keys[2] == "n02/images/n02_0.JPEG"
+    assert found["train"].labels == (0, 0, 1, 1)
+    assert found["val"].keys == ("images/val_0.JPEG", "images/val_1.JPEG")
+    assert found["val"].labels == (0, 1) and found["test"].labels == (-1,)
+    assert found["val"].ignored == ("val_annotations.txt",)
+    assert only(find_splits(tmp_path / "val")).labels == (0, 1)
+    assert only(find_splits(tmp_path / "val", labels="none")).labels == (-1, -1)
+
+
+def test_annotations_that_do_not_fit(tmp_path: Path) -> None:
+    notes = tiny_imagenet(tmp_path) / "val" / "val_annotations.txt"
+    for text, message in {
+        "val_1.JPEG\tn02\n": r"has no line for 1 images \(first: images/val_0\.JPEG\)",
+        "val_1.JPEG n02\n": r"line 1 of .*val_annotations\.txt is 'val_1\.JPEG n02'",
+    }.items():
+        notes.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            find_splits(tmp_path)
+
+
+def test_a_folder_called_images_is_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.jpg", "images/x/2.jpg")
+    assert only(find_splits(tmp_path)).classes == ()
+    assert only(find_splits(tmp_path, labels="folders")).classes == ("images",)
+
+
+def test_class_names_that_are_numbers_are_still_names(tmp_path: Path) -> None:
+    source = only(find_splits(touch(tmp_path, "10/1.jpg", "9/1.jpg")))
+    assert source.classes == ("10", "9") and source.labels == (0, 1)

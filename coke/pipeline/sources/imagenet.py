@@ -1,0 +1,134 @@
+"""ImageNet as it is handed out: ILSVRC2012's tars, read where they are.
+
+``ILSVRC2012_img_train.tar`` holds one tar per class, each with its images. Bytes inside an inner
+tar have a fixed place in the outer file, so nothing is unpacked. Keys are those of the usual
+class folders: ``n01440764/n01440764_18.JPEG``, ``n01751748/ILSVRC2012_val_00000001.JPEG``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import islice
+
+from coke.pipeline.sources.draft import Draft
+from coke.pipeline.sources.imagenet_truth import ACCEPTED, validation_classes
+from coke.pipeline.sources.listing import Listing
+from coke.pipeline.sources.source import is_image_name
+from coke.pipeline.sources.tar_members import Member, Span, TarMembers, scan, scan_all
+
+_OFFICIAL = re.compile(r"ILSVRC2012_img_(train|val|test)\w*\.tar")
+_CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar")
+
+
+def is_here(listing: Listing) -> bool:
+    """Official names in a folder; a single tar may have any name and is looked into."""
+    if listing.alone:
+        return bool(listing.ending(".tar")) and _split_of_tar(listing, listing.names[0]) != ""
+    return bool(_official(listing) or _class_tars(listing))
+
+
+def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+    """Splits train, val and test, of the official tars that are there.
+
+    A folder of class tars (``n01440764.tar``, ...), as an unpacked train tar leaves them, is train.
+
+    Raises:
+        ValueError: there are no such tars, they are damaged, or the validation images have no
+            labels beside them.
+    """
+    tars = {listing.names[0]: _split_of_tar(listing, listing.names[0])} if listing.alone else {}
+    tars = tars or _official(listing)
+    found: dict[str, Draft] = {}
+    for name, split in sorted(tars.items(), key=lambda item: ("train val test").find(item[1])):
+        if split in found:
+            raise ValueError(
+                f"{listing.root} holds several tars of {split}; give one as the source"
+            )
+        path = listing.path(name)
+        if split == "train":
+            outer = scan(Span(path), list)
+            found[split] = _train(listing, [_class_span(path, member) for member in outer])
+        elif split:
+            found[split] = _flat(listing, path, split, labels)
+    if not found and (inner := _class_tars(listing)):
+        found["train"] = _train(
+            listing, [(_class_of(name), Span(listing.path(name))) for name in inner]
+        )
+    if not found:
+        raise ValueError(
+            f"no ImageNet tars in {listing.src}; give ILSVRC2012_img_train.tar or "
+            "ILSVRC2012_img_val.tar, or the folder that holds them"
+        )
+    if empty := next((draft.origin for draft in found.values() if not draft.keys), None):
+        raise ValueError(f"no images in the ImageNet tars of {empty}; download them again")
+    return found if len(found) > 1 else {"": found.popitem()[1]}
+
+
+def _official(listing: Listing) -> dict[str, str]:
+    matches = {name: _OFFICIAL.fullmatch(name) for name in listing.names}
+    return {name: match[1] for name, match in matches.items() if match}
+
+
+def _class_tars(listing: Listing) -> list[str]:
+    tars = listing.ending(".tar")
+    return tars if all(_CLASS_TAR.fullmatch(name) for name in tars) else []
+
+
+def _split_of_tar(listing: Listing, name: str) -> str:
+    if match := _OFFICIAL.fullmatch(name):
+        return match[1]
+    first = scan(Span(listing.path(name)), lambda tar: list(islice(tar, 1)))
+    if first and _CLASS_TAR.fullmatch(first[0].name):
+        return "train"
+    return "val" if first and first[0].name.startswith("ILSVRC2012_val_") else ""
+
+
+def _class_of(name: str) -> str:
+    match = _CLASS_TAR.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name} should be the tar of a class, such as n01440764.tar")
+    return match[1]
+
+
+def _class_span(path: str, member: Member) -> tuple[str, Span]:
+    try:
+        return _class_of(member.name), Span(path, member.offset, member.size)
+    except ValueError as error:
+        raise ValueError(f"{path} is not ImageNet's train tar: {error}") from error
+
+
+def _train(listing: Listing, tars: Sequence[tuple[str, Span]]) -> Draft:
+    members = list(scan_all([span for _, span in tars], lambda tar: _images(list(tar))))
+    wnids = [wnid for (wnid, _), inside in zip(tars, members, strict=True) for _ in inside]
+    images = TarMembers.of(
+        [(span.path, inside) for (_, span), inside in zip(tars, members, strict=True)]
+    )
+    return Draft(
+        keys=[f"{wnid}/{name}" for wnid, name in zip(wnids, images.names, strict=True)],
+        labels=wnids,
+        images=images,
+        origin=listing.src,
+    )
+
+
+def _flat(listing: Listing, path: str, split: str, labels: str) -> Draft:
+    members = _images(scan(Span(path), list))
+    names = [member.name.rpartition("/")[2] for member in members]
+    # Looked for whatever ``labels`` is: keys, and with them ids, must not depend on that.
+    classes = validation_classes(listing, names) if split == "val" else None
+    if split == "val" and classes is None and labels != "none":
+        raise ValueError(
+            f"the images in {path} have no labels beside them; add {ACCEPTED}, or choose labels "
+            "'none'"
+        )
+    return Draft(
+        keys=[f"{c}/{name}" for c, name in zip(classes, names, strict=True)] if classes else names,
+        labels=classes or [None] * len(names),
+        images=TarMembers.of([(path, members)]),
+        origin=path,
+    )
+
+
+def _images(members: list[Member]) -> list[Member]:
+    return [member for member in members if is_image_name(member.name)]

@@ -1,0 +1,93 @@
+"""What a source's path names: a folder with all its files, or one file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from coke.pipeline.sources import storage
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Names of the files of a source, relative to its folder and sorted by UTF-8 bytes.
+
+    Attributes:
+        src: what the user gave, a path or URL.
+        root: the folder: ``src``, or the one ``src`` lies in.
+        names: the files; one when ``src`` is a file.
+        alone: ``src`` is a file.
+    """
+
+    src: str
+    root: str
+    names: tuple[str, ...]
+    alone: bool
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    def path(self, name: str) -> str:
+        return self.src if self.alone and name == self.names[0] else storage.join(self.root, name)
+
+    def ending(self, *extensions: str) -> list[str]:
+        return [name for name in self.names if name.lower().endswith(extensions)]
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, beside ``src`` if that is a file itself."""
+        if not self.alone or name in self._known:
+            return name in self._known
+        return storage.is_file(self.path(name))
+
+    def has_folder(self, name: str) -> bool:
+        if storage.is_url(self.root):  # buckets have no folders, only names
+            return any(known.startswith(f"{name}/") for known in self.names)
+        return os.path.isdir(self.path(name))
+
+    def below(self, folder: str) -> Listing:
+        """The part in a folder, as if that had been given."""
+        prefix = f"{folder}/"
+        return Listing(
+            src=storage.join(self.src, folder),
+            root=storage.join(self.root, folder),
+            names=tuple(n.removeprefix(prefix) for n in self.names if n.startswith(prefix)),
+            alone=False,
+        )
+
+    def text(self, name: str) -> str:
+        """Contents of a small text file.
+
+        Raises:
+            ValueError: it cannot be read, or is no UTF-8.
+        """
+        path = self.path(name)
+        try:
+            return storage.read(path).decode("utf-8-sig")
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no UTF-8 text ({error}); convert it") from error
+
+
+def list_source(src: str | Path) -> Listing:
+    """Lists a source in one pass.
+
+    Raises:
+        ValueError: it is missing, or cannot be listed.
+    """
+    given = str(src)
+    if storage.is_file(given):
+        return Listing(given, storage.parent(given), (storage.base_name(given),), alone=True)
+    if given.startswith(("http://", "https://")):
+        raise ValueError(
+            f"source {given} is no file that the server knows; over HTTP, a source is one file: "
+            "a .tar, .parquet, .csv or .tsv"
+        )
+    if not storage.is_folder(given):
+        raise ValueError(
+            f"source {given} does not exist; give the folder or file that holds the images"
+        )
+    return Listing(given, given, tuple(sorted(storage.walk(given), key=os.fsencode)), alone=False)

@@ -1,0 +1,342 @@
+"""Parquet files with images in a column, as the Hugging Face Hub holds them.
+
+An image is found by (file, row group, row). Parquet is read a row group at a time, so a process
+keeps the row groups that it used last: neighbours in a file cost one read.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coke.pipeline.sources import storage
+from coke.pipeline.sources.draft import Draft, Label, labelled_by_folder
+from coke.pipeline.sources.listing import Listing
+from coke.pipeline.sources.splits import by_split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "picture", "bytes", "image_bytes", "data")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label", "cls", "category", "y")
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image_path", "key", "__key__")
+_CACHE_BYTES = 256 << 20  # of row groups, per process; the one in use may be larger
+_MOST_TRANSFERRED = 10 << 30  # bytes from a URL, beyond ten times those of the collection
+_LARGEST_ROW_GROUP = 2 << 30  # bytes: a worker holds a row group whole
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where images, their paths and labels are: column names, with the field for structs."""
+
+    image: str
+    path: str | None
+    label: str | None
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class ParquetCells:
+    """Images in cells of parquet files.
+
+    Attributes:
+        paths: the files, as paths or URLs.
+        column: of the images; ``image.bytes`` is a field of a struct.
+        cells: (n, 3) int32: index into ``paths``, row group, row within it.
+    """
+
+    paths: tuple[str, ...]
+    column: str
+    cells: NDArray[np.int32]
+
+    def read(self, i: int) -> bytes:
+        _, group, row = self.cells[i].tolist()
+        data = _row_groups.get(self.path(i), self.column, group)[row].as_py()
+        if data is None:
+            raise OSError(errno.ENODATA, "the cell holds no bytes (the image is not in the file)")
+        return bytes(data)
+
+    def describe(self, i: int) -> str:
+        _, group, row = self.cells[i].tolist()
+        return f"row {row} of row group {group} of {self.path(i)}"
+
+    def path(self, i: int) -> str:
+        return self.paths[int(self.cells[i, 0])]
+
+    def take(self, positions: Sequence[int]) -> ParquetCells:
+        chosen = self.cells[np.asarray(positions, dtype=np.int64)]
+        used, files = np.unique(chosen[:, 0], return_inverse=True)
+        chosen[:, 0] = files
+        return ParquetCells(tuple(self.paths[i] for i in used), self.column, chosen)
+
+
+def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+    """Splits of a folder of parquet files, or one file.
+
+    An image's key is its path, where the images of a split have one each and no two the same;
+    otherwise ``<file>/<row>``, both without regard for row groups.
+
+    Raises:
+        ValueError: there are no parquet files, they are damaged, their columns are not understood,
+            or pyarrow is missing.
+    """
+    files = list(listing.names) if listing.alone else listing.ending(".parquet")
+    if not files:
+        raise ValueError(
+            f"no .parquet files in {listing.src}; choose another source than 'parquet'"
+        )
+    return {
+        split: _draft(listing, names, labels)
+        for split, names in by_split(files, listing.root).items()
+    }
+
+
+def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
+    parts = [_read_part(listing.path(name), labels == "auto") for name in names]
+    columns = parts[0].columns
+    for name, part in zip(names, parts, strict=True):
+        if part.columns != columns:
+            raise ValueError(
+                f"{listing.path(name)} has its images and labels in {part.columns} and "
+                f"{listing.path(names[0])} in {columns}; ingest them apart"
+            )
+    paths = [path for part in parts for path in part.paths]
+    if not all(paths) or len(set(paths)) < len(paths):
+        paths = [
+            f"{name.removesuffix('.parquet')}/{row:06d}"
+            for name, part in zip(names, parts, strict=True)
+            for row in range(len(part.paths))
+        ]
+    if not paths:
+        raise ValueError(
+            f"the parquet files have no rows: {listing.path(names[0])} and {len(names) - 1} more"
+        )
+    cells = [
+        np.column_stack([np.full(len(part.cells), i, dtype=np.int32), part.cells])
+        for i, part in enumerate(parts)
+    ]
+    keys = [str(path) for path in paths]
+    if storage.is_url(listing.root):
+        _check_transfer(keys, parts, listing)
+    draft = Draft(
+        keys=keys,
+        labels=[label for part in parts for label in part.labels],
+        images=ParquetCells(
+            tuple(listing.path(name) for name in names), columns.image, np.concatenate(cells)
+        ),
+        origin=listing.path(names[0]) if len(names) == 1 else listing.root,
+        classes=columns.classes,
+    )
+    return labelled_by_folder(draft) if labels == "folders" else draft
+
+
+def _check_transfer(keys: list[str], parts: list[_Part], listing: Listing) -> None:
+    """Refuses to read a shuffled collection over a network: a row group for every image.
+
+    Raises:
+        ValueError: reading in the order of keys transfers the collection many times over.
+    """
+    groups = [(i, int(g)) for i, part in enumerate(parts) for g in part.cells[:, 0]]
+    size = {(i, g): n for i, part in enumerate(parts) for g, n in enumerate(part.group_bytes)}
+    kept: OrderedDict[tuple[int, int], int] = OrderedDict()  # what one process would hold
+    read = held = 0
+    for i in sorted(range(len(keys)), key=keys.__getitem__):
+        if groups[i] not in kept:
+            kept[groups[i]] = size[groups[i]]
+            read, held = read + size[groups[i]], held + size[groups[i]]
+        kept.move_to_end(groups[i])
+        while len(kept) > 1 and held > _CACHE_BYTES:
+            held -= kept.popitem(last=False)[1]
+    if read > _MOST_TRANSFERRED + 10 * sum(size.values()):
+        raise ValueError(
+            f"the images in {listing.src} are not in the order of their paths: to ingest them in "
+            f"that order, up to {read / 1e9:,.0f} GB would be transferred, for "
+            f"{sum(size.values()) / 1e9:,.1f} GB of images; download them first, and give the "
+            "local folder"
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one file holds: (n, 2) int32 of row group and row; paths and labels of the images."""
+
+    columns: _Columns
+    group_bytes: list[int]
+    cells: NDArray[np.int32]
+    paths: list[str | None]
+    labels: list[Label]
+
+
+def _read_part(path: str, wants_labels: bool) -> _Part:
+    with _opened(path) as file:
+        columns = _columns(file.schema_arrow, path)
+        sizes, group_bytes = [], []
+        for group in range(file.metadata.num_row_groups):
+            about = file.metadata.row_group(group)
+            if about.total_byte_size > _LARGEST_ROW_GROUP:
+                raise ValueError(
+                    f"row group {group} of {path} has {about.total_byte_size:,} bytes and is read "
+                    f"whole; write the file with row groups of at most {_LARGEST_ROW_GROUP:,} "
+                    "bytes (a few hundred images)"
+                )
+            sizes.append(about.num_rows)
+            group_bytes.append(about.total_byte_size)
+        wanted = [c for c in (columns.path, columns.label if wants_labels else None) if c]
+        table = file.read(columns=wanted, use_threads=False) if wanted else None
+        count = sum(sizes)
+        paths = _column(table, columns.path) if columns.path else [None] * count
+        labels = _labels(table, columns.label, path) if wants_labels and columns.label else None
+    rows = [np.arange(size, dtype=np.int32) for size in sizes]
+    cells = np.column_stack(
+        [
+            np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+            np.concatenate([*rows, np.empty(0, dtype=np.int32)]),
+        ]
+    )
+    return _Part(columns, group_bytes, cells.astype(np.int32), paths, labels or [None] * count)
+
+
+def _columns(schema: pa.Schema, path: str) -> _Columns:
+    import pyarrow as pa
+
+    features = _features(schema)
+    images = {}
+    for field in schema:
+        if pa.types.is_struct(field.type):
+            inner = {child.name: child.type for child in field.type}
+            if _is_bytes(inner.get("bytes")):
+                beside = f"{field.name}.path" if _is_text(inner.get("path")) else None
+                images[field.name] = (f"{field.name}.bytes", beside)
+        elif _is_bytes(field.type):
+            beside = next((c for c in PATH_COLUMNS if _is_text(_type(schema, c))), None)
+            images[field.name] = (field.name, beside)
+    marked = [name for name in images if features.get(name, {}).get("_type") == "Image"]
+    named = [name for name in IMAGE_COLUMNS if name in images]
+    candidates = marked if len(marked) == 1 else named[:1] or list(images)
+    if len(candidates) != 1:
+        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        what = f"several columns of bytes ({', '.join(candidates)})" if candidates else "no images"
+        raise ValueError(
+            f"{path} has {what} in its columns {found}; images are in a column named "
+            f"{', '.join(IMAGE_COLUMNS)}, as bytes or a struct of bytes and path"
+        )
+    image, beside = images[candidates[0]]
+    is_class = [name for name, about in features.items() if about.get("_type") == "ClassLabel"]
+    label = next((c for c in LABEL_COLUMNS if _type(schema, c) is not None), None)
+    if label is None and len(is_class) == 1:
+        label = is_class[0]
+    names = features.get(label or "", {}).get("names")
+    return _Columns(image, beside, label, tuple(map(str, names)) if names else None)
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What the Hub's ``datasets`` says about the columns; nothing where it wrote nothing."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        features = about["info"]["features"]
+        return {name: f if isinstance(f, dict) else {} for name, f in features.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _type(schema: pa.Schema, name: str) -> pa.DataType | None:
+    return schema.field(name).type if name in schema.names else None
+
+
+def _is_bytes(kind: pa.DataType | None) -> bool:
+    import pyarrow as pa
+
+    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    import pyarrow as pa
+
+    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _column(table: pa.Table, name: str) -> list[Any]:
+    struct, _, field = name.partition(".")
+    column = table.column(name if name in table.column_names else struct)
+    values: list[Any] = column.to_pylist()
+    if name in table.column_names:
+        return values
+    return [None if value is None else value[field] for value in values]
+
+
+def _labels(table: pa.Table, name: str, path: str) -> list[Label]:
+    values: list[Label] = table.column(name).to_pylist()
+    for value in values:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
+            raise ValueError(
+                f"the column {name} of {path} holds {value!r}; a label is a whole number or a name"
+            )
+    return values
+
+
+class _RowGroups:
+    """The image columns of the row groups that were read last."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str, int, str], pa.ChunkedArray] = OrderedDict()
+
+    def get(self, path: str, column: str, group: int) -> pa.ChunkedArray:
+        key = (path, column, group, storage.stamp(path))
+        if key not in self._kept:
+            try:
+                with _opened(path) as file:
+                    table = file.read_row_group(group, columns=[column], use_threads=False)
+            except ValueError as error:
+                if isinstance(error.__cause__, ConnectionError):
+                    raise error.__cause__ from None
+                raise OSError(errno.EIO, str(error)) from error
+            self._kept[key] = _image_cells(table, column)
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(c.nbytes for c in self._kept.values()) > _CACHE_BYTES:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+def _image_cells(table: pa.Table, column: str) -> pa.ChunkedArray:
+    if column in table.column_names:
+        return table.column(column)
+    struct, _, field = column.partition(".")
+    import pyarrow.compute as pc
+
+    return pc.struct_field(table.column(struct), field)
+
+
+_row_groups = _RowGroups()
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """A parquet file.
+
+    Raises:
+        ValueError: it is damaged or cannot be read, or pyarrow is missing.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(
+            f"{path} needs the package pyarrow: pip install 'coke[parquet]'"
+        ) from error
+    with storage.opened(path) as raw:
+        try:
+            # No buffering of whole column chunks beside the decoded ones: memory stays bounded.
+            with parquet.ParquetFile(pa.PythonFile(raw, mode="r"), pre_buffer=False) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, ConnectionError):
+                raise
+            raise ValueError(f"{path} is damaged ({error}); download it again") from error

@@ -1,0 +1,271 @@
+"""Where the bytes of a source lie: a local path, or a URL through fsspec.
+
+Local paths never touch fsspec. A URL's reads are tried again with growing pauses, because one
+lost packet must not look like a missing image.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PACKAGES = {  # protocol: (package, extra of coke that installs it)
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gcs"),
+    "gcs": ("gcsfs", "gcs"),
+    "hf": ("huggingface_hub", "hf"),
+    "http": ("aiohttp", "http"),
+    "https": ("aiohttp", "http"),
+}
+_TRIES = 5
+_FIRST_PAUSE_S = 0.5  # doubles with each try: 7.5 s in all
+_BLOCK = 8 << 20  # read ahead of a URL: a request costs as much time as some megabytes
+
+T = TypeVar("T")
+
+
+def is_url(path: str) -> bool:
+    return _URL.match(path) is not None
+
+
+def join(folder: str, name: str) -> str:
+    """A path or URL below ``folder``; ``name`` itself when that is absolute."""
+    if is_url(name):
+        return name
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)
+
+
+def parent(path: str) -> str:
+    return path.rpartition("/")[0] if is_url(path) else os.path.dirname(path) or "."
+
+
+def base_name(path: str) -> str:
+    """The last part of a path or URL, without the query that signed URLs carry."""
+    return path.partition("?")[0].rpartition("/")[2] if is_url(path) else os.path.basename(path)
+
+
+def is_file(path: str) -> bool:
+    return _kind(path) == "file"
+
+
+def is_folder(path: str) -> bool:
+    return _kind(path) == "directory"
+
+
+def _kind(path: str) -> str | None:
+    if not is_url(path):
+        return "directory" if os.path.isdir(path) else "file" if os.path.isfile(path) else None
+    system, inside = _filesystem(path)
+    try:
+        return str(_patiently(path, lambda: system.info(inside))["type"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be looked at: {error.strerror}") from error
+
+
+def walk(folder: str) -> Iterator[str]:
+    """Names of all visible files below a folder, relative to it, with forward slashes.
+
+    Names that start with a dot, and ``__MACOSX``, are left out.
+
+    Raises:
+        ValueError: a folder cannot be listed.
+    """
+    if not is_url(folder):
+        yield from _walk_local(folder, "", ())
+        return
+    system, inside = _filesystem(folder)
+    prefix = inside.rstrip("/") + "/"
+    try:
+        found = _patiently(folder, lambda: system.find(inside))
+    except OSError as error:
+        raise ValueError(f"cannot list {folder}: {error.strerror}") from error
+    for path in found:
+        name = path.removeprefix(prefix)
+        if path.endswith("/") or f"{path}/" == prefix:
+            continue  # an empty object that stands for a folder
+        if name == path:
+            raise ValueError(f"{folder} lists {path}, which is not below it; give another URL")
+        if not any(map(is_hidden, name.split("/"))):
+            yield name
+
+
+def _walk_local(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Linked folders are followed (subsets of ImageNet are commonly made of links), except into a
+    folder that we are inside of. A link to nothing is listed: reading it will say why it fails.
+    """
+    try:
+        status = os.stat(folder)
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise ValueError(f"cannot list folder {folder}: {error.strerror}") from error
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if is_hidden(entry.name):
+            continue
+        # Only links are asked again: a collection has millions of files and a stat costs.
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            yield from _walk_local(entry.path, f"{prefix}{entry.name}/", (*above, here))
+        else:
+            yield prefix + entry.name
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def read(path: str) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        ConnectionError: a URL's storage did not answer.
+        OSError: the file is missing or cannot be read.
+    """
+    if not is_url(path):
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    system, inside = _filesystem(path)
+    return bytes(_patiently(path, lambda: system.cat_file(inside)))
+
+
+def read_range(path: str, offset: int, length: int) -> bytes:
+    """``length`` bytes of a file from ``offset`` on: one read, or one request.
+
+    Raises:
+        ConnectionError: a URL's storage did not answer.
+        OSError: the file is missing, ends too early, or cannot be read.
+    """
+    if length == 0:
+        return b""
+    if is_url(path):
+        system, inside = _filesystem(path)
+        end = offset + length
+        data = bytes(_patiently(path, lambda: system.cat_file(inside, start=offset, end=end)))
+        if len(data) > length:  # some HTTP servers answer with the whole file
+            raise OSError(errno.EIO, "the server does not answer requests for parts of a file")
+    else:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(length)
+    if len(data) < length:
+        raise OSError(errno.EIO, f"the file ends before byte {offset + length}")
+    return data
+
+
+def stamp(path: str) -> str:
+    """Size and modification time of a local file; empty for any other."""
+    try:
+        status = None if is_url(path) else os.stat(path)
+    except OSError:
+        status = None
+    return "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
+
+
+@contextmanager
+def opened(path: str) -> Iterator[io.RawIOBase]:
+    """A file to read and seek in, unbuffered when it is local.
+
+    Raises:
+        ValueError: it is missing or cannot be read, now or later.
+    """
+    try:
+        with _RemoteFile(path) if is_url(path) else open(path, "rb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file behind a URL, read ahead in large blocks, each of them patiently."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        system, inside = _filesystem(url)
+        self._file = _patiently(
+            url,
+            lambda: system.open(inside, "rb", block_size=_BLOCK, cache_type="readahead"),
+        )
+        if not self._file.seekable():
+            raise OSError(errno.ESPIPE, "the server does not say how long the file is")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._file.tell()
+
+        def fill() -> bytes:
+            self._file.seek(start)
+            return bytes(self._file.read(len(buffer)))
+
+        data = _patiently(self._url, fill)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path inside it."""
+    import fsspec
+
+    protocol = url.partition("://")[0].lower()
+    try:
+        system, inside = fsspec.url_to_fs(url)
+    except ImportError as error:
+        package, extra = _PACKAGES.get(protocol, (None, None))
+        if package is None:
+            raise ValueError(f"{url} needs a package that is missing: {error}") from error
+        raise ValueError(
+            f"{protocol}:// needs the package {package}: pip install 'coke[{extra}]'"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{url} cannot be opened ({error}); known are paths and s3://, gs://, hf://, http(s)://"
+        ) from error
+    return system, inside
+
+
+def _patiently(url: str, call: Callable[[], T]) -> T:
+    """The call's result; tries again when storage fails in a way that may pass."""
+    for tries in range(1, _TRIES + 1):
+        try:
+            return call()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "No such file", url) from error
+        except PermissionError as error:
+            raise PermissionError(errno.EACCES, f"access denied ({error})", url) from error
+        except ImportError:
+            raise
+        except Exception as error:  # each backend has its own exceptions
+            if "Credentials" in type(error).__name__:
+                raise PermissionError(errno.EACCES, f"access denied ({error})", url) from error
+            if tries == _TRIES:
+                raise ConnectionError(
+                    errno.ECONNABORTED, f"no answer after {tries} tries ({error!r})", url
+                ) from error
+        time.sleep(_FIRST_PAUSE_S * 2 ** (tries - 1))
+    raise AssertionError("unreachable")

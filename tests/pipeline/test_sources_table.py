@@ -1,0 +1,102 @@
+"""Tables of paths and labels: headers, delimiters, splits, and lines that make no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coke.pipeline.sources import Source, find_splits
+
+
+def only(found: dict[str, Source]) -> Source:
+    assert list(found) == [""]
+    return found[""]
+
+
+def labelled(source: Source) -> dict[str, str | None]:
+    names = [source.classes[label] if label >= 0 else None for label in source.labels]
+    return dict(zip(source.keys, names, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "a/1.jpg,dog\nb.png,cat\n"),
+        ("t.csv", "\ufefffile_name,label\r\n./a/1.jpg,dog\r\n\r\na/../b.png, cat\r\n"),
+        ("t.csv", 'id;Class;Path\n7;"dog";a/1.jpg\n8;cat;b.png\n'),
+        ("t.tsv", "target\timage\textra, with comma\ndog\ta/1.jpg\t\ncat\tb.png\t1\n"),
+    ],
+)
+def test_headers_and_delimiters_are_sniffed(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    assert labelled(only(find_splits(tmp_path / name))) == {"a/1.jpg": "dog", "b.png": "cat"}
+    assert len(only(find_splits(tmp_path, source="table"))) == 2
+
+
+def test_numbers_stay_and_labels_are_optional(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\nb.jpg,3\na.jpg,0\nc.jpg,\nd.jpg,-1\n")
+    source = only(find_splits(table))
+    assert source.labels == (0, 3, -1, -1) and source.classes == ("0", "1", "2", "3")
+    table.write_text("x/b.jpg\nx/a b.jpg\n")
+    assert only(find_splits(table)).labels == (-1, -1)
+    assert only(find_splits(table, labels="folders")).classes == ("x",)
+
+
+def test_files_are_read_beside_the_table_or_where_paths_say(tmp_path: Path) -> None:
+    (tmp_path / "far.jpg").write_bytes(b"far")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "near.jpg").write_bytes(b"near")
+    table = tmp_path / "in" / "t.csv"
+    table.write_text(f"near.jpg\n../far.jpg\n{tmp_path}/far.jpg\ngone.jpg\n")
+    source = only(find_splits(table))
+    found = dict(zip(source.keys, range(4), strict=True))
+    assert source.read(found["near.jpg"]) == b"near"
+    assert source.read(found["../far.jpg"]) == source.read(found[f"{tmp_path}/far.jpg"[1:]])
+    with pytest.raises(OSError, match="No such file"):
+        source.read(found["gone.jpg"])
+
+
+def test_splits_by_column_and_by_table(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("path,label,split\n1.jpg,b,train\n2.jpg,a,val\n1.jpg,a,val\n")
+    found = find_splits(tmp_path / "all.csv")
+    assert found["train"].labels == (1,) and found["val"].labels == (0, 0)
+    (tmp_path / "all.csv").unlink()
+    (tmp_path / "train.csv").write_text("1.jpg,b\n")
+    (tmp_path / "val.tsv").write_text("2.jpg\ta\n")
+    found = find_splits(tmp_path, source="table")
+    assert list(found) == ["train", "val"] and found["train"].classes == ("a", "b")
+    with pytest.raises(ValueError, match=r"no images in .*train\.csv .* choose source 'table'"):
+        find_splits(tmp_path)
+    (tmp_path / "val.csv").write_text("2.jpg,a\n")
+    with pytest.raises(ValueError, match=r"holds 3 tables \(train\.csv, val\.csv, val\.tsv\)"):
+        find_splits(tmp_path, source="table")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"t\.csv is empty"),
+        ("path,label\n", "has a header and nothing else"),
+        ("a,b\n1.jpg,2\n", "starts with the columns 'a', 'b'; none is called path, file"),
+        ("1.jpg,2,3\n", "starts with the columns '1.jpg', '2', '3'; none is called"),
+        ("path,label\n1.jpg,2,3\n", r"line 2 of .*t\.csv has 3 cells and the first line 2"),
+        ("path,label\n1.jpg\n", "line 2 of .* has 1 cells"),
+        ("path,label\n,dog\n", "line 2 of .* has no path"),
+        ('path,label\n1.jpg,"dog\n', "line 2 of .* cannot be parsed"),
+        ("1.jpg,a\n2.jpg,a\n./1.jpg,b\n", "line 3 of .* names 1.jpg again, after line 1"),
+        ("1.jpg,3\n2.jpg,dog\n", "the label of 2.jpg is 'dog' and that of 1.jpg is 3"),
+        ("path,label,split\n1.jpg,a,../x\n", "line 2 of .* has the split '../x'"),
+    ],
+)
+def test_tables_that_make_no_sense(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        find_splits(tmp_path / "t.csv")
+
+
+def test_tables_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path\n\xe9.jpg\n")
+    with pytest.raises(ValueError, match=r"t\.csv is no UTF-8 text"):
+        find_splits(tmp_path / "t.csv")
