@@ -96,10 +96,9 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
             image_id = plan.ids[i]
             stem, label = record_name(image_id), plan.records.labels[i]
             image, crc32[i] = _prepared(plan, i)
-            if label >= 0:
-                tar.add(f"{stem}.cls", str(label).encode())
-            tar.add(f"{stem}.id", str(image_id).encode())
-            offset = tar.add(f"{stem}.jpg", image.data)
+            texts = {"cls": str(label)} if label >= 0 else {}
+            files = {kind: text.encode() for kind, text in {**texts, "id": str(image_id)}.items()}
+            offset = tar.add(stem, {**files, "jpg": image.data})
             rows[i] = (offset, plan.number, len(image.data), label, image.height, image.width, JPEG)
         tar.close()
     path.with_suffix(".idx").write_text(dali_index(tar.members))
@@ -126,6 +125,7 @@ class _TarWriter:
         self.size = 0
         self.sha256 = hashlib.sha256()
         self._file = file
+        self._padding = b""  # behind the last file, not yet written
         blank = tarfile.TarInfo("")
         blank.mode, blank.mtime, blank.uname, blank.gname = 0o644, 0, "coke", "coke"
         self._blank = blank.tobuf(tarfile.USTAR_FORMAT)
@@ -133,11 +133,27 @@ class _TarWriter:
         # of all bytes of the header, those of the checksum taken as blanks.
         self._sum = sum(self._blank[:124] + self._blank[136:148] + b" " * 8 + self._blank[156:])
 
-    def add(self, name: str, data: bytes) -> int:
-        """Appends a file; where in the tar its bytes start."""
-        name_field, size_field = name.encode(), b"%011o\0" % len(data)
-        checksum = b"%06o\0 " % (self._sum + sum(name_field) + sum(size_field))
+    def add(self, stem: str, files: dict[str, bytes]) -> int:
+        """Appends the files of a record, by extension; where the bytes of the last one start."""
+        pieces, position = [self._padding], self.size + len(self._padding)
+        for extension, data in files.items():
+            name = f"{stem}.{extension}"
+            position += tarfile.BLOCKSIZE
+            self.members.append(Member(name=name, offset=position, size=len(data)))
+            offset = position
+            padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+            position += len(data) + len(padding)
+            pieces += [self._header(name, len(data)), data, padding]
+        # Small pieces go together, the image by itself: it is not copied once more.
+        *small, image, self._padding = pieces
+        self._write(b"".join(small))
+        self._write(image)
+        return offset
+
+    def _header(self, name: str, size: int) -> bytes:
+        name_field, size_field = name.encode(), b"%011o\0" % size
         blank = self._blank
+        checksum = b"%06o\0 " % (self._sum + sum(name_field) + sum(size_field))
         header = b"".join(
             (
                 name_field.ljust(100, b"\0"),
@@ -149,16 +165,11 @@ class _TarWriter:
             )
         )
         assert len(header) == tarfile.BLOCKSIZE, f"{name} does not fit into a header"
-        offset = self.size + len(header)
-        self.members.append(Member(name=name, offset=offset, size=len(data)))
-        self._write(header)
-        self._write(data)
-        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
-        return offset
+        return header
 
     def close(self) -> None:
         """Ends the tar as the format asks: two empty blocks, then whole records of 20 blocks."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._write(self._padding + bytes(2 * tarfile.BLOCKSIZE))
         self._write(bytes(-self.size % tarfile.RECORDSIZE))
         self._file.flush()
 

@@ -47,6 +47,7 @@ from coke.tools.ingest_report import (
     rejected_table,
     summary,
 )
+from coke.tools.journal import SUFFIX
 from coke.tools.publish import Workspace, claimed
 from coke.tools.stable_ids import (
     MATCHES,
@@ -60,7 +61,7 @@ from coke.tools.workers import Mapper, default_workers, worker_pool
 
 ENGINES = ("process", "ray")
 
-_PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 512  # images that are checked as one piece, pieces
+_PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
 _IMAGES_PER_WORKER = 500  # a further worker costs more to start than it saves below this
 _SHOWN = 5  # rejected keys that an error message names
 
@@ -318,7 +319,7 @@ def _checked(run: _Run, name: str, source: Source) -> Checked:
             source=source.take(range(first, min(first + count, len(source)))),
             check=run.settings.check,
             resize_shorter=run.settings.resize_shorter,
-            entry=run.work.journal / name / f"checked-{number:06d}.npz",
+            entry=run.work.journal / name / f"checked-{number:06d}{SUFFIX}",
             must_exist=(run.work.journal, *seen),
         )
         for number, first in enumerate(firsts)
@@ -327,27 +328,27 @@ def _checked(run: _Run, name: str, source: Source) -> Checked:
     parts = []
     for part in run.map(check_images, tasks):
         parts.append(part)
-        progress.advance(len(part.problems), part.bytes, resumed=part.resumed > 0)
+        progress.advance(len(part.verdicts), part.bytes, resumed=part.resumed > 0)
     return Checked.joined(parts)
 
 
 def _decided(run: _Run, name: str, source: Source, checked: Checked, base: Base | None) -> _Split:
     """Which images are stored, and under which ids."""
-    rejected = [(source.keys[i], why) for i, why in enumerate(checked.problems) if why]
+    problems = checked.problems
+    rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
     if rejected and (run.strict or len(rejected) == len(source)):
         run.work.discard()
         raise ValueError(_rejection(source, rejected, strict=run.strict))
     assign = partial(_assigned, source, checked, base, run.settings.match)
-    accepted = np.flatnonzero([not why for why in checked.problems])
+    accepted = np.delete(np.arange(len(source)), list(problems))
     assignment = assign(accepted)
     duplicates: list[list[int]] = []
     if run.settings.dedupe is not None:
         duplicates = duplicate_groups(assignment)
     if run.settings.dedupe == "drop" and duplicates:
         stay, repeats = without_repeats(assignment, duplicates)
-        reasons = {i: f"duplicate of {first}" for i, first in repeats.items()}
-        problems = [why or reasons.get(i, "") for i, why in enumerate(checked.problems)]
-        rejected = [(source.keys[i], why) for i, why in enumerate(problems) if why]
+        problems = problems | {i: f"duplicate of {first}" for i, first in repeats.items()}
+        rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
         assignment = assign(stay)
     return _Split(
         name=name,
@@ -365,7 +366,7 @@ def _assigned(
 ) -> Assignment:
     """Ids of the images at these positions of the source."""
     keys = [source.keys[i] for i in positions]
-    found = assign_ids(keys, checked.contents[positions], base=base, match=match)
+    found = assign_ids(keys, checked.verdicts["sha256"][positions], base=base, match=match)
     in_source = np.where(found.positions < 0, -1, positions[found.positions])
     return replace(found, positions=in_source)
 
@@ -404,7 +405,7 @@ def _written(run: _Run, split: _Split) -> list[Written]:
             plan=plan,
             format=run.settings.format,
             destination=run.work.dataset / split.name,
-            entry=run.work.journal / split.name / f"written-{plan.number:06d}.npz",
+            entry=run.work.journal / split.name / f"written-{plan.number:06d}{SUFFIX}",
             must_exist=(run.work.journal,),
         )
         for plan in _plans(run, split)

@@ -7,7 +7,6 @@ be. A piece whose result is in the journal is not done again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.pipeline.containers import Candidate, ContainerPlan, WrittenContainer, write_container
-from coke.pipeline.index import Container
+from coke.pipeline.index import INDEX_DTYPE, Container
 from coke.pipeline.jpeg import Verdict, check, check_header
 from coke.pipeline.sources import Source, key_problem
 from coke.tools import journal
@@ -32,6 +31,9 @@ WRITERS: dict[str, Callable[[ContainerPlan], WrittenContainer]] = {"wds": write_
 
 #: How an image is looked at, by ``--check``.
 CHECKS = {"decode": check, "header": check_header}
+
+
+_RECORD_DTYPE = np.dtype([("row", INDEX_DTYPE), ("crc32", "<u4")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,46 +54,50 @@ class CheckTask:
     must_exist: tuple[Path, ...]
 
 
+#: What the first pass finds out about an accepted image: height and width it will be stored with,
+#: in pixels, whether byte for byte, CRC-32 and SHA-256 of its source file. Zeros where rejected.
+VERDICT_DTYPE = np.dtype(
+    [
+        ("height", "<u2"),
+        ("width", "<u2"),
+        ("as_is", "?"),
+        ("crc32", "<u4"),
+        ("sha256", "u1", 32),
+    ]
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """What the first pass found out about n images.
 
     Attributes:
-        problems: (n,) why an image is left out; empty = accepted.
-        heights, widths: (n,) uint16, of the stored image in pixels.
-        as_is: (n,) bool, stored byte for byte.
-        crc32: (n,) uint32, of the source file.
-        contents: (n, 32) uint8, SHA-256 of the source file.
+        verdicts: (n,) of :data:`VERDICT_DTYPE`.
+        problems: why an image is left out, by its position.
         bytes: how many were read.
         resumed: images whose verdict an earlier run had found.
     """
 
-    problems: tuple[str, ...]
-    heights: NDArray[np.uint16]
-    widths: NDArray[np.uint16]
-    as_is: NDArray[np.bool_]
-    crc32: NDArray[np.uint32]
-    contents: NDArray[np.uint8]
+    verdicts: NDArray[np.void]
+    problems: dict[int, str]
     bytes: int
-    resumed: int
+    resumed: int = 0
 
     def candidate(self, i: int) -> Candidate:
         """What is needed to store accepted image ``i``."""
-        verdict = Verdict(
-            height=int(self.heights[i]), width=int(self.widths[i]), as_is=bool(self.as_is[i])
-        )
-        return Candidate(verdict=verdict, crc32=int(self.crc32[i]))
+        height, width, as_is, crc32, _ = self.verdicts[i].tolist()
+        return Candidate(verdict=Verdict(height=height, width=width, as_is=as_is), crc32=crc32)
 
     @staticmethod
     def joined(parts: Sequence[Checked]) -> Checked:
         """Verdicts of several runs of images as one."""
+        problems, first = {}, 0
+        for part in parts:
+            problems.update({first + i: problem for i, problem in part.problems.items()})
+            first += len(part.verdicts)
         return Checked(
-            problems=tuple(problem for part in parts for problem in part.problems),
-            heights=np.concatenate([part.heights for part in parts]),
-            widths=np.concatenate([part.widths for part in parts]),
-            as_is=np.concatenate([part.as_is for part in parts]),
-            crc32=np.concatenate([part.crc32 for part in parts]),
-            contents=np.concatenate([part.contents for part in parts]),
+            verdicts=np.concatenate([part.verdicts for part in parts]),
+            problems=problems,
             bytes=sum(part.bytes for part in parts),
             resumed=sum(part.resumed for part in parts),
         )
@@ -135,66 +141,45 @@ def check_images(task: CheckTask) -> Checked:
     made_from = _fingerprint_of_files(task.source)
     found = journal.load(task.entry, made_from)
     if found is not None:
+        about, verdicts = found
         return Checked(
-            problems=tuple(json.loads(journal.unpacked(found["problems"]))),
-            heights=found["heights"].astype(np.uint16),
-            widths=found["widths"].astype(np.uint16),
-            as_is=found["as_is"].astype(np.bool_),
-            crc32=found["crc32"].astype(np.uint32),
-            contents=found["contents"].astype(np.uint8),
-            bytes=int(found["bytes"]),
-            resumed=len(task.source),
+            verdicts=verdicts,
+            problems={int(i): problem for i, problem in about["problems"].items()},
+            bytes=about["bytes"],
+            resumed=len(verdicts),
         )
     checked, transient = _check(task)
     if not transient:
-        results: journal.Arrays = {
-            "problems": journal.packed(json.dumps(checked.problems)),
-            "heights": checked.heights,
-            "widths": checked.widths,
-            "as_is": checked.as_is,
-            "crc32": checked.crc32,
-            "contents": checked.contents,
-            "bytes": np.array(checked.bytes),
-        }
-        journal.save(task.entry, made_from, results)
+        about = {"problems": checked.problems, "bytes": checked.bytes}
+        journal.save(task.entry, made_from, about, checked.verdicts)
     return checked
 
 
 def _check(task: CheckTask) -> tuple[Checked, bool]:
     """Verdicts, and whether some of them may be others next time: a file could not be read."""
-    source, look = task.source, CHECKS[task.check]
-    count, transient = len(source), False
-    checked = Checked(
-        problems=(),
-        heights=np.zeros(count, np.uint16),
-        widths=np.zeros(count, np.uint16),
-        as_is=np.zeros(count, np.bool_),
-        crc32=np.zeros(count, np.uint32),
-        contents=np.zeros((count, 32), np.uint8),
-        bytes=0,
-        resumed=0,
-    )
-    problems, size = [], 0
+    source, look, transient = task.source, CHECKS[task.check], False
+    verdicts = np.zeros(len(source), VERDICT_DTYPE)
+    problems: dict[int, str] = {}
+    size = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's; an image is either accepted or rejected
         for i, key in enumerate(source.keys):
-            problem = key_problem(key) or ""
-            if not problem:
-                try:
-                    data = source.read(i)
-                    size += len(data)
-                    verdict = look(data, resize_shorter=task.resize_shorter)
-                except OSError as error:
-                    problem, transient = f"cannot be read: {error.strerror}", True
-                except ValueError as error:
-                    problem = str(error)
-                else:
-                    checked.heights[i], checked.widths[i] = verdict.height, verdict.width
-                    checked.as_is[i] = verdict.as_is
-                    checked.crc32[i] = zlib.crc32(data)
-                    checked.contents[i] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-            problems.append(problem)
-    return replace(checked, problems=tuple(problems), bytes=size), transient
+            if problem := key_problem(key):
+                problems[i] = problem
+                continue
+            try:
+                data = source.read(i)
+                size += len(data)
+                found = look(data, resize_shorter=task.resize_shorter)
+            except OSError as error:
+                problems[i], transient = f"cannot be read: {error.strerror}", True
+            except ValueError as error:
+                problems[i] = str(error)
+            else:
+                sha256 = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+                row = (found.height, found.width, found.as_is, zlib.crc32(data), sha256)
+                verdicts[i] = row
+    return Checked(verdicts=verdicts, problems=problems, bytes=size), transient
 
 
 def write_piece(task: WriteTask) -> Written:
@@ -208,10 +193,12 @@ def write_piece(task: WriteTask) -> Written:
     plan, made_from = task.plan, _fingerprint_of_plan(task)
     found = journal.load(task.entry, made_from)
     if found is not None:
-        container = Container(**json.loads(journal.unpacked(found["container"])))
+        about, records = found
+        container = Container(**about)
         if _has_size(task.destination / container.name, container.size):
-            rows, crc32 = found["rows"], found["crc32"].astype(np.uint32)
-            result = WrittenContainer(container=container, rows=rows.astype(np.void), crc32=crc32)
+            # Columns of a table have the table's stride; what was written is compact.
+            rows, crc32 = (np.ascontiguousarray(records[name]) for name in ("row", "crc32"))
+            result = WrittenContainer(container=container, rows=rows, crc32=crc32)
             return Written(result=result, resumed=True)
     # Another process may be at the same container: one that its master has given up on.
     drafts = plan.folder / f"{plan.number}-{uuid.uuid4().hex}"
@@ -222,12 +209,9 @@ def write_piece(task: WriteTask) -> Written:
             journal.flush(path)
             path.rename(task.destination / path.name)
         journal.flush(task.destination)
-        results: journal.Arrays = {
-            "container": journal.packed(json.dumps(asdict(written.container))),
-            "rows": written.rows,
-            "crc32": written.crc32,
-        }
-        journal.save(task.entry, made_from, results)
+        records = np.zeros(len(written.rows), _RECORD_DTYPE)
+        records["row"], records["crc32"] = written.rows, written.crc32
+        journal.save(task.entry, made_from, asdict(written.container), records)
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
     return Written(result=written, resumed=False)

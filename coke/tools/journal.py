@@ -6,48 +6,47 @@ of: a result for anything else is none.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import uuid
-import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, Any]  # of numpy arrays, by name
+SUFFIX = ".done"
 
 
-def save(path: Path, made_from: str, results: Arrays) -> None:
-    """Records a finished piece under its name, whole or not at all."""
+def save(path: Path, made_from: str, about: dict[str, Any], table: NDArray[np.void]) -> None:
+    """Records a finished piece under its name, whole or not at all.
+
+    The result is ``about``, which JSON must be able to hold, and a structured array.
+    """
+    array = io.BytesIO()
+    np.save(array, table, allow_pickle=False)
+    head = {"made_from": made_from, "crc32": zlib.crc32(array.getvalue()), "about": about}
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with draft.open("wb") as file:
-            np.savez(file, made_from=packed(made_from), **results)
+        draft.write_bytes(json.dumps(head).encode() + b"\n" + array.getvalue())
         draft.rename(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def load(path: Path, made_from: str) -> Arrays | None:
-    """Results of a piece; None when it is not finished, or was made from something else."""
+def load(path: Path, made_from: str) -> tuple[dict[str, Any], NDArray[np.void]] | None:
+    """Result of a piece; None when it is not finished, or was made from something else."""
     try:
-        with np.load(path) as file:
-            results = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None  # a power cut may leave a name without its bytes: the work is done again
-    known = results.pop("made_from", None)
-    return results if known is not None and unpacked(known) == made_from else None
-
-
-def packed(text: str) -> NDArray[np.uint8]:
-    """Text as an array."""
-    return np.frombuffer(text.encode(), dtype=np.uint8)
-
-
-def unpacked(array: NDArray[np.generic]) -> str:
-    """The text of :func:`packed`."""
-    return array.tobytes().decode()
+        head, _, array = path.read_bytes().partition(b"\n")
+        found = json.loads(head)
+        # A power cut may leave a name without its bytes: then the work is done again.
+        if found["made_from"] != made_from or found["crc32"] != zlib.crc32(array):
+            return None
+        return found["about"], np.load(io.BytesIO(array))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def flush(path: Path) -> None:

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from coke.pipeline.index import FORMAT_NAME, file_sha256, is_dataset
-from coke.tools.journal import flush
+from coke.tools.journal import SUFFIX, flush
 
 _OURS = re.compile(
     r"manifest\.json|(index|checksums|contents)\.npy|keys\.txt|(rejected|duplicates)\.tsv"
@@ -292,4 +292,4 @@ def _plans(partial: Path) -> list[Path]:
 def _is_worth_keeping(plan: Path) -> bool:
     """Whether any piece of its work is finished."""
     journal = plan / "journal"
-    return (plan / "dataset").exists() and any(p.is_file() for p in journal.rglob("*.npz"))
+    return (plan / "dataset").exists() and any(p.is_file() for p in journal.rglob(f"*{SUFFIX}"))

@@ -109,7 +109,7 @@ class Launcher:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             seen = seen or partial.exists()
-            finished = len([*partial.glob("*/journal/*.npz")])
+            finished = len([*partial.glob("*/journal/*.done")])
             if (seen and finished >= pieces) or (seen and not partial.exists()):
                 break
             time.sleep(0.001)
