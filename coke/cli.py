@@ -59,7 +59,26 @@ def ingest(
     source: Annotated[
         str, typer.Option(help="auto, folders, idx, imagenet, parquet, wds or table.")
     ] = "auto",
+    check: Annotated[
+        str, typer.Option(help="decode every image, or trust JPEGs by their header.")
+    ] = "decode",
+    base: Annotated[
+        Optional[Path], typer.Option(help="Older data set whose ids are kept; may be OUT.")
+    ] = None,
+    match: Annotated[
+        str, typer.Option(help="key, or content: renamed files keep their ids, too.")
+    ] = "key",
+    dedupe: Annotated[
+        Optional[str], typer.Option(help="report files of equal bytes, or drop them.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="process, or ray for a cluster.")] = "process",
+    ray_address: Annotated[
+        Optional[str], typer.Option(help="Ray cluster; a local one is started if unset.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
+    restart: Annotated[
+        bool, typer.Option(help="Forget what an interrupted ingest has finished.")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Fail if any image is rejected.")] = False,
 ) -> None:
     """Turn a folder of images into a data set: tars, an index, stable ids."""
@@ -74,7 +93,14 @@ def ingest(
         quality=quality,
         labels=labels,
         source=source,
+        check=check,
+        base=base,
+        match=match,
+        dedupe=dedupe,
+        engine=engine,
+        ray_address=ray_address,
         overwrite=overwrite,
+        restart=restart,
         strict=strict,
     )
 

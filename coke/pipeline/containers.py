@@ -7,17 +7,19 @@ images, ``<id>.cls``. Beside each tar lies DALI's ``.idx``.
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.pipeline.index import INDEX_DTYPE, JPEG, Container, file_sha256
+from coke.pipeline.index import INDEX_DTYPE, JPEG, Container
 from coke.pipeline.jpeg import PreparedImage, Verdict, prepare
 from coke.pipeline.sources import Source
 
@@ -82,47 +84,103 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
         ValueError: an image changed or vanished since it was checked.
         OSError: the container cannot be written.
     """
-    # Imported here because webdataset imports torch, which costs seconds nobody else should pay.
-    from webdataset import TarWriter
-
     path = plan.folder / container_name(plan.number)
     count = len(plan.records)
     assert len(plan.ids) == len(plan.candidates) == count
     rows = np.zeros(count, dtype=INDEX_DTYPE)
     crc32 = np.zeros(count, dtype=np.uint32)
-    with (
-        path.open("wb") as file,
-        # Fixed metadata: the bytes must not depend on who writes them, and when.
-        TarWriter(file, encoder=False, mtime=0, user="coke", group="coke", mode=0o644) as tar,
-        warnings.catch_warnings(),
-    ):
+    with path.open("wb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
+        tar = _TarWriter(file)
         for i in range(count):
             image_id = plan.ids[i]
-            image, label = _prepared(plan, i), plan.records.labels[i]
-            record: dict[str, str | bytes] = {"__key__": record_name(image_id), "jpg": image.data}
-            record["id"] = str(image_id).encode()
-            if label >= 0:
-                record["cls"] = str(label).encode()
-            tar.write(record)
-            rows[i] = (0, plan.number, len(image.data), label, image.height, image.width, JPEG)
-            crc32[i] = zlib.crc32(image.data)
-    members = list(tar_members(path))
-    jpegs = [member for member in members if member.name.endswith(".jpg")]
-    assert [m.size for m in jpegs] == rows["length"].tolist(), f"{path} does not read back"
-    rows["offset"] = [member.offset for member in jpegs]
-    path.with_suffix(".idx").write_text(dali_index(members))
+            stem, label = record_name(image_id), plan.records.labels[i]
+            image, crc32[i] = _prepared(plan, i)
+            texts = {"cls": str(label)} if label >= 0 else {}
+            files = {kind: text.encode() for kind, text in {**texts, "id": str(image_id)}.items()}
+            offset = tar.add(stem, {**files, "jpg": image.data})
+            rows[i] = (offset, plan.number, len(image.data), label, image.height, image.width, JPEG)
+        tar.close()
+    path.with_suffix(".idx").write_text(dali_index(tar.members))
     container = Container(
         name=path.name,
-        size=path.stat().st_size,
-        sha256=file_sha256(path),
+        size=tar.size,
+        sha256=tar.sha256.hexdigest(),
         start=plan.start,
         stop=plan.stop,
     )
     return WrittenContainer(container=container, rows=rows, crc32=crc32)
 
 
-def _prepared(plan: ContainerPlan, i: int) -> PreparedImage:
+class _TarWriter:
+    """Writes the very bytes that webdataset's TarWriter writes, at the speed of the disk.
+
+    The standard library takes 45 microseconds for a header, three headers per record: more than
+    reading and hashing an image. Metadata is fixed, because bytes must not depend on who writes
+    them and when, so a header is a constant with a name, a size and a sum put in.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.members: list[Member] = []
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self._file = file
+        self._padding = b""  # behind the last file, not yet written
+        blank = tarfile.TarInfo("")
+        blank.mode, blank.mtime, blank.uname, blank.gname = 0o644, 0, "coke", "coke"
+        self._blank = blank.tobuf(tarfile.USTAR_FORMAT)
+        # Fields, by the ustar format: name 0..100, size 124..136, checksum 148..156. The sum is
+        # of all bytes of the header, those of the checksum taken as blanks.
+        self._sum = sum(self._blank[:124] + self._blank[136:148] + b" " * 8 + self._blank[156:])
+
+    def add(self, stem: str, files: dict[str, bytes]) -> int:
+        """Appends the files of a record, by extension; where the bytes of the last one start."""
+        pieces, position = [self._padding], self.size + len(self._padding)
+        for extension, data in files.items():
+            name = f"{stem}.{extension}"
+            position += tarfile.BLOCKSIZE
+            self.members.append(Member(name=name, offset=position, size=len(data)))
+            offset = position
+            padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+            position += len(data) + len(padding)
+            pieces += [self._header(name, len(data)), data, padding]
+        # Small pieces go together, the image by itself: it is not copied once more.
+        *small, image, self._padding = pieces
+        self._write(b"".join(small))
+        self._write(image)
+        return offset
+
+    def _header(self, name: str, size: int) -> bytes:
+        name_field, size_field = name.encode(), b"%011o\0" % size
+        blank = self._blank
+        checksum = b"%06o\0 " % (self._sum + sum(name_field) + sum(size_field))
+        header = b"".join(
+            (
+                name_field.ljust(100, b"\0"),
+                blank[100:124],
+                size_field,
+                blank[136:148],
+                checksum,
+                blank[156:],
+            )
+        )
+        assert len(header) == tarfile.BLOCKSIZE, f"{name} does not fit into a header"
+        return header
+
+    def close(self) -> None:
+        """Ends the tar as the format asks: two empty blocks, then whole records of 20 blocks."""
+        self._write(self._padding + bytes(2 * tarfile.BLOCKSIZE))
+        self._write(bytes(-self.size % tarfile.RECORDSIZE))
+        self._file.flush()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)  # on the way: reading the container again would cost as much
+        self.size += len(data)
+
+
+def _prepared(plan: ContainerPlan, i: int) -> tuple[PreparedImage, int]:
+    """What is stored of record ``i``, and its CRC-32."""
     source, candidate = plan.records, plan.candidates[i]
     try:
         data = source.read(i)
@@ -130,15 +188,17 @@ def _prepared(plan: ContainerPlan, i: int) -> PreparedImage:
         data, gone = b"", f" ({error.strerror})"
     else:
         gone = ""
-    if zlib.crc32(data) != candidate.crc32:
+    crc32 = zlib.crc32(data)
+    if crc32 != candidate.crc32:
         raise ValueError(
             f"{source.describe(i)} changed while it was being ingested{gone}; "
             "run again when nothing else writes to the source"
         )
     verdict = candidate.verdict
-    if verdict.as_is:  # the first pass decoded these very bytes
-        return PreparedImage(data=data, height=verdict.height, width=verdict.width)
-    return prepare(data, resize_shorter=plan.resize_shorter, quality=plan.quality)
+    if verdict.as_is:  # the first pass checked these very bytes
+        return PreparedImage(data=data, height=verdict.height, width=verdict.width), crc32
+    image = prepare(data, resize_shorter=plan.resize_shorter, quality=plan.quality)
+    return image, zlib.crc32(image.data)
 
 
 def tar_members(path: Path) -> Iterator[Member]:

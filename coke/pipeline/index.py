@@ -55,7 +55,11 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What ``manifest.json`` says. ``classes[label]`` is the class name of a label."""
+    """What ``manifest.json`` says. ``classes[label]`` is the class name of a label.
+
+    ``count`` is of ids; ``tombstones`` of them have no image. ``base`` is the identity of the data
+    set whose ids were kept, if any. ``contents_sha256`` is empty where source files have no hashes.
+    """
 
     format: str
     version: int
@@ -68,6 +72,9 @@ class Manifest:
     checksums_sha256: str
     settings: dict[str, Any]
     containers: list[Container]
+    tombstones: int = 0
+    contents_sha256: str = ""
+    base: str = ""
 
 
 def file_sha256(path: Path) -> str:
@@ -86,19 +93,27 @@ def write_index(
     containers: list[Container],
     rejected: int,
     settings: dict[str, Any],
+    storage: str = "wds",
+    contents: NDArray[np.uint8] | None = None,
+    base: str = "",
 ) -> Manifest:
     """Writes the index files and, last, ``manifest.json`` beside the containers.
 
     ``crc32`` (N,) is of each stored image: what names the image where a container is damaged.
+    ``contents`` (N, 32) is the SHA-256 of each source file: what tells that a file was renamed.
+    It costs 32 bytes per image on disk; nothing reads it in training.
     """
     assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
     np.save(folder / "index.npy", rows)
     np.save(folder / "checksums.npy", crc32)
+    if contents is not None:
+        assert contents.shape == (len(rows), 32) and contents.dtype == np.uint8
+        np.save(folder / "contents.npy", contents)
     (folder / "keys.txt").write_bytes("".join(f"{key}\n" for key in keys).encode())
     manifest = Manifest(
         format=FORMAT_NAME,
         version=FORMAT_VERSION,
-        storage="wds",
+        storage=storage,
         count=len(rows),
         rejected=rejected,
         classes=classes,
@@ -107,6 +122,9 @@ def write_index(
         checksums_sha256=file_sha256(folder / "checksums.npy"),
         settings=settings,
         containers=containers,
+        tombstones=int((rows["length"] == 0).sum()),
+        contents_sha256="" if contents is None else file_sha256(folder / "contents.npy"),
+        base=base,
     )
     (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
     return manifest
@@ -184,6 +202,18 @@ class ImageIndex:
     def labels(self) -> NDArray[np.int64]:
         """Class label of each id (N,), -1 = none."""
         return self.rows["label"].astype(np.int64)
+
+    @property
+    def contents(self) -> NDArray[np.uint8] | None:
+        """SHA-256 of the source file of each id (N, 32); None where it was not recorded."""
+        if not self.manifest.contents_sha256:
+            return None
+        path = self.folder / "contents.npy"
+        try:
+            found: NDArray[np.uint8] = np.load(path)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} cannot be read ({error}); ingest again") from error
+        return found
 
     @cached_property
     def live_ids(self) -> NDArray[np.int64] | None:

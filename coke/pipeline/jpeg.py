@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 # PIL has plug-ins that run other programs (EPS) or fetch nothing useful here: only these are tried.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-_JPEG_START = b"\xff\xd8"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_STORED_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive: every decoder has them
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 _COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 _MAX_STORED_SIDE = 65535  # the index keeps sides as 16 bits
@@ -46,7 +47,7 @@ def decode_problem(data: bytes) -> str | None:
         _decode(data)
     except ValueError as error:
         return str(error)
-    if data.startswith(_JPEG_START) and _frame_marker(data) is None:
+    if data.startswith(_JPEG_START) and _frame(data) is None:
         return "corrupt JPEG: a segment does not start with a marker"
     return None
 
@@ -58,6 +59,25 @@ def check(data: bytes, *, resize_shorter: int | None) -> Verdict:
         ValueError: it cannot be stored; the message is the reason.
     """
     return _judge(_decode(data), data, resize_shorter)
+
+
+def check_header(data: bytes, *, resize_shorter: int | None) -> Verdict:
+    """The answer of :func:`check` for JPEGs known to be sound, without decoding them.
+
+    Looks at the header segments and at the end marker: a JPEG cut short is found, damage in
+    between is not. Anything but a plain JPEG that is kept byte for byte is decoded after all.
+
+    Raises:
+        ValueError: it cannot be stored; the message is the reason.
+    """
+    frame = _frame(data) if data.startswith(_JPEG_START) and data.endswith(_JPEG_END) else None
+    if frame is not None:
+        shorter, pixels = min(frame.height, frame.width), frame.height * frame.width
+        fits = resize_shorter is None or shorter <= resize_shorter
+        plain = frame.marker in _STORED_FRAMES and frame.bits == 8 and frame.components in (1, 3)
+        if plain and fits and 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
+            return Verdict(height=frame.height, width=frame.width, as_is=True)
+    return check(data, resize_shorter=resize_shorter)
 
 
 def prepare(data: bytes, *, resize_shorter: int | None, quality: int) -> PreparedImage:
@@ -84,11 +104,12 @@ def _judge(image: Image.Image, data: bytes, resize_shorter: int | None) -> Verdi
     width, height = image.size
     if resize_shorter is not None and shorter > resize_shorter:
         width, height = (max(1, round(side * resize_shorter / shorter)) for side in image.size)
+    frame = _frame(data) if _format(image) == "JPEG" else None
     as_is = (
-        _format(image) == "JPEG"
+        frame is not None
+        and frame.marker in _STORED_FRAMES
         and image.mode in ("RGB", "L")
         and (width, height) == image.size
-        and _frame_marker(data) in (0xC0, 0xC1, 0xC2)
     )
     limit = _MAX_STORED_SIDE if as_is else _MAX_ENCODED_SIDE
     if max(width, height) > limit:
@@ -129,8 +150,19 @@ def _format(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
-def _frame_marker(data: bytes) -> int | None:
-    """The JPEG's SOF marker (0xC0, 0xC1 baseline, 0xC2 progressive); None for a broken header.
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """What a JPEG's frame header says; marker 0xC0, 0xC1 is baseline, 0xC2 progressive."""
+
+    marker: int
+    bits: int
+    height: int
+    width: int
+    components: int
+
+
+def _frame(data: bytes) -> _Frame | None:
+    """The JPEG's frame header; None for a broken header.
 
     PIL skips garbage between header segments, DALI's parser refuses it. Found by flipping bits:
     with this check both accept the same files.
@@ -141,7 +173,16 @@ def _frame_marker(data: bytes) -> int | None:
         if marker == 0xDA:  # start of scan: the header ends here
             return frame
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = marker
+            fields = data[position + 4 : position + 10]
+            if len(fields) < 6:
+                return None
+            frame = _Frame(
+                marker=marker,
+                bits=fields[0],
+                height=int.from_bytes(fields[1:3], "big"),
+                width=int.from_bytes(fields[3:5], "big"),
+                components=fields[5],
+            )
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
 

@@ -1,55 +1,69 @@
 """`coke ingest`: an image collection becomes a data set.
 
-Two passes over the images. The first decodes every one and so fixes which are accepted, and with
-that the ids; the second writes the containers. Ids depend on the keys alone, bytes on the keys
-and settings; neither on the number of workers.
+Two passes over the images. The first looks at every one and so fixes which are accepted, and with
+that the ids; the second writes the containers. Ids depend on the keys (and on the base) alone,
+bytes on the keys and settings; neither on the engine, the number of workers, or interruptions.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import time
-import warnings
-import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import Progress
 
-from coke.pipeline.containers import Candidate, ContainerPlan, write_container
-from coke.pipeline.index import write_index
-from coke.pipeline.jpeg import check
-from coke.pipeline.sources import Source, find_splits, is_url, key_problem
-from coke.tools.publish import check_free, published
+import coke
+from coke.pipeline.containers import ContainerPlan
+from coke.pipeline.index import FORMAT_VERSION, INDEX_DTYPE, write_index
+from coke.pipeline.sources import Source, find_splits, is_url
+from coke.tools.duplicates import DEDUPES, duplicate_groups, duplicates_table, without_repeats
+from coke.tools.ingest_pieces import (
+    CHECKS,
+    WRITERS,
+    Checked,
+    CheckTask,
+    WriteTask,
+    Written,
+    check_images,
+    write_piece,
+)
+from coke.tools.ingest_report import (
+    IngestReport,
+    PassProgress,
+    SplitReport,
+    one_line,
+    progress_display,
+    rejected_table,
+    summary,
+)
+from coke.tools.journal import SUFFIX
+from coke.tools.publish import Workspace, claimed
+from coke.tools.stable_ids import (
+    MATCHES,
+    Assignment,
+    Base,
+    assign_ids,
+    number_classes,
+    read_bases,
+)
 from coke.tools.workers import Mapper, default_workers, worker_pool
 
-_CHUNK = 64  # images that a worker checks at a time
+ENGINES = ("process", "ray")
+
+_PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
 _IMAGES_PER_WORKER = 500  # a further worker costs more to start than it saves below this
 _SHOWN = 5  # rejected keys that an error message names
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitReport:
-    """What became of one split (``name`` is empty when there is only one)."""
-
-    name: str
-    images: int
-    classes: int
-    rejected: int
-    ignored: int
-    containers: int
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestReport:
-    """What an ingest did."""
-
-    out: Path
-    splits: tuple[SplitReport, ...]
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +74,34 @@ class _Settings:
     resize_shorter: int | None
     quality: int
     labels: str
+    check: str
+    format: str
+    match: str
+    dedupe: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chunk:
+class _Run:
+    """What the steps of one ingest share."""
+
+    settings: _Settings
+    strict: bool
+    work: Workspace
+    map: Mapper
+    progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """One split: its images, their verdicts and ids, and what of them is left out."""
+
+    name: str
     source: Source
-    resize_shorter: int | None
+    base: Base | None
+    checked: Checked
+    assignment: Assignment
+    rejected: list[tuple[str, str]]
+    duplicates: list[list[int]]
 
 
 def ingest(
@@ -78,14 +114,25 @@ def ingest(
     quality: int = 95,
     labels: str = "auto",
     source: str = "auto",
+    format: str = "wds",
+    check: str = "decode",
+    base: str | Path | None = None,
+    match: str = "key",
+    dedupe: str | None = None,
+    engine: str = "process",
+    ray_address: str | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     strict: bool = False,
     console: Console | None = None,
 ) -> IngestReport:
     """Makes the data set ``out`` (or ``out/<split>`` each) from the images in ``src``.
 
     Images that cannot be stored are left out and listed in ``rejected.tsv`` with the reason.
-    ``out`` appears when everything is written, or not at all.
+    ``out`` appears when everything is written, or not at all. What an interrupted ingest (Ctrl-C,
+    a kill, a full disk) has finished is kept in ``.<out>.partial`` beside ``out``; the same call
+    goes on from there to the same bytes, with any number of workers on either engine. When source
+    or settings have changed, that work is discarded; files that have changed are looked at again.
 
     Args:
         src: what holds the images, a path or URL; see :func:`find_splits`.
@@ -96,45 +143,62 @@ def ingest(
         quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
         source: the layout of ``src``; see :func:`find_splits`.
+        format: of the containers: ``"wds"``, WebDataset tars.
+        check: ``"decode"`` decodes every image, so that no bad one stops a training run;
+            ``"header"`` trusts the pixels of JPEGs whose header and end are in order.
+        base: an older data set, whose ids are kept: new images get ids behind its last, images
+            that are gone leave tombstones, its classes keep their numbers. It may be ``out``
+            itself, with ``overwrite``.
+        match: ``"key"``, or ``"content"``: a file whose key the base does not know, with the bytes
+            of one that is gone (by SHA-256), is that file renamed and keeps its id.
+        dedupe: ``"report"`` lists files of equal bytes in ``duplicates.tsv``, ``"drop"`` leaves
+            out all but the one with the smallest id. Splits are looked at one by one.
+        engine: ``"process"`` or ``"ray"``; Ray needs a file system that all nodes share.
+        ray_address: of an existing Ray cluster; see :func:`coke.tools.ray_workers.ray_pool`.
         overwrite: replace the data set that is at ``out``.
+        restart: forget what an interrupted ingest has finished.
         strict: make nothing when any image is rejected.
         console: where progress and summary go.
 
     Raises:
-        ValueError: an argument is out of range, the source holds no usable images, ``out`` is
-            taken, or it cannot be written.
+        ValueError: an argument is out of range, the source holds no usable images, ``base`` is no
+            data set, ``out`` is taken or being written, or it cannot be written.
     """
     out = Path(out)
     console = console or Console()
     settings = _Settings(
-        shard_size=shard_size, resize_shorter=resize_shorter, quality=quality, labels=labels
+        shard_size=shard_size,
+        resize_shorter=resize_shorter,
+        quality=quality,
+        labels=labels,
+        check=check,
+        format=format,
+        match=match,
+        dedupe=dedupe,
     )
-    _check_arguments(settings, workers)
+    _check_arguments(settings, workers, engine, has_base=base is not None)
     if not is_url(str(src)):
         _check_apart(Path(src), out)
-    check_free(out, overwrite=overwrite)
     started = time.monotonic()
-    sources = find_splits(src, labels=labels, source=source)
-    total = sum(map(len, sources.values()))
-    workers = workers or min(default_workers(), 1 + total // _IMAGES_PER_WORKER)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with (
-        published(out, overwrite=overwrite) as folder,
-        progress,
-        worker_pool(workers, preload=("webdataset", __name__)) as run,
-    ):
-        splits = tuple(
-            _ingest_split(source, folder / name, name, settings, strict, run, progress)
-            for name, source in sources.items()
-        )
-    report = IngestReport(out=out, splits=splits, seconds=time.monotonic() - started)
-    console.print(_summary(report))
+    with claimed(out, overwrite=overwrite, restart=restart, console=console) as claim:
+        sources = find_splits(src, labels=labels, source=source)
+        command = _fingerprint(settings, sources, base)
+        if (done := claim.finished(command)) is not None:
+            console.print(f"{out} was finished by an earlier run of the same command")
+            report = _report_from(out, done)
+        else:
+            bases = read_bases(Path(base), list(sources)) if base is not None else {}
+            sources = _numbered_like(bases, sources)
+            with (
+                claim.workspace(command, _fingerprint_of(bases)) as work,
+                progress_display(console) as progress,
+                _engine(engine, workers, sources, ray_address) as run,
+            ):
+                shared = _Run(
+                    settings=settings, strict=strict, work=work, map=run, progress=progress
+                )
+                report = _ingest_splits(shared, sources, bases, out, started)
+    console.print(summary(report))
     return report
 
 
@@ -145,7 +209,9 @@ def _check_apart(src: Path, out: Path) -> None:
         raise ValueError(f"source {src} lies inside out {out}; choose another folder for out")
 
 
-def _check_arguments(settings: _Settings, workers: int | None) -> None:
+def _check_arguments(
+    settings: _Settings, workers: int | None, engine: str, *, has_base: bool
+) -> None:
     if settings.shard_size < 1:
         raise ValueError(f"shard_size is {settings.shard_size}; give at least 1 image")
     if workers is not None and workers < 1:
@@ -154,145 +220,268 @@ def _check_arguments(settings: _Settings, workers: int | None) -> None:
         raise ValueError(f"resize_shorter is {settings.resize_shorter}; give at least 1 pixel")
     if not 1 <= settings.quality <= 100:
         raise ValueError(f"quality is {settings.quality}; JPEG quality goes from 1 to 100")
+    for name, value, allowed in (
+        ("format", settings.format, tuple(WRITERS)),
+        ("check", settings.check, tuple(CHECKS)),
+        ("match", settings.match, MATCHES),
+        ("dedupe", settings.dedupe, (None, *DEDUPES)),
+        ("engine", engine, ENGINES),
+    ):
+        if value not in allowed:
+            named = ", ".join(choice for choice in allowed if choice is not None)
+            raise ValueError(f"{name} is {value!r}; choose one of {named}")
+    if settings.match == "content" and not has_base:
+        raise ValueError("match is 'content', but there is no base whose ids could be kept")
 
 
-def _ingest_split(
-    source: Source,
-    folder: Path,
-    name: str,
-    settings: _Settings,
-    strict: bool,
-    run: Mapper,
-    progress: Progress,
-) -> SplitReport:
-    folder.mkdir(exist_ok=True)
-    chunks = [
-        _Chunk(
-            source=source.take(range(first, min(first + _CHUNK, len(source)))),
-            resize_shorter=settings.resize_shorter,
-        )
-        for first in range(0, len(source), _CHUNK)
-    ]
-    task = progress.add_task(f"checking {name}".strip(), total=len(source))
-    outcomes: list[Candidate | str] = []
-    for checked in run(_check_chunk, chunks):
-        outcomes += checked
-        progress.update(task, advance=len(checked))
+def _fingerprint(settings: _Settings, sources: dict[str, Source], base: str | Path | None) -> str:
+    """Of all that the bytes of the result depend on, but the contents of files and the base's.
 
-    candidates = [(i, o) for i, o in enumerate(outcomes) if not isinstance(o, str)]
-    rejected = [(source.keys[i], o) for i, o in enumerate(outcomes) if isinstance(o, str)]
-    if rejected and (strict or not candidates):
-        raise ValueError(_rejection(source, rejected, strict=strict))
-    others = [(key, "not an image file: its name ends otherwise") for key in source.ignored]
-    (folder / "rejected.tsv").write_bytes(_rejected_table(rejected + others))
+    Encoders differ between versions of Pillow, so the version counts.
+    """
+    decisive = hashlib.sha256()
+    about = {
+        "versions": [coke.__version__, FORMAT_VERSION, PIL.__version__],
+        "settings": asdict(settings),
+        "base": None if base is None else str(Path(base).resolve()),
+    }
+    decisive.update(json.dumps(about).encode())
+    for name, source in sources.items():
+        decisive.update(repr((name, source.origin, source.classes)).encode())
+        decisive.update(os.fsencode("\0".join((*source.keys, "", *source.ignored))))
+        decisive.update(np.array(source.labels, dtype=np.int64).tobytes())
+    return decisive.hexdigest()[:24]
 
-    plans: list[ContainerPlan] = []
-    for first in range(0, len(candidates), settings.shard_size):
-        part = candidates[first : first + settings.shard_size]
-        plans.append(
-            ContainerPlan(
-                folder=folder,
-                number=len(plans),
-                start=first,
-                stop=first + len(part),
-                ids=tuple(range(first, first + len(part))),
-                records=source.take([i for i, _ in part]),
-                candidates=tuple(candidate for _, candidate in part),
-                resize_shorter=settings.resize_shorter,
-                quality=settings.quality,
-            )
-        )
-    task = progress.add_task(f"writing {name}".strip(), total=len(candidates))
-    written = []
-    for result in run(write_container, plans):
-        written.append(result)
-        progress.update(task, advance=len(result.rows))
-    write_index(
-        folder,
-        crc32=np.concatenate([w.crc32 for w in written]),
-        rows=np.concatenate([w.rows for w in written]),
-        keys=[source.keys[i] for i, _ in candidates],
-        classes=list(source.classes),
-        containers=[w.container for w in written],
-        rejected=len(rejected),
-        settings={
-            "shard_size": settings.shard_size,
-            "resize_shorter": settings.resize_shorter,
-            "quality": settings.quality,
-            "labels": settings.labels,
-        },
+
+def _fingerprint_of(bases: dict[str, Base]) -> str:
+    hashes = [[name, base.manifest_sha256] for name, base in bases.items()]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:8]
+
+
+def _numbered_like(bases: dict[str, Base], sources: dict[str, Source]) -> dict[str, Source]:
+    """The same images; classes have the numbers that the base gave them, new ones the next."""
+    if not bases:
+        return sources
+    numbered = {}
+    for name, source in sources.items():
+        # Sources and bases agree on classes over their splits, so every split gets the same ones.
+        classes, number = number_classes(source.classes, next(iter(bases.values())).classes)
+        labels = tuple(-1 if label < 0 else number[label] for label in source.labels)
+        numbered[name] = replace(source, classes=tuple(classes), labels=labels)
+    return numbered
+
+
+def _engine(
+    engine: str, workers: int | None, sources: dict[str, Source], ray_address: str | None
+) -> AbstractContextManager[Mapper]:
+    if engine == "ray":
+        from coke.tools.ray_workers import ray_pool
+
+        return ray_pool(workers, address=ray_address)
+    total = sum(map(len, sources.values()))
+    workers = workers or min(default_workers(), 1 + total // _IMAGES_PER_WORKER)
+    return worker_pool(workers, preload=("coke.tools.ingest_pieces",))
+
+
+def _ingest_splits(
+    run: _Run, sources: dict[str, Source], bases: dict[str, Base], out: Path, started: float
+) -> IngestReport:
+    splits, images, containers = [], 0, 0
+    for name, source in sources.items():
+        for folder in (run.work.dataset, run.work.journal):
+            (folder / name).mkdir(exist_ok=True)
+        split = _decided(run, name, source, _checked(run, name, source), bases.get(name))
+        written = _written(run, split)
+        splits.append(_finished(run, split, written))
+        images += split.checked.resumed
+        containers += sum(piece.resumed for piece in written)
+    report = IngestReport(
+        out=out,
+        splits=tuple(splits),
+        seconds=time.monotonic() - started,
+        resumed_images=images,
+        resumed_containers=containers,
     )
-    return SplitReport(
+    about = {"splits": [asdict(split) for split in splits], "seconds": report.seconds}
+    run.work.publish(about)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _report_from(out: Path, done: dict[str, object]) -> IngestReport:
+    splits, seconds = done["splits"], done["seconds"]
+    assert isinstance(splits, list) and isinstance(seconds, float)
+    return IngestReport(
+        out=out, splits=tuple(SplitReport(**split) for split in splits), seconds=seconds
+    )
+
+
+def _checked(run: _Run, name: str, source: Source) -> Checked:
+    """The first pass: verdicts on all images."""
+    count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
+    firsts = range(0, len(source), count)
+    # A folder that this machine sees must be seen by all: else its images would all be rejected.
+    seen = tuple(path for path in [Path(source.origin)] if path.exists())
+    tasks = (
+        CheckTask(
+            source=source.take(range(first, min(first + count, len(source)))),
+            check=run.settings.check,
+            resize_shorter=run.settings.resize_shorter,
+            entry=run.work.journal / name / f"checked-{number:06d}{SUFFIX}",
+            must_exist=(run.work.journal, *seen),
+        )
+        for number, first in enumerate(firsts)
+    )
+    progress = PassProgress(run.progress, f"checking {name}", len(source))
+    parts = []
+    for part in run.map(check_images, tasks):
+        parts.append(part)
+        progress.advance(len(part.verdicts), part.bytes, resumed=part.resumed > 0)
+    return Checked.joined(parts)
+
+
+def _decided(run: _Run, name: str, source: Source, checked: Checked, base: Base | None) -> _Split:
+    """Which images are stored, and under which ids."""
+    problems = checked.problems
+    rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
+    if rejected and (run.strict or len(rejected) == len(source)):
+        run.work.discard()
+        raise ValueError(_rejection(source, rejected, strict=run.strict))
+    assign = partial(_assigned, source, checked, base, run.settings.match)
+    accepted = np.delete(np.arange(len(source)), list(problems))
+    assignment = assign(accepted)
+    duplicates: list[list[int]] = []
+    if run.settings.dedupe is not None:
+        duplicates = duplicate_groups(assignment)
+    if run.settings.dedupe == "drop" and duplicates:
+        stay, repeats = without_repeats(assignment, duplicates)
+        problems = problems | {i: f"duplicate of {first}" for i, first in repeats.items()}
+        rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
+        assignment = assign(stay)
+    return _Split(
         name=name,
-        images=len(candidates),
+        source=source,
+        base=base,
+        checked=checked,
+        assignment=assignment,
+        rejected=rejected,
+        duplicates=duplicates,
+    )
+
+
+def _assigned(
+    source: Source, checked: Checked, base: Base | None, match: str, positions: NDArray[np.int64]
+) -> Assignment:
+    """Ids of the images at these positions of the source."""
+    keys = [source.keys[i] for i in positions]
+    found = assign_ids(keys, checked.verdicts["sha256"][positions], base=base, match=match)
+    in_source = np.where(found.positions < 0, -1, positions[found.positions])
+    return replace(found, positions=in_source)
+
+
+def _plans(run: _Run, split: _Split) -> Iterator[ContainerPlan]:
+    """Containers of ``shard_size`` images each; together they answer for all ids.
+
+    A tombstone belongs to the container of the next image; those behind the last one to the last.
+    """
+    settings, assignment = run.settings, split.assignment
+    live = assignment.live_ids
+    start = 0
+    for number, first in enumerate(range(0, len(live), settings.shard_size)):
+        ids = live[first : first + settings.shard_size].tolist()
+        is_last = first + len(ids) == len(live)
+        stop = len(assignment.keys) if is_last else ids[-1] + 1
+        positions = assignment.positions[ids].tolist()
+        yield ContainerPlan(
+            folder=run.work.drafts,
+            number=number,
+            start=start,
+            stop=stop,
+            ids=tuple(ids),
+            records=split.source.take(positions),
+            candidates=tuple(split.checked.candidate(i) for i in positions),
+            resize_shorter=settings.resize_shorter,
+            quality=settings.quality,
+        )
+        start = stop
+
+
+def _written(run: _Run, split: _Split) -> list[Written]:
+    """The second pass: all containers, at their places."""
+    tasks = (
+        WriteTask(
+            plan=plan,
+            format=run.settings.format,
+            destination=run.work.dataset / split.name,
+            entry=run.work.journal / split.name / f"written-{plan.number:06d}{SUFFIX}",
+            must_exist=(run.work.journal,),
+        )
+        for plan in _plans(run, split)
+    )
+    total = len(split.assignment.live_ids)
+    progress = PassProgress(run.progress, f"writing {split.name}", total)
+    written = []
+    for piece in run.map(write_piece, tasks):
+        written.append(piece)
+        result = piece.result
+        progress.advance(len(result.rows), result.container.size, resumed=piece.resumed)
+    return written
+
+
+def _finished(run: _Run, split: _Split, written: list[Written]) -> SplitReport:
+    """Writes the files beside the containers."""
+    settings, source, assignment = run.settings, split.source, split.assignment
+    folder = run.work.dataset / split.name
+    results = [piece.result for piece in written]
+    containers = [result.container for result in results]
+    others = [(key, "not an image file: its name ends otherwise") for key in source.ignored]
+    (folder / "rejected.tsv").write_bytes(rejected_table(split.rejected + others))
+    if settings.dedupe == "report":
+        table = duplicates_table(assignment, split.duplicates, one_line)
+        (folder / "duplicates.tsv").write_bytes(table)
+    count, live = len(assignment.keys), assignment.live_ids
+    rows, crc32 = np.zeros(count, dtype=INDEX_DTYPE), np.zeros(count, dtype=np.uint32)
+    rows["label"] = -1  # of tombstones, whose other fields are zero but for the container's number
+    for number, container in enumerate(containers):
+        rows["container"][container.start : container.stop] = number
+    rows[live] = np.concatenate([result.rows for result in results])
+    crc32[live] = np.concatenate([result.crc32 for result in results])
+    manifest = write_index(
+        folder,
+        rows=rows,
+        crc32=crc32,
+        keys=assignment.keys,
+        classes=list(source.classes),
+        containers=containers,
+        rejected=len(split.rejected),
+        settings={name: value for name, value in asdict(settings).items() if name != "format"},
+        storage=settings.format,
+        contents=assignment.contents,
+        base="" if split.base is None else split.base.identity,
+    )
+    # An interrupted run may have seen files that have changed since, and made other containers.
+    stems = {Path(container.name).stem for container in containers}
+    for path in folder.glob("images-*"):
+        if path.stem not in stems:
+            path.unlink()
+    return SplitReport(
+        name=split.name,
+        images=len(live),
         classes=len(source.classes),
-        rejected=len(rejected),
+        rejected=len(split.rejected),
         ignored=len(source.ignored),
         containers=len(written),
-        bytes=sum(w.container.size for w in written),
+        bytes=sum(container.size for container in containers),
+        kept=0 if split.base is None else int((live < len(split.base.keys)).sum()),
+        tombstones=manifest.tombstones,
+        duplicates=sum(len(group) - 1 for group in split.duplicates),
     )
-
-
-def _check_chunk(chunk: _Chunk) -> list[Candidate | str]:
-    """Decodes images; for each what is needed to store it, or the reason why it cannot be."""
-    outcomes: list[Candidate | str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's; an image is either accepted or rejected
-        for i, key in enumerate(chunk.source.keys):
-            if problem := key_problem(key):
-                outcomes.append(problem)
-                continue
-            try:
-                data = chunk.source.read(i)
-                verdict = check(data, resize_shorter=chunk.resize_shorter)
-                outcomes.append(Candidate(verdict=verdict, crc32=zlib.crc32(data)))
-            except ConnectionError as error:
-                # Nobody knows what the image is: leaving it out would move the ids after it.
-                raise ValueError(
-                    f"{chunk.source.describe(i)} cannot be read: {error.strerror}; run again when "
-                    "the storage answers"
-                ) from error
-            except OSError as error:
-                outcomes.append(f"cannot be read: {error.strerror}")
-            except ValueError as error:
-                outcomes.append(str(error))
-    return outcomes
 
 
 def _rejection(source: Source, rejected: list[tuple[str, str]], *, strict: bool) -> str:
-    shown = "; ".join(f"{_line(key)}: {_line(reason)}" for key, reason in rejected[:_SHOWN])
+    shown = "; ".join(f"{one_line(key)}: {one_line(why)}" for key, why in rejected[:_SHOWN])
     more = f"; and {len(rejected) - _SHOWN} more" if len(rejected) > _SHOWN else ""
     remedy = "remove them or leave out --strict" if strict else "nothing is left to ingest"
     return (
         f"{len(rejected)} of {len(source)} images in {source.origin} were rejected "
         f"({shown}{more}); {remedy}"
     )
-
-
-def _rejected_table(rejected: list[tuple[str, str]]) -> bytes:
-    lines = ["key\treason", *(f"{_line(key)}\t{_line(reason)}" for key, reason in rejected)]
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _line(text: str) -> str:
-    """Text as one field of one line: names may hold line breaks, tabs and stray bytes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _summary(report: IngestReport) -> Table:
-    table = Table(title=f"{report.out}")
-    for column in ("split", "images", "classes", "rejected", "other files", "containers", "size"):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for split in report.splits:
-        table.add_row(
-            split.name or "-",
-            f"{split.images:,}",
-            f"{split.classes:,}",
-            f"{split.rejected:,}",
-            f"{split.ignored:,}",
-            f"{split.containers:,}",
-            f"{split.bytes / 1e6:,.1f} MB",
-        )
-    images = sum(split.images for split in report.splits)
-    table.caption = f"{report.seconds:.1f} s, {images / max(report.seconds, 1e-9):,.0f} images/s"
-    return table

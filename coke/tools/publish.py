@@ -1,53 +1,192 @@
 """Publishing a data set: built beside its final name, renamed there when it is whole.
 
-Whoever opens the final name sees the old data set, or the new one, or nothing; never a part.
+Whoever opens the final name sees the old data set, or the new one, or nothing; never a part. What
+an interrupted run has finished stays in ``.OUT.partial`` beside OUT, for the next run of the same
+command::
+
+    .OUT.partial/lock            held by the run at work; a dead run holds nothing
+    .OUT.partial/PLAN/dataset    what will be renamed to OUT
+    .OUT.partial/PLAN/journal    results of finished pieces of work
+    .OUT.partial/PLAN/drafts     files that are being written
+    .OUT.partial/PLAN/report     what the run did; written just before the renaming
+    .OUT.replaced                the old data set, while the new one takes its name
 """
 
 from __future__ import annotations
 
-import glob
+import errno
+import fcntl
+import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from coke.pipeline.index import FORMAT_NAME, is_dataset
+from rich.console import Console
+from rich.markup import escape
+
+from coke.pipeline.index import FORMAT_NAME, file_sha256, is_dataset
+from coke.tools.journal import SUFFIX, flush
 
 _OURS = re.compile(
-    r"manifest\.json|index\.npy|checksums\.npy|keys\.txt|rejected\.tsv|images-\d+\.(tar|idx)"
+    r"manifest\.json|(index|checksums|contents)\.npy|keys\.txt|(rejected|duplicates)\.tsv"
+    r"|images-\d+\.\w+"
 )
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+class Claim:
+    """The right to write one data set; :func:`claimed` gives it."""
+
+    def __init__(self, out: Path, *, overwrite: bool, console: Console) -> None:
+        self.out = out
+        self._overwrite = overwrite
+        self._console = console
+        self._final = out.resolve()
+        self.partial = self._final.parent / f".{self._final.name}.partial"
+
+    def finished(self, command: str) -> dict[str, Any] | None:
+        """The report of an earlier run of the same command that died after publishing."""
+        for path in self.partial.glob(f"{command}-*/report"):
+            if (path.parent / "dataset").exists():
+                continue
+            report: dict[str, Any] = json.loads(path.read_text())
+            if report["manifests"] == manifest_hashes(self._final):
+                return report
+        return None
+
+    @contextmanager
+    def workspace(self, command: str, base: str) -> Iterator[Workspace]:
+        """The folders of one plan, with what an earlier run of it has finished.
+
+        Args:
+            command: fingerprint of what is asked for.
+            base: fingerprint of the data set that it builds upon.
+
+        Raises:
+            ValueError: OUT is taken, or the disk does not take the files.
+        """
+        check_free(self.out, overwrite=self._overwrite)
+        folder = self.partial / f"{command}-{base}"
+        for other in _plans(self.partial):
+            if other != folder:
+                if _is_worth_keeping(other):
+                    self._console.print(
+                        f"An unfinished ingest into {escape(str(self.out))} had another source, "
+                        "other settings or another version of coke: its work is discarded"
+                    )
+                shutil.rmtree(other)
+        try:
+            yield Workspace(folder, self._final)
+        except OSError as error:
+            hint = (
+                "nothing was left behind. Free some space or choose another folder, then run again"
+            )
+            if _is_worth_keeping(folder):
+                hint = "free some space, then run the same command again: it continues"
+            raise ValueError(
+                f"cannot write {self.out}: {error.strerror or error}; {hint}"
+            ) from error
+        finally:
+            if _is_worth_keeping(folder):
+                self._console.print(
+                    f"What is finished is kept in {escape(str(folder.parent))}: the same command "
+                    "continues there. Remove the folder to give up",
+                    soft_wrap=True,
+                )
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class Workspace:
+    """Where one data set is built."""
+
+    def __init__(self, folder: Path, final: Path) -> None:
+        self.dataset = folder / "dataset"
+        self.journal = folder / "journal"
+        self.drafts = folder / "drafts"
+        self._folder = folder
+        self._final = final
+        shutil.rmtree(self.drafts, ignore_errors=True)
+        for path in (self.dataset, self.journal, self.drafts):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def discard(self) -> None:
+        """Forgets all work: it would not help another run."""
+        shutil.rmtree(self._folder)
+
+    def publish(self, report: dict[str, Any]) -> None:
+        """Renames the data set to OUT; ``report`` is for a run that finds this one dead.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        for path in (*self.dataset.rglob("*"), self.dataset):
+            flush(path)
+        about = {**report, "manifests": manifest_hashes(self.dataset)}
+        draft = self._folder / "report.draft"
+        draft.write_text(json.dumps(about))
+        draft.rename(self._folder / "report")
+        aside = _aside(self._final)
+        if self._final.exists():
+            self._final.rename(aside)
+        try:
+            self.dataset.rename(self._final)
+        except BaseException:
+            if aside.exists():
+                aside.rename(self._final)
+            raise
+        flush(self._final.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+        # The report goes last: as long as it is there, the same command knows that it is done.
+        shutil.rmtree(self.journal)
+        shutil.rmtree(self.drafts)
+        shutil.rmtree(self._folder)
 
 
 @contextmanager
-def published(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new folder to fill; it becomes ``out`` at the end, or vanishes if anything goes wrong.
+def claimed(
+    out: Path, *, overwrite: bool, restart: bool = False, console: Console
+) -> Iterator[Claim]:
+    """The sole right to write ``out``, after cleaning up after runs that were killed.
 
     Args:
         out: the final folder. It may exist when it is empty, or with ``overwrite``.
         overwrite: replace a data set (and nothing else) that is there.
+        restart: forget what an interrupted run has finished.
 
     Raises:
-        ValueError: ``out`` is taken, or the disk does not take the files.
+        ValueError: ``out`` is taken, or another run is writing it.
     """
-    final = out.resolve()
-    partial = final.parent / f".{final.name}.partial-{os.getpid()}"
+    claim = Claim(out, overwrite=overwrite, console=console)
+    partial, final = claim.partial, out.resolve()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _clean_up_after_the_dead(final)
-        check_free(out, overwrite=overwrite)
-        partial.mkdir()
-        yield partial
-        _flush(partial)
-        _swap_in(partial, final)
+        lock = _lock(out, partial, console)
     except OSError as error:
         raise ValueError(
-            f"cannot write {out}: {error.strerror or error}; nothing was left behind. "
-            "Free some space or choose another folder, then run again"
+            f"cannot write {out}: {error.strerror or error}; choose another folder"
         ) from error
+    try:
+        _bring_back(final)
+        if restart:
+            for path in _plans(partial):
+                shutil.rmtree(path)
+        if not any((path / "report").exists() for path in _plans(partial)):
+            check_free(out, overwrite=overwrite)
+        yield claim
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not any(_is_worth_keeping(path) for path in _plans(partial)):
+            for path in _plans(partial):
+                shutil.rmtree(path, ignore_errors=True)
+            (partial / "lock").unlink(missing_ok=True)
+            with suppress(OSError):  # another run has just begun there
+                partial.rmdir()
+        os.close(lock)
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -70,6 +209,14 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         )
 
 
+def manifest_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the manifest of each split in a folder: they stand for all other files."""
+    return {
+        str(path.relative_to(folder)): file_sha256(path)
+        for path in sorted((*folder.glob("manifest.json"), *folder.glob("*/manifest.json")))
+    }
+
+
 def _foreign(folder: Path) -> Path | None:
     """Something in a folder that `coke ingest` did not write; None when all of it is ours."""
     for path in sorted(folder.iterdir()):
@@ -88,52 +235,61 @@ def _is_ours(folder: Path) -> bool:
     return is_dataset(folder) and FORMAT_NAME.encode() in (folder / "manifest.json").read_bytes()
 
 
-def _clean_up_after_the_dead(final: Path) -> None:
-    """Removes what runs left that were killed; brings back a data set they had moved aside."""
-    for kind in ("replaced", "partial"):
-        for path in final.parent.glob(f".{glob.escape(final.name)}.{kind}-*"):
-            pid = path.name.rpartition("-")[2]
-            if not pid.isdigit() or (int(pid) != os.getpid() and _is_alive(int(pid))):
-                continue
-            if kind == "replaced" and not final.exists():
-                path.rename(final)
-            else:
-                shutil.rmtree(path)
+def _lock(out: Path, partial: Path, console: Console) -> int:
+    """Descriptor of the lock, which the kernel takes back when this process ends in any way."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(partial / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the run that made the folder has just removed it
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise ValueError(
+                f"{holder} is writing {out} at this moment; wait for it, or choose another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+            console.print(
+                f"The file system of {escape(str(out))} has no locks: see to it that no other "
+                "ingest writes there"
+            )
+        try:
+            current = os.stat(partial / "lock").st_ino == os.fstat(descriptor).st_ino
+        except FileNotFoundError:
+            current = False
+        if current:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            return descriptor
+        os.close(descriptor)  # of a file that its holder has removed since
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives, as another user's
-        return True
-    return True
-
-
-def _flush(folder: Path) -> None:
-    """Makes files survive a power cut before their final name promises that they are there."""
-    for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _swap_in(partial: Path, final: Path) -> None:
-    aside = final.parent / f".{final.name}.replaced-{os.getpid()}"
+def _bring_back(final: Path) -> None:
+    """Gives the old data set its name back, if a run died between the two renamings."""
+    aside = _aside(final)
+    if not aside.exists():
+        return
     if final.exists():
-        final.rename(aside)
-    try:
-        partial.rename(final)
-    except BaseException:
-        if aside.exists():
-            aside.rename(final)
-        raise
-    _sync(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(aside)
+    else:
+        aside.rename(final)
+
+
+def _aside(final: Path) -> Path:
+    return final.parent / f".{final.name}.replaced"
+
+
+def _plans(partial: Path) -> list[Path]:
+    return [path for path in sorted(partial.iterdir()) if path.is_dir()] if partial.exists() else []
+
+
+def _is_worth_keeping(plan: Path) -> bool:
+    """Whether any piece of its work is finished."""
+    journal = plan / "journal"
+    return (plan / "dataset").exists() and any(p.is_file() for p in journal.rglob(f"*{SUFFIX}"))

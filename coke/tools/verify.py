@@ -27,6 +27,7 @@ from coke.tools.workers import default_workers
 
 _SHOWN = 20  # problems of one container that are listed one by one
 _ALWAYS = {"manifest.json", "index.npy", "keys.txt", "checksums.npy", "rejected.tsv"}
+_SOMETIMES = {"contents.npy", "duplicates.tsv"}
 
 
 def verify(
@@ -105,6 +106,7 @@ def _verify_dataset(folder: Path, decode: int | Literal["all"], console: Console
     elif n:
         chosen[np.linspace(0, n - 1, min(decode, n)).round().astype(np.int64)] = True
     problems += _range_problems(index)
+    problems += _tombstone_problems(index, keys, crc32)
     names_by_hash = {container.sha256: container.name for container in manifest.containers}
     jobs = [
         _Job(
@@ -139,13 +141,20 @@ def _file_problems(index: ImageIndex) -> Iterator[str]:
         "keys.txt": manifest.keys_sha256,
         "checksums.npy": manifest.checksums_sha256,
     }
+    if manifest.contents_sha256:
+        hashes["contents.npy"] = manifest.contents_sha256
     for name, sha256 in hashes.items():
         if not (folder / name).is_file():
             yield f"{folder / name}: missing"
         elif file_sha256(folder / name) != sha256:
             yield f"{folder / name}: was changed (its hash is not the manifest's)"
     containers = {container.name for container in manifest.containers}
-    known = _ALWAYS | containers | {Path(name).with_suffix(".idx").name for name in containers}
+    known = (
+        _ALWAYS
+        | _SOMETIMES
+        | containers
+        | {Path(name).with_suffix(".idx").name for name in containers}
+    )
     for path in sorted(folder.iterdir()):
         if path.name not in known:
             yield f"{path}: not part of the data set"
@@ -180,6 +189,29 @@ def _range_problems(index: ImageIndex) -> Iterator[str]:
         stop = container.stop
     if stop != len(index):
         yield f"{index.folder}: containers end at id {stop - 1}, the index at {len(index) - 1}"
+
+
+def _tombstone_problems(
+    index: ImageIndex, keys: list[str], crc32: NDArray[np.uint32] | None
+) -> Iterator[str]:
+    """Ids without an image must say nothing of one: only their container's number is left."""
+    tombstones = np.flatnonzero(index.rows["length"] == 0)
+    if len(tombstones) != index.manifest.tombstones:
+        yield (
+            f"{index.folder / 'index.npy'}: {len(tombstones)} ids have no image, the manifest says "
+            f"{index.manifest.tombstones}"
+        )
+    rows = index.rows[tombstones]
+    says = rows["label"] != -1
+    for field in ("offset", "height", "width", "encoding"):
+        says |= rows[field] != 0
+    if crc32 is not None:
+        says |= crc32[tombstones] != 0
+    for image_id in tombstones[says][:_SHOWN].tolist():
+        yield (
+            f"{index.folder / 'index.npy'}: id {image_id}, key {keys[image_id]}: has no image "
+            "(length 0), but an offset, a label, a size or a CRC-32"
+        )
 
 
 def _check_container(job: _Job) -> list[str]:
@@ -218,7 +250,18 @@ def _container_problems(job: _Job, container: Container, path: Path) -> Iterator
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         by_name = {member.name: member for member in members}
-        for image_id in range(container.start, min(container.stop, len(job.index))):
+        ids = range(container.start, min(container.stop, len(job.index)))
+        live = job.index.rows["length"][ids.start : ids.stop] > 0
+        expected = {record_name(image_id) for image_id in np.arange(len(ids))[live] + ids.start}
+        strays = sorted({member.name.partition(".")[0] for member in members} - expected)
+        if strays:
+            yield (
+                f"{path}: holds {len(strays)} records that the index does not have there, the "
+                f"first is {strays[0]}"
+            )
+        for image_id, is_live in zip(ids, live, strict=True):
+            if not is_live:
+                continue
             problem = _record_problem(job, image_id, by_name, data)
             if problem is not None:
                 offset = int(job.index.rows["offset"][image_id])

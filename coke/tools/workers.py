@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -24,6 +25,10 @@ class Mapper(Protocol):
     def __call__(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], /
     ) -> Iterator[Result]: ...
+
+
+#: Pieces handed out per worker before their results are taken: enough that none waits for work.
+PIECES_AHEAD = 4
 
 
 def default_workers() -> int:
@@ -56,8 +61,18 @@ def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapp
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
     )
+
+    def run(function: Callable[[Task], Result], tasks: Iterable[Task], /) -> Iterator[Result]:
+        pending: deque[Future[Result]] = deque()
+        for task in tasks:
+            pending.append(pool.submit(function, task))
+            if len(pending) >= workers * PIECES_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
     try:
-        yield pool.map
+        yield run
     except BrokenProcessPool as error:
         raise ValueError(
             "a worker process died, most likely for lack of memory; run again with fewer --workers "

@@ -70,6 +70,28 @@ def test_rows_point_at_the_images(plan: ContainerPlan) -> None:
         assert row["label"] == plan.records.labels[i] and row["container"] == 3
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_bytes_are_those_of_webdatasets_own_writer(plan: ContainerPlan, labelled: bool) -> None:
+    records = plan.records if labelled else replace(plan.records, labels=(-1,) * 7)
+    written = write_container(replace(plan, records=records))
+    tar = (plan.folder / "images-00003.tar").read_bytes()
+    expected = io.BytesIO()
+    with webdataset.TarWriter(
+        expected, encoder=False, mtime=0, user="coke", group="coke", mode=0o644
+    ) as writer:
+        for image_id, row in zip(plan.ids, written.rows, strict=True):
+            start = int(row["offset"])
+            record = {"__key__": f"{image_id:09d}", "id": str(image_id).encode()}
+            record["jpg"] = tar[start : start + int(row["length"])]
+            if row["label"] >= 0:
+                record["cls"] = str(row["label"]).encode()
+            writer.write(record)
+    assert tar == expected.getvalue()
+    assert (plan.folder / "images-00003.idx").read_text() == dali_index(
+        list(tar_members(plan.folder / "images-00003.tar"))
+    )
+
+
 def test_webdataset_reads_ids_and_labels(plan: ContainerPlan) -> None:
     write_container(plan)
     tar = str(plan.folder / "images-00003.tar")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coke.pipeline.jpeg import check, decode_problem, prepare
+from coke.pipeline.jpeg import check, check_header, decode_problem, prepare
 
 
 def photo(height: int = 40, width: int = 60, channels: int = 3) -> np.ndarray:
@@ -130,6 +130,32 @@ def test_decode_problem_is_none_for_good_bytes_and_a_reason_for_bad() -> None:
     assert decode_problem(JPEG) is None
     assert decode_problem(b"") == "empty file"
     assert "truncated" in str(decode_problem(JPEG[:-40]))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_headers_say_what_decoding_says(mode: str, progressive: bool) -> None:
+    data = encoded(Image.fromarray(photo()).convert(mode), progressive=progressive)
+    verdict = check_header(data, resize_shorter=None)
+    assert verdict == check(data, resize_shorter=None) and verdict.as_is
+    assert (verdict.height, verdict.width) == (40, 60)
+    small = check_header(data, resize_shorter=20)
+    assert small == check(data, resize_shorter=20) and not small.as_is
+
+
+def test_headers_that_do_not_suffice_are_decoded() -> None:
+    image = Image.fromarray(photo())
+    for data in (encoded(image, "PNG"), encoded(image.convert("CMYK")), encoded(image) + b"\0"):
+        assert check_header(data, resize_shorter=None) == check(data, resize_shorter=None)
+    good = encoded(image)
+    for bad, reason in ((good[:-2], "truncated"), (good[:20], "JPEG"), (b"", "empty")):
+        with pytest.raises(ValueError, match=reason):
+            check_header(bad, resize_shorter=None)
+    tables = good.index(b"\xff\xc4") + 5
+    damaged = good[:tables] + b"\xff" * 16 + good[tables + 16 :]  # what only decoding finds
+    assert check_header(damaged, resize_shorter=None).as_is
+    with pytest.raises(ValueError, match="corrupt"):
+        check(damaged, resize_shorter=None)
 
 
 def test_header_that_only_pil_tolerates_is_written_anew() -> None:

@@ -237,12 +237,19 @@ def test_interruption_leaves_the_old_data_set(
     def interrupted(plan: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest_module, "write_container", interrupted)
+    monkeypatch.setattr(ingest_module, "write_piece", interrupted)
+    console = Console(file=io.StringIO(), width=200)
     for out in ("out", "new"):
         with pytest.raises(KeyboardInterrupt):
-            ingest(src, tmp_path / out, workers=1, overwrite=True)
-    assert names(tmp_path) == ["out", "src"]
+            ingest(src, tmp_path / out, workers=1, overwrite=True, console=console)
+    assert names(tmp_path) == [".new.partial", ".out.partial", "out", "src"]
     assert contents(tmp_path / "out") == before
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"kept in {tmp_path / '.new.partial'}: the same command continues there" in told
+    monkeypatch.setattr(ingest_module, "check_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # nothing is finished, so nothing is kept
+        ingest(src, tmp_path / "third", workers=1)
+    assert not (tmp_path / ".third.partial").exists()
 
 
 @contextmanager
@@ -257,14 +264,17 @@ def file_size_limit() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_refuses_leaves_nothing(src: Path, tmp_path: Path) -> None:
-    message = r"cannot write .*out: .*nothing was left behind\. Free"
+def test_a_disk_that_refuses_keeps_what_is_finished(src: Path, tmp_path: Path) -> None:
+    message = r"cannot write .*out: .*free some space, then run the same command again"
     with file_size_limit(), pytest.raises(ValueError, match=message):
         ingest(src, tmp_path / "out", workers=1, console=Console(quiet=True))
-    assert names(tmp_path) == ["src"]
+    assert names(tmp_path) == [".out.partial", "src"]
+    report = ingest(src, tmp_path / "out", workers=1)
+    assert (report.resumed_images, report.resumed_containers) == (23, 0)
+    assert names(tmp_path) == ["out", "src"]
 
 
-def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_continues(tmp_path: Path) -> None:
     src = make_images(tmp_path / "src", 40)
     script = (
         "import os, signal, sys\n"
@@ -284,20 +294,17 @@ def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_cleans_up(tmp_pat
     )
     _, errors = process.communicate(timeout=300)  # ends only when the workers have ended, too
     assert process.returncode == -signal.SIGKILL, errors.decode()
-    partial = f".out.partial-{process.pid}"
+    partial = ".out.partial"
     assert names(tmp_path) == sorted([partial, "script.py", "src"])
-    assert (tmp_path / partial / "images-00003.tar").exists()
-    alive = tmp_path / f".out.partial-{os.getppid()}"
-    alive.mkdir()
-    ingest(src, tmp_path / "out", workers=1)
-    assert names(tmp_path) == sorted([alive.name, "out", "script.py", "src"])
+    assert list((tmp_path / partial).glob("*/dataset/images-00003.tar"))
+    report = ingest(src, tmp_path / "out", workers=1, shard_size=10)
+    assert (report.resumed_images, report.resumed_containers) == (40, 4)
+    assert names(tmp_path) == ["out", "script.py", "src"]
 
 
 def test_a_data_set_moved_aside_by_a_killed_run_comes_back(src: Path, tmp_path: Path) -> None:
     ingest(src, tmp_path / "out", workers=1)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    (tmp_path / "out").rename(tmp_path / f".out.replaced-{dead.pid}")
+    (tmp_path / "out").rename(tmp_path / ".out.replaced")
     with pytest.raises(ValueError, match="add --overwrite"):
         ingest(src, tmp_path / "out", workers=1)
     assert len(ImageIndex(tmp_path / "out")) == 23 and names(tmp_path) == ["out", "src"]
@@ -310,7 +317,7 @@ def test_ctrl_c_in_a_terminal_stops_workers_at_once(src: Path, tmp_path: Path) -
         "def slow(chunk):\n"
         "    os.killpg(0, signal.SIGINT)\n"  # what a terminal does: all processes get it
         "    time.sleep(60)\n"
-        "ingest._check_chunk = slow\n"
+        "ingest.check_images = slow\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    ingest.ingest(sys.argv[1], sys.argv[2], workers=2)\n"
@@ -335,7 +342,7 @@ def _die(chunk: object) -> None:
 def test_a_worker_that_dies_is_an_error_not_a_hang(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "_check_chunk", _die)
+    monkeypatch.setattr(ingest_module, "check_images", _die)
     started = time.monotonic()
     with pytest.raises(ValueError, match="a worker process died.*fewer --workers"):
         ingest(src, tmp_path / "out", workers=2)

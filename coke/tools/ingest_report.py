@@ -1,0 +1,142 @@
+"""What an ingest tells: progress while it runs, tables beside the data, a summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """What became of one split (``name`` is empty when there is only one).
+
+    ``images`` are those stored, ``kept`` of them under an id of the base, ``tombstones`` ids
+    without an image, ``duplicates`` images whose bytes another one has, too: stored with
+    ``dedupe="report"``, left out with ``"drop"``.
+    """
+
+    name: str
+    images: int
+    classes: int
+    rejected: int
+    ignored: int
+    containers: int
+    bytes: int
+    kept: int = 0
+    tombstones: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestReport:
+    """What an ingest did.
+
+    ``resumed_images`` were checked, ``resumed_containers`` written by an interrupted run before.
+    """
+
+    out: Path
+    splits: tuple[SplitReport, ...]
+    seconds: float
+    resumed_images: int = 0
+    resumed_containers: int = 0
+
+
+class PassProgress:
+    """One line of progress: what is done, how fast, and what an earlier run had done."""
+
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description.strip(), total=total, images=0, bytes=0, old=0)
+        self._images = self._bytes = self._old = 0
+
+    def advance(self, images: int, size: int, *, resumed: bool) -> None:
+        """Counts images, of ``size`` bytes together."""
+        if resumed:
+            self._old += images
+        else:
+            self._images += images
+            self._bytes += size
+        self._progress.update(
+            self._task, advance=images, images=self._images, bytes=self._bytes, old=self._old
+        )
+
+
+class _Rate(ProgressColumn):
+    """Of what this run did itself: resumed work would flatter it."""
+
+    def render(self, task: Task) -> Text:
+        seconds = max(task.finished_time or task.elapsed or 0.0, 1e-9)
+        rate = f"{task.fields['images'] / seconds:,.0f} images/s"
+        rate += f" {task.fields['bytes'] / seconds / 1e6:,.0f} MB/s"
+        resumed = f", {task.fields['old']:,} resumed" if task.fields["old"] else ""
+        return Text(rate + resumed)
+
+
+def progress_display(console: Console) -> Progress:
+    """A display for :class:`PassProgress` lines."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def rejected_table(rejected: Iterable[tuple[str, str]]) -> bytes:
+    """``rejected.tsv``: keys and why they were left out."""
+    lines = ["key\treason", *(f"{one_line(key)}\t{one_line(why)}" for key, why in rejected)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def one_line(text: str) -> str:
+    """Text as one field of one line: names may hold line breaks, tabs and stray bytes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def summary(report: IngestReport) -> Table:
+    """The table that an ingest ends with; columns that would hold zeros only are left out."""
+    splits = report.splits
+    columns: dict[str, list[int]] = {
+        "images": [split.images for split in splits],
+        "old ids": [split.kept for split in splits],
+        "tombstones": [split.tombstones for split in splits],
+        "duplicates": [split.duplicates for split in splits],
+        "classes": [split.classes for split in splits],
+        "rejected": [split.rejected for split in splits],
+        "other files": [split.ignored for split in splits],
+        "containers": [split.containers for split in splits],
+    }
+    for name in ("old ids", "tombstones", "duplicates"):
+        if not any(columns[name]):
+            del columns[name]
+    table = Table(title=f"{report.out}")
+    table.add_column("split")
+    for name in (*columns, "size"):
+        table.add_column(name, justify="right")
+    for i, split in enumerate(splits):
+        counts = (f"{column[i]:,}" for column in columns.values())
+        table.add_row(split.name or "-", *counts, f"{split.bytes / 1e6:,.1f} MB")
+    images = sum(columns["images"])
+    table.caption = f"{report.seconds:.1f} s, {images / max(report.seconds, 1e-9):,.0f} images/s"
+    if report.resumed_images or report.resumed_containers:
+        table.caption += (
+            f"; {report.resumed_images:,} verdicts and {report.resumed_containers:,} containers "
+            "were there from an interrupted run"
+        )
+    return table
