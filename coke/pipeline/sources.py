@@ -61,6 +61,17 @@ class Source:
             return idx.image_file(self.root, int(self.keys[i]))
         return (self.root / self.keys[i]).read_bytes()
 
+    def stamp(self, i: int) -> str:
+        """Changes when the file that holds candidate ``i`` does, and costs no reading.
+
+        Size and modification time; empty where the file is gone.
+        """
+        try:
+            status = os.stat(self.root if self.is_idx else os.path.join(self.root, self.keys[i]))
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
+
     def take(self, positions: Sequence[int]) -> Source:
         """Only these candidates: a small piece of work that travels to another process."""
         return replace(
