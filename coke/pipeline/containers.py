@@ -95,10 +95,12 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
         for i in range(count):
             image_id = plan.ids[i]
             stem, label = record_name(image_id), plan.records.labels[i]
-            image, crc32[i] = _prepared(plan, i)
+            image = prepared_image(plan, i)
             texts = {"cls": str(label)} if label >= 0 else {}
             files = {kind: text.encode() for kind, text in {**texts, "id": str(image_id)}.items()}
             offset = tar.add(stem, {**files, "jpg": image.data})
+            as_is = plan.candidates[i].verdict.as_is  # then the file's CRC-32 is the image's
+            crc32[i] = plan.candidates[i].crc32 if as_is else zlib.crc32(image.data)
             rows[i] = (offset, plan.number, len(image.data), label, image.height, image.width, JPEG)
         tar.close()
     path.with_suffix(".idx").write_text(dali_index(tar.members))
@@ -179,8 +181,12 @@ class _TarWriter:
         self.size += len(data)
 
 
-def _prepared(plan: ContainerPlan, i: int) -> tuple[PreparedImage, int]:
-    """What is stored of record ``i``, and its CRC-32."""
+def prepared_image(plan: ContainerPlan, i: int) -> PreparedImage:
+    """What record ``i`` of a container stores.
+
+    Raises:
+        ValueError: the image changed or vanished since it was checked.
+    """
     source, candidate = plan.records, plan.candidates[i]
     try:
         data = source.read(i)
@@ -188,17 +194,15 @@ def _prepared(plan: ContainerPlan, i: int) -> tuple[PreparedImage, int]:
         data, gone = b"", f" ({error.strerror})"
     else:
         gone = ""
-    crc32 = zlib.crc32(data)
-    if crc32 != candidate.crc32:
+    if zlib.crc32(data) != candidate.crc32:
         raise ValueError(
             f"{source.describe(i)} changed while it was being ingested{gone}; "
             "run again when nothing else writes to the source"
         )
     verdict = candidate.verdict
     if verdict.as_is:  # the first pass checked these very bytes
-        return PreparedImage(data=data, height=verdict.height, width=verdict.width), crc32
-    image = prepare(data, resize_shorter=plan.resize_shorter, quality=plan.quality)
-    return image, zlib.crc32(image.data)
+        return PreparedImage(data=data, height=verdict.height, width=verdict.width)
+    return prepare(data, resize_shorter=plan.resize_shorter, quality=plan.quality)
 
 
 def tar_members(path: Path) -> Iterator[Member]:

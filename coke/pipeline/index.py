@@ -100,8 +100,9 @@ def write_index(
     """Writes the index files and, last, ``manifest.json`` beside the containers.
 
     ``crc32`` (N,) is of each stored image: what names the image where a container is damaged.
-    ``contents`` (N, 32) is the SHA-256 of each source file: what tells that a file was renamed.
-    It costs 32 bytes per image on disk; nothing reads it in training.
+    ``contents`` (N, 32) is the SHA-256 of each source file: what tells that a file was renamed
+    (zeros where the stored image is the file, and nobody asked). It costs 32 bytes per image on
+    disk; nothing reads it in training.
     """
     assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
     np.save(folder / "index.npy", rows)
@@ -205,7 +206,10 @@ class ImageIndex:
 
     @property
     def contents(self) -> NDArray[np.uint8] | None:
-        """SHA-256 of the source file of each id (N, 32); None where it was not recorded."""
+        """SHA-256 of the source file of each id (N, 32), zeros where it was not taken.
+
+        None where none was recorded.
+        """
         if not self.manifest.contents_sha256:
             return None
         path = self.folder / "contents.npy"

@@ -25,12 +25,12 @@ from rich.progress import Progress
 
 import coke
 from coke.pipeline.containers import ContainerPlan
+from coke.pipeline.formats import CONTAINER_WRITERS
 from coke.pipeline.index import FORMAT_VERSION, INDEX_DTYPE, write_index
 from coke.pipeline.sources import Source, find_splits, is_url
 from coke.tools.duplicates import DEDUPES, duplicate_groups, duplicates_table, without_repeats
 from coke.tools.ingest_pieces import (
     CHECKS,
-    WRITERS,
     Checked,
     CheckTask,
     WriteTask,
@@ -137,7 +137,7 @@ def ingest(
     Args:
         src: what holds the images, a path or URL; see :func:`find_splits`.
         out: the folder to make.
-        shard_size: images per container.
+        shard_size: images per container; 0 for all in one.
         workers: processes; by default one per core, fewer for small collections.
         resize_shorter: shrink images whose shorter side is longer than this many pixels.
         quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
@@ -212,8 +212,10 @@ def _check_apart(src: Path, out: Path) -> None:
 def _check_arguments(
     settings: _Settings, workers: int | None, engine: str, *, has_base: bool
 ) -> None:
-    if settings.shard_size < 1:
-        raise ValueError(f"shard_size is {settings.shard_size}; give at least 1 image")
+    if settings.shard_size < 0:
+        raise ValueError(
+            f"shard_size is {settings.shard_size}; give a number of images, or 0 for one container"
+        )
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; give at least 1 process")
     if settings.resize_shorter is not None and settings.resize_shorter < 1:
@@ -221,7 +223,7 @@ def _check_arguments(
     if not 1 <= settings.quality <= 100:
         raise ValueError(f"quality is {settings.quality}; JPEG quality goes from 1 to 100")
     for name, value, allowed in (
-        ("format", settings.format, tuple(WRITERS)),
+        ("format", settings.format, tuple(CONTAINER_WRITERS)),
         ("check", settings.check, tuple(CHECKS)),
         ("match", settings.match, MATCHES),
         ("dedupe", settings.dedupe, (None, *DEDUPES)),
@@ -317,6 +319,7 @@ def _report_from(out: Path, done: dict[str, object]) -> IngestReport:
 
 def _checked(run: _Run, name: str, source: Source) -> Checked:
     """The first pass: verdicts on all images."""
+    settings = run.settings
     count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
     firsts = range(0, len(source), count)
     # A folder that this machine sees must be seen by all: else its images would all be rejected.
@@ -324,8 +327,13 @@ def _checked(run: _Run, name: str, source: Source) -> Checked:
     tasks = (
         CheckTask(
             source=source.take(range(first, min(first + count, len(source)))),
-            check=run.settings.check,
-            resize_shorter=run.settings.resize_shorter,
+            check=settings.check,
+            # What is stored byte for byte can be hashed later, when somebody asks: that would be
+            # a fifth of the work where nothing is decoded, and is nothing beside decoding.
+            hash_all=settings.check == "decode"
+            or settings.match == "content"
+            or settings.dedupe is not None,
+            resize_shorter=settings.resize_shorter,
             entry=run.work.journal / name / f"checked-{number:06d}{SUFFIX}",
             must_exist=(run.work.journal, *seen),
         )
@@ -385,9 +393,9 @@ def _plans(run: _Run, split: _Split) -> Iterator[ContainerPlan]:
     """
     settings, assignment = run.settings, split.assignment
     live = assignment.live_ids
-    start = 0
-    for number, first in enumerate(range(0, len(live), settings.shard_size)):
-        ids = live[first : first + settings.shard_size].tolist()
+    start, size = 0, settings.shard_size or len(live)
+    for number, first in enumerate(range(0, len(live), size)):
+        ids = live[first : first + size].tolist()
         is_last = first + len(ids) == len(live)
         stop = len(assignment.keys) if is_last else ids[-1] + 1
         positions = assignment.positions[ids].tolist()

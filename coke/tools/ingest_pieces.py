@@ -13,21 +13,19 @@ import socket
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.pipeline.containers import Candidate, ContainerPlan, WrittenContainer, write_container
+from coke.pipeline.containers import Candidate, ContainerPlan, WrittenContainer
+from coke.pipeline.formats import CONTAINER_WRITERS
 from coke.pipeline.index import INDEX_DTYPE, Container
 from coke.pipeline.jpeg import Verdict, check, check_header
 from coke.pipeline.sources import Source, key_problem
 from coke.tools import journal
-
-#: How the bytes of a container are written, by ``--format``.
-WRITERS: dict[str, Callable[[ContainerPlan], WrittenContainer]] = {"wds": write_container}
 
 #: How an image is looked at, by ``--check``.
 CHECKS = {"decode": check, "header": check_header}
@@ -43,19 +41,22 @@ class CheckTask:
     Attributes:
         source: the images.
         check: which of :data:`CHECKS`.
+        hash_all: take the SHA-256 also of files that are stored byte for byte.
         entry: the file that will hold the result.
         must_exist: what this machine needs to see.
     """
 
     source: Source
     check: str
+    hash_all: bool
     resize_shorter: int | None
     entry: Path
     must_exist: tuple[Path, ...]
 
 
 #: What the first pass finds out about an accepted image: height and width it will be stored with,
-#: in pixels, whether byte for byte, CRC-32 and SHA-256 of its source file. Zeros where rejected.
+#: in pixels, whether byte for byte, CRC-32 and SHA-256 of its source file (zeros if not taken).
+#: A row of zeros is of a rejected image.
 VERDICT_DTYPE = np.dtype(
     [
         ("height", "<u2"),
@@ -109,7 +110,7 @@ class WriteTask:
 
     Attributes:
         plan: what goes into it; its folder is for drafts.
-        format: which of :data:`WRITERS`.
+        format: which of :data:`CONTAINER_WRITERS`.
         destination: the folder where the container gets its name when it is whole.
         entry: the file that will hold the result.
         must_exist: what this machine needs to see.
@@ -174,17 +175,19 @@ def _check(task: CheckTask) -> tuple[Checked, bool]:
             except ConnectionError as error:
                 # Nobody knows what the image is: leaving it out would move the ids after it.
                 raise ValueError(
-                    f"{source.describe(i)} cannot be read: {error.strerror}; run again when the "
-                    "storage answers"
+                    f"{source.describe(i)} cannot be read: {error.strerror or error}; run the same "
+                    "command again when the storage answers"
                 ) from error
             except OSError as error:
                 problems[i], transient = f"cannot be read: {error.strerror}", True
             except ValueError as error:
                 problems[i] = str(error)
             else:
-                sha256 = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-                row = (found.height, found.width, found.as_is, zlib.crc32(data), sha256)
-                verdicts[i] = row
+                row = verdicts[i]
+                row["height"], row["width"], row["as_is"] = found.height, found.width, found.as_is
+                row["crc32"] = zlib.crc32(data)
+                if task.hash_all or not found.as_is:
+                    row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     return Checked(verdicts=verdicts, problems=problems, bytes=size), transient
 
 
@@ -210,7 +213,7 @@ def write_piece(task: WriteTask) -> Written:
     drafts = plan.folder / f"{plan.number}-{uuid.uuid4().hex}"
     drafts.mkdir()
     try:
-        written = WRITERS[task.format](replace(plan, folder=drafts))
+        written = CONTAINER_WRITERS[task.format](replace(plan, folder=drafts))
         for path in sorted(drafts.iterdir()):
             journal.flush(path)
             path.rename(task.destination / path.name)

@@ -54,7 +54,10 @@ class Claim:
         for path in self.partial.glob(f"{command}-*/report"):
             if (path.parent / "dataset").exists():
                 continue
-            report: dict[str, Any] = json.loads(path.read_text())
+            try:
+                report: dict[str, Any] = json.loads(path.read_text())
+            except ValueError:  # a power cut has taken its bytes
+                continue
             if report["manifests"] == manifest_hashes(self._final):
                 return report
         return None
@@ -146,6 +149,23 @@ class Workspace:
         shutil.rmtree(self.journal)
         shutil.rmtree(self.drafts)
         shutil.rmtree(self._folder)
+
+
+@contextmanager
+def published(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder to fill; it becomes ``out`` at the end, or vanishes if anything goes wrong.
+
+    For data sets that are made in moments: nothing of an interrupted run is kept.
+
+    Raises:
+        ValueError: ``out`` is taken, being written, or the disk does not take the files.
+    """
+    with (
+        claimed(out, overwrite=overwrite, restart=True, console=Console(quiet=True)) as claim,
+        claim.workspace("files", "") as work,
+    ):
+        yield work.dataset
+        work.publish({})
 
 
 @contextmanager

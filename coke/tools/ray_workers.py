@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from coke.tools.workers import PIECES_AHEAD, Mapper, Result, Task
@@ -61,8 +61,9 @@ def ray_pool(workers: int | None, *, address: str | None) -> Iterator[Mapper]:
             "run the same command again to continue, with fewer --workers if memory was short"
         ) from error
     finally:
-        for reference in pending:
-            ray.cancel(reference, force=True)
+        with suppress(exceptions.RayError):  # of a cluster that is gone there is nothing to cancel
+            for reference in pending:
+                ray.cancel(reference, force=True)
         if ours:
             ray.shutdown()
 

@@ -6,14 +6,17 @@ that is gone leaves a tombstone, which keeps its key, so it gets its id back whe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coke.pipeline.index import ImageIndex, file_sha256, is_dataset
+from coke.pipeline.reader import RecordReader
 
 MATCHES = ("key", "content")
 
@@ -25,18 +28,37 @@ class Base:
     Attributes:
         keys: (N,) key of each id.
         live: (N,) bool; False = tombstone.
-        contents: (N, 32) uint8, SHA-256 of the source file of each id; None where not recorded.
+        contents: (N, 32) uint8, SHA-256 of the source file of each id; zeros where not recorded.
         classes: names of its labels.
         identity: :attr:`ImageIndex.identity`.
+        folder: where it is.
         manifest_sha256: of its ``manifest.json``, which has hashes of all other files.
     """
 
     keys: list[str]
     live: NDArray[np.bool_]
-    contents: NDArray[np.uint8] | None
+    contents: NDArray[np.uint8]
     classes: list[str]
     identity: str
+    folder: Path
     manifest_sha256: str
+
+    def content(self, image_id: int) -> bytes:
+        """SHA-256 of the source file of an id; of the stored image where only that is known.
+
+        They are the same for JPEGs stored as they were, and those are what is not recorded.
+
+        Raises:
+            ValueError: the image is needed, and its container is missing.
+        """
+        recorded = self.contents[image_id].tobytes()
+        if any(recorded) or not self.live[image_id]:
+            return recorded
+        return hashlib.sha256(self._reader.read([image_id])[0].tobytes()).digest()
+
+    @cached_property
+    def _reader(self) -> RecordReader:
+        return RecordReader(ImageIndex(self.folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +68,8 @@ class Assignment:
     Attributes:
         keys: (N,) key of each id.
         positions: (N,) int64, which of the images has the id; -1 = tombstone.
-        contents: (N, 32) uint8, SHA-256 of each source file; of a tombstone, the last known.
+        contents: (N, 32) uint8, SHA-256 of each source file, zeros where it was not taken; of a
+            tombstone, the last known.
     """
 
     keys: list[str]
@@ -97,7 +120,9 @@ def _named(splits: list[str]) -> str:
 def _read_base(folder: Path) -> Base:
     index = ImageIndex(folder)
     contents = index.contents
-    if len(index.keys) != len(index) or (contents is not None and len(contents) != len(index)):
+    if contents is None:
+        contents = np.zeros((len(index), 32), np.uint8)
+    if len(index.keys) != len(index) or len(contents) != len(index):
         raise ValueError(f"base {folder} is damaged; `coke verify {folder}` tells more")
     return Base(
         keys=index.keys,
@@ -105,6 +130,7 @@ def _read_base(folder: Path) -> Base:
         contents=contents,
         classes=index.manifest.classes,
         identity=index.identity,
+        folder=folder,
         manifest_sha256=file_sha256(folder / "manifest.json"),
     )
 
@@ -121,7 +147,7 @@ def assign_ids(
 
     Args:
         keys: (n,) of the images, sorted by UTF-8 bytes.
-        contents: (n, 32) SHA-256 of their files.
+        contents: (n, 32) SHA-256 of their files; all of them, to match by content.
         base: the older data set.
         match: ``"key"`` or ``"content"``.
     """
@@ -138,11 +164,14 @@ def assign_ids(
             new.append(position)
         else:
             old[image_id] = position
-    if match == "content" and base.contents is not None:
+    known = base.contents.copy()
+    if match == "content":
         gone = np.flatnonzero(old < 0)
         free: dict[bytes, list[int]] = {}
         for image_id in gone[np.lexsort((gone, ~base.live[gone]))].tolist():
-            free.setdefault(base.contents[image_id].tobytes(), []).append(image_id)
+            content = base.content(image_id)
+            known[image_id] = np.frombuffer(content, np.uint8)
+            free.setdefault(content, []).append(image_id)
         still_new: list[int] = []
         for position in new:
             same = free.get(contents[position].tobytes())
@@ -153,8 +182,6 @@ def assign_ids(
                 still_new.append(position)
         new = still_new
     positions = np.concatenate([old, np.array(new, dtype=np.int64)])
-    # A base without recorded contents leaves zeros for its tombstones: no file has that hash.
-    known = base.contents if base.contents is not None else np.zeros((len(old), 32), np.uint8)
     merged = np.concatenate([known, np.zeros((len(new), 32), np.uint8)])
     merged[positions >= 0] = contents[positions[positions >= 0]]
     return Assignment(

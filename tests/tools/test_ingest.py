@@ -221,7 +221,7 @@ def test_source_and_result_may_not_contain_each_other(src: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("shard_size", 0), ("workers", 0), ("resize_shorter", 0), ("quality", 101)]
+    ("name", "value"), [("shard_size", -1), ("workers", 0), ("resize_shorter", 0), ("quality", 101)]
 )
 def test_arguments_out_of_range(src: Path, tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}; "):

@@ -34,6 +34,7 @@ def old(keys: str, contents: str, tombstones: str = "") -> Base:
         contents=hashes(contents),
         classes=[],
         identity="",
+        folder=Path(),
         manifest_sha256="",
     )
 
@@ -95,13 +96,14 @@ def test_swapped_names_follow_the_names() -> None:
     assert assigned("bc", "QP", base, "content") == ("bc", [0, 1], "QP")
 
 
-def test_a_base_without_recorded_contents_is_matched_by_key() -> None:
+def test_tombstones_without_recorded_contents_are_matched_by_key() -> None:
     base = Base(
         keys=["b", "c"],
-        live=np.array([True, True]),
-        contents=None,
+        live=np.array([False, True]),
+        contents=hashes(".."),
         classes=[],
         identity="",
+        folder=Path(),
         manifest_sha256="",
     )
     assert assigned("cz", "QP", base, "content") == ("bcz", [-1, 0, 1], ".QP")

@@ -164,3 +164,42 @@ def test_wrong_arguments(sound: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="decode is -1"):
         verify(sound, decode=-1)
     assert about(verify(tmp_path), "no data set")
+
+
+@pytest.fixture
+def with_tombstones(sound: Path, data: Path) -> Path:
+    """The same data set after ids 0 and 7 have lost their images."""
+    src = Path(shutil.copytree(sound.parent / "src", data.parent / "src"))
+    for key in (ImageIndex(data).keys[0], ImageIndex(data).keys[7]):
+        (src / key).unlink()
+    ingest(src, data.parent / "less", base=data, workers=1, shard_size=5)
+    return data.parent / "less"
+
+
+def test_tombstones_are_sound_and_hold_nothing(with_tombstones: Path) -> None:
+    assert verify(with_tombstones, decode="all") == []
+    rows = np.load(with_tombstones / "index.npy")
+    assert np.flatnonzero(rows["length"] == 0).tolist() == [0, 7]
+    rows["label"][7] = 1
+    np.save(with_tombstones / "index.npy", rows)
+    problems = verify(with_tombstones)
+    assert about(problems, "index.npy", "id 7, key", "has no image", "but an offset, a label")
+    assert not about(problems, "id 0,")
+
+
+def test_a_tombstone_whose_image_is_still_stored(data: Path, with_tombstones: Path) -> None:
+    """The index says that ids are gone; the containers are those from before."""
+    for name in ("images-00000.tar", "images-00000.idx"):
+        shutil.copy(data / name, with_tombstones / name)
+    problems = verify(with_tombstones)
+    assert about(problems, "images-00000.tar", "holds 1 records", "the first is 000000000")
+
+
+def test_a_live_id_made_a_tombstone(data: Path) -> None:
+    rows = np.load(data / "index.npy")
+    rows[3] = np.zeros(1, rows.dtype)[0]
+    rows["label"][3] = -1
+    np.save(data / "index.npy", rows)
+    problems = verify(data)
+    assert about(problems, "index.npy", "1 ids have no image, the manifest says 0")
+    assert about(problems, "images-00000.tar", "holds 1 records", "the first is 000000003")
