@@ -47,17 +47,18 @@ TestOption = Annotated[
 def ingest(
     src: Annotated[Path, typer.Argument(help="Folder of images, class folders or IDX files.")],
     out: Annotated[Path, typer.Argument(help="Where the data set goes.")],
-    shard_size: Annotated[int, typer.Option(help="Images per tar.")] = 2000,
+    shard_size: Annotated[int, typer.Option(help="Images per container; 0 for one.")] = 2000,
     workers: Annotated[Optional[int], typer.Option(help="Processes; all cores if unset.")] = None,
     resize_shorter: Annotated[
         Optional[int], typer.Option(help="Shrink images whose shorter side is longer than this.")
     ] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality of what must be re-encoded.")] = 95,
     labels: Annotated[str, typer.Option(help="auto, folders or none.")] = "auto",
+    format: Annotated[str, typer.Option(help="wds (tars) or ffcv (betons).")] = "wds",
     overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
     strict: Annotated[bool, typer.Option(help="Fail if any image is rejected.")] = False,
 ) -> None:
-    """Turn a folder of images into a data set: tars, an index, stable ids."""
+    """Turn a folder of images into a data set: containers, an index, stable ids."""
     from coke.tools.ingest import ingest as run
 
     run(
@@ -68,9 +69,30 @@ def ingest(
         resize_shorter=resize_shorter,
         quality=quality,
         labels=labels,
+        format=format,
         overwrite=overwrite,
         strict=strict,
     )
+
+
+@app.command("index")
+def index_file(
+    file: Annotated[Path, typer.Argument(help="A .beton that FFCV wrote.")],
+    out: Annotated[
+        Optional[Path],
+        typer.Argument(help="Where the data set goes; FILE without .beton if unset."),
+    ] = None,
+    image: Annotated[Optional[str], typer.Option(help="Field of the images.")] = None,
+    label: Annotated[Optional[str], typer.Option(help="Int field of labels, or none.")] = None,
+    id_field: Annotated[
+        Optional[str], typer.Option("--id", help="Int field that numbers the samples, or none.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
+) -> None:
+    """Make a data set of a .beton without copying it: an index that refers to the file."""
+    from coke.tools.index_beton import index_beton as run
+
+    run(file, out, image=image, label=label, id_field=id_field, overwrite=overwrite)
 
 
 @app.command()

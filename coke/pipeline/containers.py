@@ -99,7 +99,7 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
         warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
         for i in range(count):
             image_id = plan.ids[i]
-            image, label = _prepared(plan, i), plan.records.labels[i]
+            image, label = prepared_image(plan, i), plan.records.labels[i]
             record: dict[str, str | bytes] = {"__key__": record_name(image_id), "jpg": image.data}
             record["id"] = str(image_id).encode()
             if label >= 0:
@@ -122,7 +122,12 @@ def write_container(plan: ContainerPlan) -> WrittenContainer:
     return WrittenContainer(container=container, rows=rows, crc32=crc32)
 
 
-def _prepared(plan: ContainerPlan, i: int) -> PreparedImage:
+def prepared_image(plan: ContainerPlan, i: int) -> PreparedImage:
+    """What record ``i`` of a container stores.
+
+    Raises:
+        ValueError: the image changed or vanished since it was checked.
+    """
     source, candidate = plan.records, plan.candidates[i]
     try:
         data = source.read(i)

@@ -86,10 +86,12 @@ def write_index(
     containers: list[Container],
     rejected: int,
     settings: dict[str, Any],
+    storage: str = "wds",
 ) -> Manifest:
     """Writes the index files and, last, ``manifest.json`` beside the containers.
 
     ``crc32`` (N,) is of each stored image: what names the image where a container is damaged.
+    ``storage`` is the format of the containers, ``"wds"`` or ``"ffcv"``.
     """
     assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
     np.save(folder / "index.npy", rows)
@@ -98,7 +100,7 @@ def write_index(
     manifest = Manifest(
         format=FORMAT_NAME,
         version=FORMAT_VERSION,
-        storage="wds",
+        storage=storage,
         count=len(rows),
         rejected=rejected,
         classes=classes,

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from coke.pipeline.containers import Candidate, ContainerPlan, write_container
+from coke.pipeline.containers import Candidate, ContainerPlan
+from coke.pipeline.formats import CONTAINER_WRITERS
 from coke.pipeline.index import write_index
 from coke.pipeline.jpeg import check
 from coke.pipeline.sources import Source, find_splits, key_problem
@@ -60,6 +61,7 @@ class _Settings:
     resize_shorter: int | None
     quality: int
     labels: str
+    format: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ def ingest(
     resize_shorter: int | None = None,
     quality: int = 95,
     labels: str = "auto",
+    format: str = "wds",
     overwrite: bool = False,
     strict: bool = False,
     console: Console | None = None,
@@ -89,11 +92,12 @@ def ingest(
     Args:
         src: class folders, a folder of images, splits of either, or MNIST-style IDX files.
         out: the folder to make.
-        shard_size: images per container.
+        shard_size: images per container; 0 for all in one.
         workers: processes; by default one per core, fewer for small collections.
         resize_shorter: shrink images whose shorter side is longer than this many pixels.
         quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
+        format: ``"wds"`` (tars) or ``"ffcv"`` (betons); ids, keys and images are the same.
         overwrite: replace the data set that is at ``out``.
         strict: make nothing when any image is rejected.
         console: where progress and summary go.
@@ -105,7 +109,11 @@ def ingest(
     src, out = Path(src), Path(out)
     console = console or Console()
     settings = _Settings(
-        shard_size=shard_size, resize_shorter=resize_shorter, quality=quality, labels=labels
+        shard_size=shard_size,
+        resize_shorter=resize_shorter,
+        quality=quality,
+        labels=labels,
+        format=format,
     )
     _check_arguments(settings, workers)
     if out.resolve().is_relative_to(src.resolve()):
@@ -139,8 +147,14 @@ def ingest(
 
 
 def _check_arguments(settings: _Settings, workers: int | None) -> None:
-    if settings.shard_size < 1:
-        raise ValueError(f"shard_size is {settings.shard_size}; give at least 1 image")
+    if settings.format not in CONTAINER_WRITERS:
+        raise ValueError(
+            f"format is {settings.format!r}; choose one of {', '.join(CONTAINER_WRITERS)}"
+        )
+    if settings.shard_size < 0:
+        raise ValueError(
+            f"shard_size is {settings.shard_size}; give a number of images, or 0 for one container"
+        )
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; give at least 1 process")
     if settings.resize_shorter is not None and settings.resize_shorter < 1:
@@ -180,8 +194,9 @@ def _ingest_split(
     (folder / "rejected.tsv").write_bytes(_rejected_table(rejected + others))
 
     plans: list[ContainerPlan] = []
-    for first in range(0, len(candidates), settings.shard_size):
-        part = candidates[first : first + settings.shard_size]
+    shard_size = settings.shard_size or len(candidates)
+    for first in range(0, len(candidates), shard_size):
+        part = candidates[first : first + shard_size]
         plans.append(
             ContainerPlan(
                 folder=folder,
@@ -197,7 +212,7 @@ def _ingest_split(
         )
     task = progress.add_task(f"writing {name}".strip(), total=len(candidates))
     written = []
-    for result in run(write_container, plans):
+    for result in run(CONTAINER_WRITERS[settings.format], plans):
         written.append(result)
         progress.update(task, advance=len(result.rows))
     write_index(
@@ -214,6 +229,7 @@ def _ingest_split(
             "quality": settings.quality,
             "labels": settings.labels,
         },
+        storage=settings.format,
     )
     return SplitReport(
         name=name,

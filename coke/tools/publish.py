@@ -16,7 +16,7 @@ from pathlib import Path
 from coke.pipeline.index import FORMAT_NAME, is_dataset
 
 _OURS = re.compile(
-    r"manifest\.json|index\.npy|checksums\.npy|keys\.txt|rejected\.tsv|images-\d+\.(tar|idx)"
+    r"manifest\.json|index\.npy|checksums\.npy|keys\.txt|rejected\.tsv|images-\d+\.(tar|idx|beton)"
 )
 
 

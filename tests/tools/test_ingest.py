@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 
 import coke
+from coke.pipeline.formats import CONTAINER_WRITERS
 from coke.pipeline.index import ImageIndex
 from coke.pipeline.reader import RecordReader
 from coke.tools import ingest as ingest_module
@@ -221,7 +222,7 @@ def test_source_and_result_may_not_contain_each_other(src: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("shard_size", 0), ("workers", 0), ("resize_shorter", 0), ("quality", 101)]
+    ("name", "value"), [("shard_size", -1), ("workers", 0), ("resize_shorter", 0), ("quality", 101)]
 )
 def test_arguments_out_of_range(src: Path, tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}; "):
@@ -237,7 +238,7 @@ def test_interruption_leaves_the_old_data_set(
     def interrupted(plan: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest_module, "write_container", interrupted)
+    monkeypatch.setitem(CONTAINER_WRITERS, "wds", interrupted)
     for out in ("out", "new"):
         with pytest.raises(KeyboardInterrupt):
             ingest(src, tmp_path / out, workers=1, overwrite=True)
