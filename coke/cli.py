@@ -34,6 +34,9 @@ SetOption = Annotated[
     typer.Option("--set", help="Any setting, such as --set model.depth=18; repeatable."),
 ]
 BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Images per step.")]
+LoaderOption = Annotated[
+    Optional[str], typer.Option("--loader", help="auto, dali, pil or ffcv (to compare with).")
+]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
 EpochOption = Annotated[
     Optional[int], typer.Option("--epoch", help="Whose checkpoint; the newest if unset.")
@@ -121,6 +124,7 @@ def train(
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
     device: DeviceOption = None,
+    loader: LoaderOption = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
@@ -135,6 +139,7 @@ def train(
         "batch_size": batch_size,
         "seed": seed,
         "device": device,
+        "loader": loader,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)
@@ -150,6 +155,7 @@ def bench_epoch(
     config: ConfigOption = None,
     batch_size: BatchOption = None,
     device: DeviceOption = None,
+    loader: LoaderOption = None,
     settings: SetOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds per measurement.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.")] = 3,
@@ -157,7 +163,7 @@ def bench_epoch(
     """Time loader, step and both; project an ImageNet epoch beside the paper's Table 6."""
     from coke.tools.bench_epoch import bench_epoch as run
 
-    given = {"batch_size": batch_size, "device": device}
+    given = {"batch_size": batch_size, "device": device, "loader": loader}
     run(_resolve(preset, config, settings, given), data, seconds=seconds, rounds=rounds)
 
 
