@@ -23,7 +23,9 @@ from coke.tools.index_beton import index_beton
 from coke.tools.ingest import ingest
 from coke.tools.train import train
 from coke.tools.verify import verify
+from tests.test_cli import fails, run
 from tests.tools.beton_files import jpeg, make_beton
+from tests.tools.conftest import draw_stripes
 from tests.tools.test_verify import about, flip
 
 
@@ -190,3 +192,31 @@ def test_the_manifest_says_where_it_came_from(mixed: Path, quiet: Console) -> No
         "indexed": "mixed.beton",
         "fields": {"image": "image", "label": "label", "id": None},
     }
+
+
+def test_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_stripes(tmp_path / "src", 6, seed=0)
+    data = tmp_path / "data"
+    assert (
+        run(
+            monkeypatch,
+            *("ingest", tmp_path / "src", data, "--workers", 1),
+            *("--format", "ffcv", "--shard-size", 0),
+        )
+        == 0
+    )
+    beton = tmp_path / "all.beton"
+    (data / "images-00000.beton").rename(beton)
+    assert run(monkeypatch, "index", beton, "--id", "none", "--label", "none") == 0
+    index = ImageIndex(tmp_path / "all")
+    assert index.keys[5] == "000000005" and set(index.labels) == {-1}
+    line = fails(monkeypatch, capsys, "index", beton, "--image", "id", "--overwrite")
+    assert "field 'id' holds no images" in line
+    assert run(monkeypatch, "verify", tmp_path / "all") == 0
+    # The preset jitters, which FFCV's loader does not.
+    line = fails(
+        monkeypatch, capsys, "train", tmp_path / "all", "--preset", "demo", "--loader", "ffcv"
+    )
+    assert "loader ffcv crops, flips and normalises" in line
