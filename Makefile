@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
 SUDO := $(shell [ "$$(id -u)" = 0 ] || (command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo sudo -n))
 
-.PHONY: help setup demo test lint type bench clean
+.PHONY: help setup ffcv demo test lint type bench clean
 
 help:
 	@echo "make demo   Fashion-MNIST from files to an evaluated representation (minutes, 2 cores)"
 	@echo "make test   the tests        make lint   ruff        make type   mypy --strict"
+	@echo "make ffcv   FFCV itself, to compare with and for its tests (apt packages of 150 MB)"
 	@echo "make bench  the loader benchmark (needs COKE_TEST_DATA, see CONTRIBUTING.md)"
 
 setup: $(VENV)/.ready
@@ -23,6 +24,14 @@ $(VENV)/.ready: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) $(APT) python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt torch
 	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[cu13,tensorboard,dev]'
+	@touch $@
+
+ffcv: $(VENV)/.ffcv
+
+$(VENV)/.ffcv: $(VENV)/.ready
+	$(SUDO) apt-get update -q
+	$(SUDO) $(APT) g++ pkg-config libopencv-dev libturbojpeg0-dev
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[ffcv]'
 	@touch $@
 
 # Debian's package where apt can install it; otherwise `coke demo` downloads the images itself.

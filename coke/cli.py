@@ -34,6 +34,9 @@ SetOption = Annotated[
     typer.Option("--set", help="Any setting, such as --set model.depth=18; repeatable."),
 ]
 BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Images per step.")]
+LoaderOption = Annotated[
+    Optional[str], typer.Option("--loader", help="auto, dali, pil or ffcv (to compare with).")
+]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
 EpochOption = Annotated[
     Optional[int], typer.Option("--epoch", help="Whose checkpoint; the newest if unset.")
@@ -49,7 +52,7 @@ def ingest(
         str, typer.Argument(help="Folder, tar, parquet file or table of images; path or URL.")
     ],
     out: Annotated[Path, typer.Argument(help="Where the data set goes.")],
-    shard_size: Annotated[int, typer.Option(help="Images per tar.")] = 2000,
+    shard_size: Annotated[int, typer.Option(help="Images per container; 0 for one.")] = 2000,
     workers: Annotated[Optional[int], typer.Option(help="Processes; all cores if unset.")] = None,
     resize_shorter: Annotated[
         Optional[int], typer.Option(help="Shrink images whose shorter side is longer than this.")
@@ -75,13 +78,14 @@ def ingest(
     ray_address: Annotated[
         Optional[str], typer.Option(help="Ray cluster; a local one is started if unset.")
     ] = None,
+    format: Annotated[str, typer.Option(help="wds (tars) or ffcv (betons).")] = "wds",
     overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
     restart: Annotated[
         bool, typer.Option(help="Forget what an interrupted ingest has finished.")
     ] = False,
     strict: Annotated[bool, typer.Option(help="Fail if any image is rejected.")] = False,
 ) -> None:
-    """Turn a folder of images into a data set: tars, an index, stable ids."""
+    """Turn a folder of images into a data set: containers, an index, stable ids."""
     from coke.tools.ingest import ingest as run
 
     run(
@@ -99,10 +103,31 @@ def ingest(
         dedupe=dedupe,
         engine=engine,
         ray_address=ray_address,
+        format=format,
         overwrite=overwrite,
         restart=restart,
         strict=strict,
     )
+
+
+@app.command("index")
+def index_file(
+    file: Annotated[Path, typer.Argument(help="A .beton that FFCV wrote.")],
+    out: Annotated[
+        Optional[Path],
+        typer.Argument(help="Where the data set goes; FILE without .beton if unset."),
+    ] = None,
+    image: Annotated[Optional[str], typer.Option(help="Field of the images.")] = None,
+    label: Annotated[Optional[str], typer.Option(help="Int field of labels, or none.")] = None,
+    id_field: Annotated[
+        Optional[str], typer.Option("--id", help="Int field that numbers the samples, or none.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
+) -> None:
+    """Make a data set of a .beton without copying it: an index that refers to the file."""
+    from coke.tools.index_beton import index_beton as run
+
+    run(file, out, image=image, label=label, id_field=id_field, overwrite=overwrite)
 
 
 @app.command()
@@ -131,6 +156,7 @@ def train(
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
     device: DeviceOption = None,
+    loader: LoaderOption = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
@@ -145,6 +171,7 @@ def train(
         "batch_size": batch_size,
         "seed": seed,
         "device": device,
+        "loader": loader,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)
@@ -160,6 +187,7 @@ def bench_epoch(
     config: ConfigOption = None,
     batch_size: BatchOption = None,
     device: DeviceOption = None,
+    loader: LoaderOption = None,
     settings: SetOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds per measurement.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.")] = 3,
@@ -167,7 +195,7 @@ def bench_epoch(
     """Time loader, step and both; project an ImageNet epoch beside the paper's Table 6."""
     from coke.tools.bench_epoch import bench_epoch as run
 
-    given = {"batch_size": batch_size, "device": device}
+    given = {"batch_size": batch_size, "device": device, "loader": loader}
     run(_resolve(preset, config, settings, given), data, seconds=seconds, rounds=rounds)
 
 

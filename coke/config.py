@@ -34,7 +34,7 @@ class Config:
         beta: weight of the predictor's loss where there is a predictor.
         precision: ``auto``, ``fp32`` or ``bf16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        loader: ``auto``, ``dali`` or ``pil``.
+        loader: ``auto``, ``dali``, ``pil`` or ``ffcv``.
         threads: DALI's CPU threads; 0 = all cores.
         drop_ragged: leave out an epoch's last batch where it is short.
         keep_checkpoints: how many of the newest checkpoints stay.

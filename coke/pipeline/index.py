@@ -103,6 +103,7 @@ def write_index(
     ``contents`` (N, 32) is the SHA-256 of each source file: what tells that a file was renamed
     (zeros where the stored image is the file, and nobody asked). It costs 32 bytes per image on
     disk; nothing reads it in training.
+    ``storage`` is the format of the containers, ``"wds"`` or ``"ffcv"``.
     """
     assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
     np.save(folder / "index.npy", rows)

@@ -22,7 +22,7 @@ from coke.pipeline.pil_reference import PilViews
 from coke.pipeline.reader import RecordReader
 from coke.pipeline.recipe import ViewParameters, ViewRecipe, draw
 
-BACKENDS = ("auto", "dali", "pil")
+BACKENDS = ("auto", "dali", "pil", "ffcv")
 DALI_MISSING = (
     "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` brings it, also to machines "
     "without a GPU (nvidia-dali-cuda120 for older drivers); or use --set loader=pil, which is slow"
@@ -185,7 +185,9 @@ def build_loader(
         world, rank: number of ranks, and this one.
         device: where views end up, ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
         threads: DALI's CPU threads; all cores when None.
-        backend: ``"dali"``, ``"pil"``, or ``"auto"`` (DALI; PIL only where DALI has no wheel).
+        backend: ``"dali"``, ``"pil"``, ``"ffcv"`` (FFCV's own loader, to compare with; see
+            :mod:`coke.pipeline.ffcv_loader`), or ``"auto"`` (DALI; PIL only where DALI has no
+            wheel).
 
     Raises:
         ValueError: an argument is out of range, or DALI is missing.
@@ -198,6 +200,21 @@ def build_loader(
         raise ValueError("recipes is empty; give one ViewRecipe per view")
     if backend not in BACKENDS:
         raise ValueError(f"loader backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if backend == "ffcv":
+        from coke.pipeline.ffcv_loader import FfcvLoader
+
+        return FfcvLoader(
+            index,
+            recipes,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_ragged=drop_ragged,
+            world=world,
+            rank=rank,
+            device=device,
+            threads=threads,
+        )
     if backend == "dali" or (backend == "auto" and sys.platform == "linux"):
         if not dali.AVAILABLE:
             raise ValueError(DALI_MISSING)

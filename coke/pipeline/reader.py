@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.pipeline.index import ImageIndex
+from coke.pipeline.index import RAW_RGB, ImageIndex
 
 
 class RecordReader:
@@ -46,6 +46,8 @@ class RecordReader:
     def read(self, ids: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Encoded bytes of each id, as views into the maps: nothing is copied here.
 
+        Only raw pixels are, to put the header of a PPM before them, which every decoder reads.
+
         The kernel is told of all of them first, so that a disk reads them side by side instead of
         one page fault after the other.
         """
@@ -58,7 +60,15 @@ class RecordReader:
                 page = a - a % mmap.PAGESIZE
                 self._files[c].madvise(mmap.MADV_WILLNEED, page, b - page)
         maps = self._maps
-        return [maps[c][a:b] for c, a, b in zip(containers, starts, stops, strict=True)]
+        records = [maps[c][a:b] for c, a, b in zip(containers, starts, stops, strict=True)]
+        for i in np.flatnonzero(rows["encoding"] == RAW_RGB).tolist():
+            records[i] = _as_ppm(records[i], rows[i])
+        return records
+
+
+def _as_ppm(pixels: NDArray[np.uint8], row: np.void) -> NDArray[np.uint8]:
+    header = b"P6 %d %d 255\n" % (int(row["width"]), int(row["height"]))
+    return np.concatenate([np.frombuffer(header, dtype=np.uint8), pixels])
 
 
 def _allow_open_files(more: int) -> None:

@@ -143,7 +143,8 @@ def ingest(
         quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
         source: the layout of ``src``; see :func:`find_splits`.
-        format: of the containers: ``"wds"``, WebDataset tars.
+        format: of the containers: ``"wds"`` (tars) or ``"ffcv"`` (betons); ids, keys and images
+            are the same.
         check: ``"decode"`` decodes every image, so that no bad one stops a training run;
             ``"header"`` trusts the pixels of JPEGs whose header and end are in order.
         base: an older data set, whose ids are kept: new images get ids behind its last, images

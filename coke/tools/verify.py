@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,9 @@ from rich.console import Console
 from rich.progress import track
 
 from coke.pipeline.containers import Member, dali_index, record_name, tar_members
-from coke.pipeline.index import Container, ImageIndex, file_sha256, is_dataset
+from coke.pipeline.index import RAW_RGB, Container, ImageIndex, file_sha256, is_dataset
 from coke.pipeline.jpeg import decode_problem
+from coke.tools.verify_beton import beton_problems
 from coke.tools.workers import default_workers
 
 _SHOWN = 20  # problems of one container that are listed one by one
@@ -237,6 +239,16 @@ def _container_problems(job: _Job, container: Container, path: Path) -> Iterator
             if other
             else "was changed (its hash is not the manifest's)"
         )
+    if job.index.manifest.storage == "ffcv":
+        if size:
+            with (
+                path.open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ):
+                yield from beton_problems(
+                    job.index, container, path, job.keys, data, partial(_image_problem, job)
+                )
+        return
     members: list[Member] = []
     try:
         members.extend(tar_members(path))
@@ -293,9 +305,13 @@ def _record_problem(
         return f"{stem}.id says {text('id')!r}"
     if text("cls") != (None if label < 0 else str(label)):
         return f"{stem}.cls says {text('cls')!r}, the index label {label}"
-    encoded = data[offset : offset + length]
+    return _image_problem(job, image_id, data[offset : offset + length])
+
+
+def _image_problem(job: _Job, image_id: int, encoded: bytes) -> str | None:
     differs = job.crc32 is not None and zlib.crc32(encoded) != int(job.crc32[image_id])
-    if differs or job.decode[image_id]:
+    raw = job.index.rows["encoding"][image_id] == RAW_RGB  # any bytes are pixels
+    if not raw and (differs or job.decode[image_id]):
         problem = decode_problem(encoded)
         if problem is not None:
             return f"cannot be decoded: {problem}"
