@@ -51,7 +51,7 @@ class Base:
         Raises:
             ValueError: the image is needed, and its container is missing.
         """
-        recorded = self.contents[image_id].tobytes()
+        recorded: bytes = self.contents[image_id].tobytes()
         if any(recorded) or not self.live[image_id]:
             return recorded
         return hashlib.sha256(self._reader.read([image_id])[0].tobytes()).digest()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coke.tools import publish
 from coke.tools.publish import claimed, published
 
 QUIET = Console(quiet=True)
@@ -67,7 +66,8 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between opening the file and locking it, the run that held it may end and clean up."""
-    partial, flock, removed = tmp_path / ".out.partial", fcntl.flock, []
+    partial, flock = tmp_path / ".out.partial", fcntl.flock
+    removed: list[bool] = []
 
     def flock_too_late(descriptor: int, operation: int) -> None:
         if not removed:
@@ -76,7 +76,7 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken_for_one(
             partial.rmdir()
         flock(descriptor, operation)
 
-    monkeypatch.setattr(publish.fcntl, "flock", flock_too_late)
+    monkeypatch.setattr(fcntl, "flock", flock_too_late)
     with claimed(tmp_path / "out", overwrite=False, console=QUIET):
         assert (partial / "lock").read_text().startswith("process ")
 
@@ -87,7 +87,7 @@ def test_a_file_system_without_locks_is_told_of(
     def no_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(publish.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     console = Console(record=True, quiet=False, width=200, file=(tmp_path / "log").open("w"))
     with claimed(tmp_path / "out", overwrite=False, console=console):
         pass
