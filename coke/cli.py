@@ -22,7 +22,9 @@ eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help
 app.add_typer(eval_app, name="eval")
 
 # typer reads these annotations at run time, so they are spelled for the oldest Python it supports
-DataArgument = Annotated[Path, typer.Argument(help="A data set made by `coke ingest`.")]
+DataArgument = Annotated[
+    str, typer.Argument(help="A data set made by `coke ingest`: a folder, or its s3://... URL.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke train`.")]
 PresetOption = Annotated[
     Optional[str],
@@ -39,7 +41,7 @@ EpochOption = Annotated[
     Optional[int], typer.Option("--epoch", help="Whose checkpoint; the newest if unset.")
 ]
 TestOption = Annotated[
-    Optional[Path], typer.Option("--test", help="Test data set, where DATA holds only one.")
+    Optional[str], typer.Option("--test", help="Test data set, where DATA holds only one.")
 ]
 
 
@@ -99,6 +101,9 @@ def train(
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
     device: DeviceOption = None,
+    cache_dir: Annotated[
+        Optional[str], typer.Option(envvar="COKE_CACHE", help="Cache of remote data.")
+    ] = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
@@ -113,6 +118,7 @@ def train(
         "batch_size": batch_size,
         "seed": seed,
         "device": device,
+        "cache_dir": cache_dir,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ from coke.pipeline.randomness import U64, key_of, mix
 
 Ids = NDArray[np.int64]
 
-ORDERS = ("global", "blocks", "sequential")
+SHUFFLES = ("global", "blocks")
+ORDERS = (*SHUFFLES, "sequential")
 #: Containers of a ``blocks`` window unless another number is given: see docs/order.md.
 DEFAULT_WINDOW = 16
 
@@ -104,7 +106,14 @@ class EpochOrder:
     """An order of the images of a data set, epoch by epoch; made by :func:`epoch_order`.
 
     ``len()`` is the number of positions of an epoch: images, not ids.
+
+    Attributes:
+        mode: one of :data:`ORDERS`.
+        window: containers that are shuffled together at most; 0 where it makes no difference.
     """
+
+    mode: str
+    window = 0
 
     def __init__(self, live: LiveIds) -> None:
         self._live = live
@@ -138,6 +147,8 @@ class _Spans:
 
 
 class _Global(EpochOrder):
+    mode = "global"
+
     def __init__(self, live: LiveIds, spans: _Spans, seed: int) -> None:
         super().__init__(live)
         self._spans, self._seed = spans, seed
@@ -155,6 +166,8 @@ class _Global(EpochOrder):
 
 
 class _Sequential(EpochOrder):
+    mode = "sequential"
+
     def __init__(self, live: LiveIds, spans: _Spans) -> None:
         super().__init__(live)
         self._spans = spans
@@ -188,9 +201,11 @@ class _BlockPlan:
 
 
 class _Blocks(EpochOrder):
+    mode = "blocks"
+
     def __init__(self, live: LiveIds, spans: _Spans, seed: int, window: int) -> None:
         super().__init__(live)
-        self._spans, self._seed = spans, seed
+        self._spans, self._seed, self.window = spans, seed, window
         # Windows of nearly equal size: a small rest at the end would hardly be shuffled.
         n_containers = len(spans.numbers)
         n_windows = -(-n_containers // window)
@@ -222,7 +237,7 @@ class _Blocks(EpochOrder):
         bounds, starts = plan.windows.tolist(), plan.starts[plan.windows].tolist()
         return [
             Window(start=starts[w], stop=starts[w + 1], containers=tuple(numbers[a:b]))
-            for w, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+            for w, (a, b) in enumerate(pairwise(bounds))
         ]
 
     @property
@@ -232,30 +247,38 @@ class _Blocks(EpochOrder):
 
 def epoch_order(
     mode: str,
+    n: int,
     spans: Sequence[tuple[int, int]],
     *,
     seed: int = 0,
     window: int = DEFAULT_WINDOW,
     dead_ids: Ids | None = None,
 ) -> EpochOrder:
-    """An order over containers that hold ids [start, stop) each.
+    """An order of the images of a data set.
 
     Args:
         mode: ``global``, ``blocks`` or ``sequential``.
-        spans: (start, stop) of every container, one after the other from 0 on.
+        n: number of ids, tombstones among them.
+        spans: the ids [start, stop) each container answers for.
         seed: decides the order, together with the epoch.
         window: containers that ``blocks`` shuffles together at most.
         dead_ids: tombstones, ascending; None where there are none.
 
     Raises:
-        ValueError: an unknown mode, or a window of no container.
+        ValueError: an unknown mode, a window of no container, or containers that do not hold
+            every image once.
     """
     if mode not in ORDERS:
         raise ValueError(f"order is {mode!r}; choose one of {', '.join(ORDERS)}")
     if window < 1:
         raise ValueError(f"window is {window}; blocks of at least 1 container are shuffled")
-    live = LiveIds(spans[-1][1] if spans else 0, dead_ids)
+    live = LiveIds(n, dead_ids)
     of_containers = _Spans(live, spans)
+    if int(of_containers.counts.sum()) != len(live):
+        raise ValueError(
+            f"the containers answer for {int(of_containers.counts.sum())} images, the index holds "
+            f"{len(live)}: the manifest is damaged or of another ingest"
+        )
     if mode == "global":
         return _Global(live, of_containers, seed)
     if mode == "sequential":
@@ -287,7 +310,7 @@ def order(
     Raises:
         ValueError: rank outside 0..world-1, start outside the epoch, an unknown mode.
     """
-    whole = epoch_order(mode, spans or [(0, n)], seed=seed, window=window, dead_ids=dead_ids)
+    whole = epoch_order(mode, n, spans or [(0, n)], seed=seed, window=window, dead_ids=dead_ids)
     check_rank(rank, world)
     check_start(start, len(whole))
     return whole.ids(epoch, np.arange(start + rank, len(whole), world))

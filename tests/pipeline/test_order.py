@@ -91,7 +91,7 @@ def test_the_order_is_pinned() -> None:
     assert order(0, 1, 10).tolist() == PINNED[1]
     assert order(42, 7, 1_281_167)[:6].tolist() == PINNED[2]
     assert order(42, 7, 1_281_167, world=8, rank=3, start=1_281_100).tolist() == PINNED[3]
-    blocks = epoch_order("blocks", IMAGENET, seed=42, window=16)
+    blocks = epoch_order("blocks", 1_281_167, IMAGENET, seed=42, window=16)
     assert blocks.ids(7, np.arange(6)).tolist() == PINNED[4]
     assert blocks.ids(7, np.arange(1_281_161, 1_281_167)).tolist() == PINNED[5]
 
@@ -144,7 +144,7 @@ def test_the_ith_image_among_tombstones() -> None:
 
 
 def of_mode(mode: str, *, seed: int = 0, window: int = 2, dead: bool = True) -> EpochOrder:
-    return epoch_order(mode, SPANS, seed=seed, window=window, dead_ids=DEAD if dead else None)
+    return epoch_order(mode, 57, SPANS, seed=seed, window=window, dead_ids=DEAD if dead else None)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -183,12 +183,12 @@ def test_windows_say_which_containers_positions_need(mode: str, window: int) -> 
 def test_every_step_of_every_order_at_any_world_size(mode: str, world: int) -> None:
     """The same global batches, and from every step on, on any number of ranks, the same rest."""
     batch, epoch = 8, 3
-    options = {"mode": mode, "spans": SPANS, "window": 2, "dead_ids": DEAD}
-    whole = order(5, epoch, 57, **options).tolist()  # type: ignore[arg-type]
+    options: dict[str, Any] = {"mode": mode, "spans": SPANS, "window": 2, "dead_ids": DEAD}
+    whole = order(5, epoch, 57, **options).tolist()
     batches = [set(whole[p : p + batch]) for p in range(0, len(whole), batch)]
     for step in range(len(batches) + 1):
         start = min(step * batch, len(whole))
-        parts = [order(5, epoch, 57, world, r, start, **options) for r in range(world)]  # type: ignore[arg-type]
+        parts = [order(5, epoch, 57, world, r, start, **options) for r in range(world)]
         local = batch // world
         rest = [
             {i for part in parts for i in part[s * local : (s + 1) * local].tolist()}
@@ -200,11 +200,11 @@ def test_every_step_of_every_order_at_any_world_size(mode: str, world: int) -> N
 
 
 def test_single_positions_of_blocks_agree_with_the_whole_epoch() -> None:
-    built = epoch_order("blocks", IMAGENET, seed=1, window=8)
+    built = epoch_order("blocks", 1_281_167, IMAGENET, seed=1, window=8)
     whole = built.ids(4, np.arange(len(built)))
     assert np.array_equal(np.sort(whole), np.arange(1_281_167))
     positions = np.random.default_rng(0).integers(0, len(built), 500)
-    fresh = epoch_order("blocks", IMAGENET, seed=1, window=8)
+    fresh = epoch_order("blocks", 1_281_167, IMAGENET, seed=1, window=8)
     np.testing.assert_array_equal(fresh.ids(4, positions), whole[positions])
     first = positions[0]
     assert fresh.ids(4, positions[:1]).tolist() == [whole[first]]
@@ -212,10 +212,10 @@ def test_single_positions_of_blocks_agree_with_the_whole_epoch() -> None:
 
 def test_blocks_shuffle_containers_and_the_images_of_a_window() -> None:
     spans = [(i * 100, (i + 1) * 100) for i in range(64)]
-    built = epoch_order("blocks", spans, window=8)
+    built = epoch_order("blocks", 6400, spans, window=8)
     windows = [w.containers for epoch in range(20) for w in built.windows(epoch)]
     assert len(set(windows)) == len(windows)  # never twice the same company
-    few = epoch_order("blocks", spans[:16], window=8)
+    few = epoch_order("blocks", 1600, spans[:16], window=8)
     firsts = np.array([few.windows(epoch)[0].containers[0] for epoch in range(16 * 25)])
     counts = np.bincount(firsts, minlength=16)
     assert ((counts - 25) ** 2 / 25).sum() < 15 + 5 * np.sqrt(2 * 15)  # chi square
@@ -231,6 +231,8 @@ def test_blocks_shuffle_containers_and_the_images_of_a_window() -> None:
     [
         ({"mode": "random"}, "order is 'random'; choose one of global, blocks, sequential"),
         ({"mode": "blocks", "window": 0}, "window is 0; blocks of at least 1 container"),
+        ({"spans": [(0, 4), (5, 10)]}, "containers answer for 9 images, the index holds 10"),
+        ({"spans": [(0, 6), (5, 10)]}, "containers answer for 11 images, the index holds 10"),
     ],
 )
 def test_impossible_orders_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -240,7 +242,7 @@ def test_impossible_orders_are_refused(wrong: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_data_set_of_tombstones_has_an_empty_epoch(mode: str) -> None:
-    built = epoch_order(mode, [(0, 3)], dead_ids=np.arange(3))
+    built = epoch_order(mode, 3, [(0, 3)], dead_ids=np.arange(3))
     assert len(built) == 0
     assert built.ids(0, np.arange(0)).tolist() == []
     assert [w for w in built.windows(0) if w.containers] == []
