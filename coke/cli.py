@@ -102,7 +102,7 @@ def train(
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
     device: DeviceOption = None,
     cache_dir: Annotated[
-        Optional[str], typer.Option(envvar="COKE_CACHE", help="Cache of remote data.")
+        Optional[str], typer.Option(help="Where remote data is kept; $COKE_CACHE if unset.")
     ] = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,

@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 SHUFFLES = ("global", "blocks")
 ORDERS = (*SHUFFLES, "sequential")
 #: Containers of a ``blocks`` window unless another number is given: see docs/order.md.
-DEFAULT_WINDOW = 16
+DEFAULT_WINDOW = 64
 
 _ROUNDS = 6
 _PURPOSE = 0x0DE7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -169,16 +170,14 @@ def test_swapped_containers_name_a_record(data: Path, backend: str) -> None:
 
 
 def test_bytes_are_checked_once_by_each_reader(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coke.pipeline import reader
-
     checked: list[int] = []
-    original = reader.zlib.crc32
+    original = zlib.crc32
 
     def counted(encoded: bytes) -> int:
         checked.append(len(encoded))
         return original(encoded)
 
-    monkeypatch.setattr(reader.zlib, "crc32", counted)
+    monkeypatch.setattr(zlib, "crc32", counted)
     loader = build_loader(ImageIndex(data), [ViewRecipe(size=8)], batch_size=5, backend="pil")
     for epoch in range(3):
         list(loader.epoch(epoch))

@@ -42,8 +42,8 @@ def in_cache(folder: Path) -> int:
 
 
 def loader_of(index: ImageIndex, limit: int, **options: Any) -> Loader:
-    options = {"order": "blocks", "window": 1, "batch_size": 5, "backend": "pil"} | options
-    return build_loader(index, [RECIPE], cache_gb=limit / 1e9, **options)
+    defaults: dict[str, Any] = {"order": "blocks", "window": 1, "batch_size": 5, "backend": "pil"}
+    return build_loader(index, [RECIPE], cache_gb=limit / 1e9, **(defaults | options))
 
 
 def blocks_of(index: ImageIndex, **options: Any) -> EpochOrder:
@@ -213,7 +213,8 @@ def test_a_bad_container_is_named_and_what_comes_before_it_is_read(
     container = index.manifest.containers[victim]
     name = container.name
     web.answer = lambda asked, count: answer if asked == name else ""
-    loader, seen = loader_of(index, 12 * size), []
+    loader = loader_of(index, 12 * size)
+    seen: list[Batch] = []
     with pytest.raises(ValueError, match=re.escape(name)) as caught:
         seen.extend(loader.epoch(0))
     assert sorted({i // 10 for i in ids_of(seen)}) == sorted(

@@ -142,8 +142,8 @@ def test_the_first_named_split_wins(folder: Path) -> None:
     for name in ("val", "train"):
         (folder.parent / name).mkdir()
         (folder.parent / name / "manifest.json").write_bytes(b"{}")
-    assert find_split(folder.parent, ("train", "val")).name == "train"
-    assert find_split(folder.parent, ("val", "train")).name == "val"
+    assert find_split(folder.parent, ("train", "val")) == folder.parent / "train"
+    assert find_split(folder.parent, ("val", "train")) == folder.parent / "val"
 
 
 def with_tombstone(folder: Path, said: int) -> ImageIndex:

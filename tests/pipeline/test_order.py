@@ -128,7 +128,7 @@ def test_positions_say_nothing_about_ids() -> None:
         ({"start": -1}, "start is -1"),
     ],
 )
-def test_impossible_positions_are_refused(wrong: dict[str, int], message: str) -> None:
+def test_impossible_positions_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         order(0, 0, 10, **wrong)
 
