@@ -158,6 +158,9 @@ class ContainerCache:
                 self._download(container, stop)
             finally:
                 os.close(part)  # and with it the lock
+            return
+        with contextlib.suppress(OSError):  # evicted just now, or of another user
+            os.utime(path)  # it is needed soon: no other rank should evict it first
 
     def _download(self, container: Container, stop: threading.Event) -> None:
         part = self.part(container)
@@ -168,15 +171,14 @@ class ContainerCache:
             _flush(part)
             with self._exclusively():  # nobody counts while a name changes
                 part.replace(self.path(container))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except BaseException as error:
+            part.unlink(missing_ok=True)  # its name is ours for as long as it is locked
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise ValueError(
                 f"the disk of {self._root} is full, at less than the cache's limit of "
                 f"{self._limit:,} bytes: free some, lower cache_gb, or name another cache_dir"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def _reserve(self, container: Container, keep: set[Path]) -> int | None:
         """Makes room and an empty, locked part; None where that cannot be now."""

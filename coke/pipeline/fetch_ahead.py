@@ -14,9 +14,11 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
 from coke.pipeline.container_cache import ContainerCache, release
 from coke.pipeline.index import Container, ImageIndex
-from coke.pipeline.order import EpochOrder, Window
+from coke.pipeline.order import EpochOrder, LiveIds, Window
 from coke.pipeline.reader import Mapped, allow_open_files
 from coke.pipeline.remote import WrongContent
 
@@ -157,7 +159,7 @@ class FetchedContainers:
             arguments = (self._cache, self._containers, self._queue)
             # Daemons, so that a download never keeps a program from ending.
             threading.Thread(target=_fetch, args=arguments, daemon=True).start()
-        weakref.finalize(self, self._queue.close)
+        weakref.finalize(self, _close, self._queue, self._held)
 
     def follow(self, windows: Sequence[Window]) -> None:
         sequence: list[int] = []
@@ -254,6 +256,14 @@ def _fetch(cache: ContainerCache, containers: Sequence[Container], queue: _Queue
         queue.done(number, failure)
 
 
+def _close(queue: _Queue, held: dict[int, int]) -> None:
+    """Ends the threads, and gives back what a reader that is gone still holds in the cache."""
+    queue.close()
+    for descriptor in held.values():
+        release(descriptor)
+    held.clear()
+
+
 def _size(path: Path) -> int:
     """Bytes of a file; -1 where there is none."""
     try:
@@ -296,9 +306,7 @@ def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: 
 
 def _images(index: ImageIndex) -> list[int]:
     """Images of each container that has any."""
-    dead = index.dead_ids
-    counts = [
-        c.stop - c.start - int(((dead >= c.start) & (dead < c.stop)).sum())
-        for c in index.manifest.containers
-    ]
-    return [count for count in counts if count]
+    live, containers = LiveIds(len(index), index.dead_ids), index.manifest.containers
+    starts = live.before(np.array([c.start for c in containers]))
+    stops = live.before(np.array([c.stop for c in containers]))
+    return [count for count in (stops - starts).tolist() if count]

@@ -153,8 +153,9 @@ class Loader:
             last = min(first + self.batch_size, self.samples_per_epoch)
             positions = np.arange(first + self._rank, last, self._world)
             if len(positions) == 0:
-                return
+                break
             yield self._order.ids(epoch, positions)
+        self._reader.follow([])  # gives back what it holds in the cache, say to an evaluation
 
     def _batches(self, steps: Iterator[tuple[NDArray[np.int64], int]]) -> Iterator[Batch]:
         in_flight: deque[NDArray[np.int64]] = deque()

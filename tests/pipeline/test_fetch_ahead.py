@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import threading
 import time
@@ -189,7 +190,7 @@ def test_ranks_of_a_host_share_the_cache(
                     assert a.tobytes() == b.tobytes()
             assert in_cache(tmp_path) <= limit
     if window == 1:
-        assert sum(web.served[c.name] for c in index.manifest.containers) <= 30
+        assert sum(web.served[c.name] for c in index.manifest.containers) < 40  # 48 were they alone
 
 
 def test_a_rank_far_ahead_does_not_stop_another(web: WebServer, size: int, tmp_path: Path) -> None:
@@ -298,6 +299,18 @@ def test_global_order_in_a_cache_that_holds_it_all(
     assert [web.served[c.name] for c in index.manifest.containers] == [1] * 12
 
 
+def held_files(folder: Path) -> list[str]:
+    """Containers in the cache that must not be evicted."""
+    held = []
+    for path in folder.glob("*/containers/*.tar"):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(path.name)
+    return held
+
+
 def test_abandoned_epochs_and_loaders_leave_nothing_held(
     web: WebServer, size: int, tmp_path: Path
 ) -> None:
@@ -308,7 +321,11 @@ def test_abandoned_epochs_and_loaders_leave_nothing_held(
         for _ in zip(range(7), loader.epoch(epoch), strict=False):
             pass
     assert sorted(ids_of(list(loader.epoch(4)))) == list(range(120))
+    assert held_files(tmp_path) == []  # an epoch that ended
+    next(loader.epoch(5))
+    assert len(held_files(tmp_path)) == 1
     del loader
+    assert held_files(tmp_path) == []
     deadline = time.monotonic() + 30
     while threading.active_count() > before + 1:  # fsspec keeps one for its event loop
         assert time.monotonic() < deadline
