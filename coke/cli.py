@@ -22,7 +22,9 @@ eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help
 app.add_typer(eval_app, name="eval")
 
 # typer reads these annotations at run time, so they are spelled for the oldest Python it supports
-DataArgument = Annotated[Path, typer.Argument(help="A data set made by `coke ingest`.")]
+DataArgument = Annotated[
+    str, typer.Argument(help="A data set made by `coke ingest`: a folder, or its s3://... URL.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke train`.")]
 PresetOption = Annotated[
     Optional[str],
@@ -42,7 +44,7 @@ EpochOption = Annotated[
     Optional[int], typer.Option("--epoch", help="Whose checkpoint; the newest if unset.")
 ]
 TestOption = Annotated[
-    Optional[Path], typer.Option("--test", help="Test data set, where DATA holds only one.")
+    Optional[str], typer.Option("--test", help="Test data set, where DATA holds only one.")
 ]
 
 
@@ -157,6 +159,9 @@ def train(
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
     device: DeviceOption = None,
     loader: LoaderOption = None,
+    cache_dir: Annotated[
+        Optional[str], typer.Option(help="Where remote data is kept; $COKE_CACHE if unset.")
+    ] = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
@@ -172,6 +177,7 @@ def train(
         "seed": seed,
         "device": device,
         "loader": loader,
+        "cache_dir": cache_dir,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from coke.clustering.settings import ClusteringConfig
 from coke.model.coke_model import ModelConfig
 from coke.model.optimizer import OptimizerConfig
+from coke.pipeline.order import DEFAULT_WINDOW, SHUFFLES
+from coke.pipeline.reader import DEFAULT_CACHE_GB
 from coke.pipeline.recipe import IMAGENET_SINGLE_VIEW, ViewRecipe
 
 C = TypeVar("C")
@@ -36,6 +38,12 @@ class Config:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         loader: ``auto``, ``dali``, ``pil`` or ``ffcv``.
         threads: DALI's CPU threads; 0 = all cores.
+        order: how images are shuffled: ``global``, or ``blocks`` of ``window`` containers, which a
+            remote data set larger than the cache needs.
+        window: containers that ``blocks`` shuffles together at most.
+        cache_dir: where files of remote data sets are kept; ``$COKE_CACHE``, or ``coke`` in the
+            user's cache folder, where empty.
+        cache_gb: gigabytes that their containers may take there.
         drop_ragged: leave out an epoch's last batch where it is short.
         keep_checkpoints: how many of the newest checkpoints stay.
     """
@@ -52,6 +60,10 @@ class Config:
     device: str = "auto"
     loader: str = "auto"
     threads: int = 0
+    order: str = "global"
+    window: int = DEFAULT_WINDOW
+    cache_dir: str = ""
+    cache_gb: float = DEFAULT_CACHE_GB
     drop_ragged: bool = False
     keep_checkpoints: int = 2
     view: ViewRecipe = field(default_factory=ViewRecipe)
@@ -78,6 +90,12 @@ class Config:
             raise ValueError("batch_size is 1; batch norm needs at least 2 images")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; give 0 <= seed < 2**63")
+        if self.order not in SHUFFLES:
+            raise ValueError(f"order is {self.order!r}; choose one of {', '.join(SHUFFLES)}")
+        if self.window < 1:
+            raise ValueError(f"window is {self.window}; give a number of containers, 1 or more")
+        if self.cache_gb <= 0:
+            raise ValueError(f"cache_gb is {self.cache_gb}; give a positive number of gigabytes")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
 
@@ -96,7 +114,7 @@ class Config:
 
 
 #: What may differ between a run and its resumption without changing what is learned.
-MACHINE_SETTINGS = ("device", "threads", "keep_checkpoints")
+MACHINE_SETTINGS = ("device", "threads", "cache_dir", "cache_gb", "keep_checkpoints")
 
 _CIFAR_VIEW = ViewRecipe(
     size=24,

@@ -170,9 +170,9 @@ def _check_recipe(v: int, recipe: ViewRecipe) -> None:
 
 def _only_beton(index: ImageIndex) -> tuple[Beton, str]:
     containers = index.manifest.containers
-    if index.manifest.storage != "ffcv" or len(containers) != 1:
+    if index.remote is not None or index.manifest.storage != "ffcv" or len(containers) != 1:
         raise ValueError(
-            f"loader ffcv reads a data set that is one .beton; {index.folder} is "
+            f"loader ffcv reads a local data set that is one .beton; {index.location} is "
             f"{len(containers)} containers of format {index.manifest.storage}: "
             "`coke ingest --format ffcv --shard-size 0` makes one"
         )

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.pipeline.remote import Remote, default_cache_dir, location
+
 FORMAT_NAME = "coke-dataset"
 FORMAT_VERSION = 1
 
@@ -72,7 +74,7 @@ class Manifest:
     checksums_sha256: str
     settings: dict[str, Any]
     containers: list[Container]
-    tombstones: int = 0
+    tombstones: int = 0  # so that opening need not scan all rows for them
     contents_sha256: str = ""
     base: str = ""
 
@@ -136,13 +138,17 @@ def is_dataset(folder: Path) -> bool:
     return (folder / "manifest.json").is_file()
 
 
-def find_split(folder: str | Path, splits: tuple[str, ...]) -> Path:
+def find_split(folder: str | Path, splits: tuple[str, ...]) -> str | Path:
     """The data set meant by ``folder``: itself, or its first sub data set named in ``splits``.
+
+    The folder may be a URL; then so is what is found.
 
     Raises:
         ValueError: there is none.
     """
-    folder = Path(folder)
+    folder = location(folder)
+    if isinstance(folder, str):
+        return _find_remote_split(folder, splits)
     if is_dataset(folder):
         return folder
     for split in splits:
@@ -158,22 +164,50 @@ def find_split(folder: str | Path, splits: tuple[str, ...]) -> Path:
     )
 
 
+def _find_remote_split(url: str, splits: tuple[str, ...]) -> str:
+    tried = [url, *(f"{url}/{split}" for split in splits)]
+    for candidate in tried:
+        try:
+            Remote(candidate).read("manifest.json")
+        except FileNotFoundError:
+            continue
+        return candidate
+    raise ValueError(
+        f"{url} is no data set (no manifest.json in it, nor in {', '.join(splits)}): "
+        "check the URL, or copy a folder there that `coke ingest` made"
+    )
+
+
 class ImageIndex:
     """A data set opened for reading.
 
+    Of a remote one, manifest and index are fetched into the cache here, keys when they are asked
+    for, and containers by the loader.
+
     Args:
-        folder: the folder that holds ``manifest.json``.
+        folder: the folder that holds ``manifest.json``: a path, or a URL (``s3://``, ``gs://``,
+            ``hf://``, ``http(s)://``).
+        cache_dir: where files of remote data sets are kept; ``$COKE_CACHE``, or ``coke`` in the
+            user's cache folder, when None.
 
     Attributes:
         rows: (N,) structured array of :data:`INDEX_DTYPE`, memory-mapped.
         manifest: what the data set says of itself.
+        folder: local; of a remote data set, the folder in the cache.
+        remote: where the rest is; None for a local data set.
 
     Raises:
         ValueError: not a data set, another format version, or files that disagree.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, cache_dir: str | Path | None = None) -> None:
+        place = location(folder)
+        self.remote: Remote | None = None
+        if isinstance(place, str):
+            self.remote = Remote(place)
+            self.folder = _mirror(self.remote, Path(cache_dir or default_cache_dir()))
+        else:
+            self.folder = place
         path = self.folder / "manifest.json"
         if not path.is_file():
             raise ValueError(
@@ -181,7 +215,7 @@ class ImageIndex:
                 f"make one with `coke ingest SRC {self.folder}`"
             )
         self.manifest = _read_manifest(path)
-        index_path = self.folder / "index.npy"
+        index_path = self._file("index.npy", self.manifest.index_sha256)
         try:
             self.rows: NDArray[np.void] = np.load(index_path, mmap_mode="r")
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -195,10 +229,51 @@ class ImageIndex:
     def __len__(self) -> int:
         return self.manifest.count
 
+    def _file(self, name: str, sha256: str) -> Path:
+        """A file of the data set; of a remote one, in the cache."""
+        if self.remote is None:
+            return self.folder / name
+        from coke.pipeline.container_cache import fetch_small
+
+        try:
+            return fetch_small(self.remote, name, self.folder, sha256)
+        except FileNotFoundError as error:
+            raise ValueError(f"{error}: the data set there is incomplete, copy it again") from error
+
+    @property
+    def location(self) -> str:
+        """Absolute path or URL of the data set."""
+        return str(self.folder.resolve()) if self.remote is None else self.remote.url
+
+    @property
+    def n_live(self) -> int:
+        """Number of ids that have an image."""
+        return len(self) - self.manifest.tombstones
+
     @cached_property
     def keys(self) -> list[str]:
         """Relative key of each id, as in the source."""
-        return (self.folder / "keys.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        path = self._file("keys.txt", self.manifest.keys_sha256)
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+    @cached_property
+    def crc32(self) -> NDArray[np.uint32]:
+        """CRC-32 of each stored image (N,), memory-mapped.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        path = self._file("checksums.npy", self.manifest.checksums_sha256)
+        try:
+            found: NDArray[np.uint32] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} cannot be read ({error}); ingest again") from error
+        if found.dtype != np.uint32 or len(found) != len(self):
+            raise ValueError(
+                f"{path} holds {len(found)} of {found.dtype}, the manifest says {len(self)} of "
+                "uint32: ingest again"
+            )
+        return found
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -213,7 +288,7 @@ class ImageIndex:
         """
         if not self.manifest.contents_sha256:
             return None
-        path = self.folder / "contents.npy"
+        path = self._file("contents.npy", self.manifest.contents_sha256)
         try:
             found: NDArray[np.uint8] = np.load(path)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -221,10 +296,24 @@ class ImageIndex:
         return found
 
     @cached_property
+    def dead_ids(self) -> NDArray[np.int64]:
+        """Tombstones, ascending. Looks for them only where the manifest says there are some."""
+        if self.manifest.tombstones == 0:
+            return np.zeros(0, dtype=np.int64)
+        found = np.flatnonzero(self.rows["length"] == 0)
+        if len(found) != self.manifest.tombstones:
+            raise ValueError(
+                f"{self.folder / 'index.npy'} holds {len(found)} tombstones, the manifest says "
+                f"{self.manifest.tombstones}: ingest again"
+            )
+        return found
+
+    @cached_property
     def live_ids(self) -> NDArray[np.int64] | None:
         """Ids that have an image (n_live,), ascending; None where all do."""
-        live = self.rows["length"] > 0
-        return None if live.all() else np.flatnonzero(live)
+        if self.manifest.tombstones == 0:
+            return None
+        return np.setdiff1d(np.arange(len(self)), self.dead_ids, assume_unique=True)
 
     @property
     def n_classes(self) -> int:
@@ -239,8 +328,35 @@ class ImageIndex:
     def describe(self, image_id: int) -> str:
         """Where an id lives, for messages: container, offset and key."""
         row = self.rows[image_id]
-        name = self.manifest.containers[int(row["container"])].name
-        return f"id {image_id} ({self.keys[image_id]}) in {name} at offset {int(row['offset'])}"
+        number = int(row["container"])
+        containers = self.manifest.containers
+        name = containers[number].name if number < len(containers) else f"container {number}"
+        try:
+            key = f" ({self.keys[image_id]})"
+        except (OSError, ValueError, IndexError):  # a message must not fail for want of a key
+            key = ""
+        return f"id {image_id}{key} in {name} at offset {int(row['offset'])}"
+
+    def describe_cut(self, number: int, size: int) -> str:
+        """Which record is the first that a container of only ``size`` bytes does not hold."""
+        container = self.manifest.containers[number]
+        rows = self.rows[container.start : container.stop]
+        cut = np.flatnonzero((rows["length"] > 0) & (rows["offset"] + rows["length"] > size))
+        if len(cut) == 0:
+            return "every record is there"
+        first = cut[np.argmin(rows["offset"][cut])]
+        return f"the first record cut off is {self.describe(container.start + int(first))}"
+
+
+def _mirror(remote: Remote, cache: Path) -> Path:
+    from coke.pipeline.container_cache import mirror_manifest
+
+    try:
+        return mirror_manifest(remote, cache)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{remote.url} is no data set: {error}; copy a folder there that `coke ingest` made"
+        ) from error
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,20 @@ from torch import Tensor
 
 from coke.pipeline import dali
 from coke.pipeline.index import ImageIndex
-from coke.pipeline.order import permute
+from coke.pipeline.order import (
+    DEFAULT_WINDOW,
+    ORDERS,
+    EpochOrder,
+    check_rank,
+    check_start,
+    epoch_order,
+)
 from coke.pipeline.pil_reference import PilViews
-from coke.pipeline.reader import RecordReader
+from coke.pipeline.reader import DEFAULT_CACHE_GB, RecordReader
 from coke.pipeline.recipe import ViewParameters, ViewRecipe, draw
 
 BACKENDS = ("auto", "dali", "pil", "ffcv")
+_STEPS_IN_FLIGHT = 4  # batches an engine reads ahead of the one that is handed out, and that one
 DALI_MISSING = (
     "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` brings it, also to machines "
     "without a GPU (nvidia-dali-cuda120 for older drivers); or use --set loader=pil, which is slow"
@@ -45,9 +53,10 @@ class Loader:
         index: ImageIndex,
         recipes: Sequence[ViewRecipe],
         *,
+        order: EpochOrder,
+        reader: RecordReader,
         batch_size: int,
         seed: int,
-        shuffle: bool,
         drop_ragged: bool,
         world: int,
         rank: int,
@@ -57,41 +66,71 @@ class Loader:
         self.recipes = tuple(recipes)
         self.batch_size = batch_size
         self.seed = seed
-        self._shuffle = shuffle
+        self._order = order
         self._drop_ragged = drop_ragged
         self._world = world
         self._rank = rank
-        self._reader = RecordReader(index)
+        self._reader = reader
         self._engine = engine
         self._heights = index.rows["height"]
         self._widths = index.rows["width"]
+        self._epoch, self._position = 0, 0  # of the first batch that was not handed out yet
 
     @property
     def samples_per_epoch(self) -> int:
         """Images of one epoch over all ranks, without a ragged rest that is left out."""
-        n, b = len(self.index), self.batch_size
+        n, b = len(self._order), self.batch_size
         return n - n % b if self._drop_ragged else n
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.samples_per_epoch // self.batch_size)
 
+    def state(self) -> dict[str, int]:
+        """Where the loader is, for :meth:`resume`: five integers.
+
+        ``position`` counts the images of the batches of ``epoch`` that were handed out, over all
+        ranks; not of those that are on their way. The others say which order it is a position of.
+        """
+        return {"epoch": self._epoch, "position": self._position} | self._order_state()
+
+    def _order_state(self) -> dict[str, int]:
+        mode = ORDERS.index(self._order.mode)
+        return {"seed": self.seed, "order": mode, "window": self._order.window}
+
+    def resume(self, state: Mapping[str, int]) -> Iterator[Batch]:
+        """The rest of the epoch a state was taken in, by any number of ranks.
+
+        Raises:
+            ValueError: the state is of another order; and as :meth:`epoch`.
+        """
+        for name, value in self._order_state().items():
+            if state[name] != value:
+                raise ValueError(
+                    f"the loader's state was saved with {name} {state[name]}, this loader has "
+                    f"{value}: the rest of that epoch is another one here"
+                )
+        return self.epoch(state["epoch"], start=state["position"])
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch from global position ``start`` on.
 
-        Every id comes exactly once across ranks. A ragged last batch is short, or left out with
+        Every image comes exactly once across ranks. A ragged last batch is short, or left out with
         ``drop_ragged`` (which ids are left out changes by epoch when shuffled). Where the last
         batch is shorter than the world, some ranks get an empty one: every rank takes as many
         steps. One epoch at a time: starting another ends this one.
 
         Raises:
-            ValueError: ``start`` is outside the epoch, or a record cannot be decoded; the message
-                names container, offset and id.
+            ValueError: ``start`` is outside the epoch, a container cannot be had, or a record is
+                damaged or cannot be decoded; the message names container, offset and id.
         """
-        if not 0 <= start <= self.samples_per_epoch:
-            raise ValueError(
-                f"start is {start}; positions of an epoch are 0..{self.samples_per_epoch}"
-            )
+        check_start(start, self.samples_per_epoch)
+        self._epoch, self._position = epoch, start
+        for batch in self._epoch_batches(epoch, start):
+            self._position = min(self._position + self.batch_size, self.samples_per_epoch)
+            yield batch
+
+    def _epoch_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         yield from self._batches((ids, epoch) for ids in self._local_ids(epoch, start))
         last_batch = (self.samples_per_epoch - start) % self.batch_size
         if 0 < last_batch <= self._rank:
@@ -109,14 +148,14 @@ class Loader:
 
     def _local_ids(self, epoch: int, start: int) -> Iterator[NDArray[np.int64]]:
         """This rank's ids of each step; none for a last batch that is too short for this rank."""
+        self._reader.follow([w for w in self._order.windows(epoch) if w.stop > start])
         for first in range(start, self.samples_per_epoch, self.batch_size):
             last = min(first + self.batch_size, self.samples_per_epoch)
             positions = np.arange(first + self._rank, last, self._world)
             if len(positions) == 0:
-                return
-            if self._shuffle:
-                positions = permute(positions, seed=self.seed, epoch=epoch, n=len(self.index))
-            yield positions
+                break
+            yield self._order.ids(epoch, positions)
+        self._reader.follow([])  # gives back what it holds in the cache, say to an evaluation
 
     def _batches(self, steps: Iterator[tuple[NDArray[np.int64], int]]) -> Iterator[Batch]:
         in_flight: deque[NDArray[np.int64]] = deque()
@@ -124,7 +163,7 @@ class Loader:
         def feed() -> Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]:
             for ids, epoch in steps:
                 in_flight.append(ids)
-                yield self._reader.read(ids), self._draw(ids, epoch)
+                yield self._reader.read_checked(ids), self._draw(ids, epoch)
 
         stream = self._engine.stream(feed())
         while True:
@@ -166,12 +205,15 @@ def build_loader(
     batch_size: int,
     seed: int = 0,
     shuffle: bool = True,
+    order: str = "global",
+    window: int = DEFAULT_WINDOW,
     drop_ragged: bool = False,
     world: int = 1,
     rank: int = 0,
     device: str = "cpu",
     threads: int | None = None,
     backend: str = "auto",
+    cache_gb: float = DEFAULT_CACHE_GB,
 ) -> Loader:
     """A loader over a data set.
 
@@ -180,35 +222,53 @@ def build_loader(
         recipes: one per view.
         batch_size: images per step over all ranks together.
         seed: decides order and augmentation, together with the epoch.
-        shuffle: a new permutation every epoch; otherwise ids in order.
+        shuffle: a new order every epoch; otherwise ids ascending.
+        order: how to shuffle: ``"global"``, one permutation of all images, or ``"blocks"``, which
+            reads a few containers at a time, as a remote data set larger than the cache needs it;
+            docs/order.md has what that costs in randomness.
+        window: containers that ``"blocks"`` shuffles together at most.
         drop_ragged: leave out the last batch where it is short.
         world, rank: number of ranks, and this one.
         device: where views end up, ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
         threads: DALI's CPU threads; all cores when None.
-        backend: ``"dali"``, ``"pil"``, ``"ffcv"`` (FFCV's own loader, to compare with; see
-            :mod:`coke.pipeline.ffcv_loader`), or ``"auto"`` (DALI; PIL only where DALI has no
-            wheel).
+        backend: ``"dali"``, ``"pil"``, or ``"auto"`` (DALI; PIL only where DALI has no wheel).
+        cache_gb: gigabytes that containers of remote data sets may take in the cache.
 
     Raises:
-        ValueError: an argument is out of range, or DALI is missing.
+        ValueError: an argument is out of range, a container is missing or has another size than
+            the manifest says, the cache is too small for the order, or DALI is missing.
     """
     if batch_size < 1 or batch_size % world:
         raise ValueError(f"batch_size is {batch_size}; give a positive multiple of world {world}")
-    if not 0 <= rank < world:
-        raise ValueError(f"rank is {rank} in a world of {world}; ranks are 0..{world - 1}")
+    check_rank(rank, world)
     if not recipes:
         raise ValueError("recipes is empty; give one ViewRecipe per view")
     if backend not in BACKENDS:
         raise ValueError(f"loader backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
+    epochs = epoch_order(
+        order if shuffle else "sequential",
+        len(index),
+        [(c.start, c.stop) for c in index.manifest.containers],
+        seed=seed,
+        window=window,
+        dead_ids=index.dead_ids,
+    )
+    if index.remote is not None:
+        from coke.pipeline.fetch_ahead import check_cache
+
+        in_flight = (_STEPS_IN_FLIGHT + 1) * batch_size  # one more: ranks are a step apart
+        check_cache(index, epochs, in_flight=in_flight, limit=round(cache_gb * 1e9))
+    reader = RecordReader(index, cache_gb=cache_gb)
     if backend == "ffcv":
         from coke.pipeline.ffcv_loader import FfcvLoader
 
         return FfcvLoader(
             index,
             recipes,
+            order=epochs,
+            reader=reader,
             batch_size=batch_size,
             seed=seed,
-            shuffle=shuffle,
             drop_ragged=drop_ragged,
             world=world,
             rank=rank,
@@ -229,9 +289,10 @@ def build_loader(
     return Loader(
         index,
         recipes,
+        order=epochs,
+        reader=reader,
         batch_size=batch_size,
         seed=seed,
-        shuffle=shuffle,
         drop_ragged=drop_ragged,
         world=world,
         rank=rank,

@@ -75,7 +75,7 @@ def bench_epoch(
     if seconds <= 0 or rounds < 1:
         raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
     console = console or Console()
-    index = ImageIndex(find_split(data, ("train",)))
+    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
     if len(index) < config.batch_size:
         raise ValueError(
             f"batch_size is {config.batch_size}, but {index.folder} has {len(index)} images: "
@@ -88,6 +88,9 @@ def bench_epoch(
         [config.view],
         batch_size=config.batch_size,
         seed=config.seed,
+        order=config.order,
+        window=config.window,
+        cache_gb=config.cache_gb,
         drop_ragged=True,
         device=str(device),
         threads=config.threads or None,

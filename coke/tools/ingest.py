@@ -74,6 +74,7 @@ class _Settings:
     resize_shorter: int | None
     quality: int
     labels: str
+    source: str
     check: str
     format: str
     match: str
@@ -172,6 +173,7 @@ def ingest(
         resize_shorter=resize_shorter,
         quality=quality,
         labels=labels,
+        source=source,
         check=check,
         format=format,
         match=match,

@@ -19,6 +19,7 @@ from coke.model.precision import resolve_device
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
 from coke.pipeline.recipe import ViewRecipe
+from coke.pipeline.remote import location
 from coke.tools.run_folder import RunFolder
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
@@ -89,7 +90,7 @@ def open_splits(data: str | Path, test: str | Path | None) -> Splits:
         ValueError: no test data, unlabelled images, or classes that differ.
     """
     train_index = ImageIndex(find_split(data, ("train",)))
-    if test is None and find_split(data, ("train",)) == Path(data):
+    if test is None and find_split(data, ("train",)) == location(data):
         raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
     test_index = ImageIndex(find_split(data if test is None else test, TEST_SPLITS))
     for index in (train_index, test_index):
@@ -165,6 +166,9 @@ def evaluation_loader(
         batch_size=batch_size,
         seed=config.seed,
         shuffle=shuffle,
+        order=config.order,
+        window=config.window,
+        cache_gb=config.cache_gb,
         device=str(device),
         threads=config.threads or None,
         backend=config.loader,

@@ -34,7 +34,7 @@ class RunFolder:
             )
         self.checkpoints.mkdir(parents=True)
         (self.path / "config.toml").write_text(to_toml(config))
-        data = {"folder": str(index.folder.resolve()), "count": len(index)}
+        data = {"folder": index.location, "count": len(index)}
         data["identity"] = index.identity
         (self.path / "data.json").write_text(json.dumps(data, indent=1) + "\n")
 

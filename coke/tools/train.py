@@ -41,7 +41,8 @@ def train(
 
     Args:
         config: the settings, see :data:`coke.presets`.
-        data: a data set made by ``coke ingest``, or a folder whose ``train`` is one.
+        data: a data set made by ``coke ingest``, or a folder whose ``train`` is one; a path or a
+            URL.
         out: the run folder.
         resume: continue the run in ``out`` from its newest checkpoint.
 
@@ -50,8 +51,8 @@ def train(
     Raises:
         ValueError: settings, data set or run folder do not fit; before any work where possible.
     """
-    index = ImageIndex(find_split(data, ("train",)))
-    _check_batches(config, len(index))
+    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
+    _check_batches(config, index.n_live)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     run = RunFolder(out)
@@ -158,6 +159,9 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
         [config.view_at(epoch)] * config.views,
         batch_size=config.batch_size,
         seed=config.seed,
+        order=config.order,
+        window=config.window,
+        cache_gb=config.cache_gb,
         drop_ragged=config.drop_ragged,
         device=str(device),
         threads=config.threads or None,

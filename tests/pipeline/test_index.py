@@ -142,14 +142,77 @@ def test_the_first_named_split_wins(folder: Path) -> None:
     for name in ("val", "train"):
         (folder.parent / name).mkdir()
         (folder.parent / name / "manifest.json").write_bytes(b"{}")
-    assert find_split(folder.parent, ("train", "val")).name == "train"
-    assert find_split(folder.parent, ("val", "train")).name == "val"
+    assert find_split(folder.parent, ("train", "val")) == folder.parent / "train"
+    assert find_split(folder.parent, ("val", "train")) == folder.parent / "val"
 
 
-def test_a_row_without_bytes_is_a_tombstone(folder: Path) -> None:
-    assert ImageIndex(folder).live_ids is None
+def with_tombstone(folder: Path, said: int) -> ImageIndex:
+    """Id 1 without an image, and a manifest that says how many such there are."""
     rows = np.load(folder / "index.npy")
     rows["length"][1] = 0
     np.save(folder / "index.npy", rows)
-    live = ImageIndex(folder).live_ids
-    assert live is not None and live.tolist() == [0, 2]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["tombstones"] == 0
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"tombstones": said}))
+    return ImageIndex(folder)
+
+
+def test_a_row_without_bytes_is_a_tombstone(folder: Path) -> None:
+    whole = ImageIndex(folder)
+    assert whole.live_ids is None
+    assert (whole.n_live, whole.dead_ids.tolist()) == (3, [])
+    index = with_tombstone(folder, 1)
+    assert index.live_ids is not None
+    assert index.live_ids.tolist() == [0, 2]
+    assert index.dead_ids.tolist() == [1]
+    assert (len(index), index.n_live) == (3, 2)
+
+
+def test_tombstones_must_be_as_many_as_the_manifest_says(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds 1 tombstones, the manifest says 2: ingest again"):
+        _ = with_tombstone(folder, 2).dead_ids
+
+
+def test_tombstones_are_counted_when_an_index_is_written(tmp_path: Path) -> None:
+    rows = np.zeros(5, dtype=INDEX_DTYPE)
+    rows["length"] = [3, 0, 0, 2, 0]
+    manifest = write_index(
+        tmp_path,
+        rows=rows,
+        crc32=np.zeros(5, dtype=np.uint32),
+        keys=list("abcde"),
+        classes=[],
+        containers=[],
+        rejected=0,
+        settings={},
+    )
+    assert manifest.tombstones == 3
+    assert ImageIndex(tmp_path).dead_ids.tolist() == [1, 2, 4]
+
+
+def test_a_manifest_of_before_tombstones_has_none(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["tombstones"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert ImageIndex(folder).n_live == 3
+
+
+def test_which_record_a_cut_hits_first(folder: Path) -> None:
+    index = ImageIndex(folder)
+    assert index.describe_cut(0, 60) == "every record is there"
+    last = "the first record cut off is id 2 (loose.jpg) in c.tar at offset 50"
+    assert index.describe_cut(0, 59) == index.describe_cut(0, 50) == last
+    assert "is id 1 (a/ü.jpg) in c.tar at offset 20" in index.describe_cut(0, 49)
+    assert "is id 0 (b/x.jpg) in c.tar at offset 0" in index.describe_cut(0, 0)
+
+
+def test_checksums(folder: Path) -> None:
+    assert ImageIndex(folder).crc32.tolist() == [0, 1, 2]
+    np.save(folder / "checksums.npy", np.zeros(2, dtype=np.uint32))
+    with pytest.raises(ValueError, match=r"checksums\.npy holds 2 of uint32, the manifest says 3"):
+        _ = ImageIndex(folder).crc32
+    (folder / "checksums.npy").unlink()
+    with pytest.raises(ValueError, match=r"checksums\.npy cannot be read"):
+        _ = ImageIndex(folder).crc32
+    (folder / "keys.txt").unlink()
+    assert ImageIndex(folder).describe(1) == "id 1 in c.tar at offset 20"

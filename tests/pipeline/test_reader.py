@@ -64,7 +64,7 @@ def test_another_size_is_told_with_both_sizes(jpegs: Path, tmp_path: Path, chang
     (out / container.name).write_bytes(data[:-1] if change < 0 else data + b"x")
     expected = (
         f"{container.name} has {container.size + change} bytes, "
-        f"the manifest says {container.size}; `coke verify"
+        f"the manifest says {container.size}; every record is there; `coke verify"
     )
     with pytest.raises(ValueError, match=expected):
         RecordReader(index)

@@ -24,6 +24,7 @@ from coke.tools.ingest import ingest
 from coke.tools.run_folder import RunFolder
 from coke.tools.train import train
 from tests.tools.conftest import draw_stripes
+from tests.web_server import WebServer
 
 
 def equal_states(a: Any, b: Any) -> bool:
@@ -178,6 +179,24 @@ def test_refuses_what_does_not_fit(
     assert not (tmp_path / "many").exists(), "a run that cannot start leaves no folder"
     with pytest.raises(ValueError, match="the last batch has 1, too few for batch norm"):
         train(replace(tiny, batch_size=59), stripes, tmp_path / "one", console=quiet)
+
+
+def test_a_url_trains_as_the_folder_does(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp", reason="http:// needs coke[http]")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    config = replace(tiny, epochs=1, order="blocks", window=2)
+    here = train(config, stripes, tmp_path / "here", console=quiet)
+    remote = replace(config, cache_dir=str(tmp_path / "cache"), cache_gb=0.1)
+    web = WebServer(stripes)
+    try:
+        there = train(remote, web.url, tmp_path / "there", console=quiet)
+    finally:
+        web.stop()
+    assert there.loss == here.loss
+    data = json.loads((tmp_path / "there" / "data.json").read_text())
+    assert data["folder"] == f"{web.url}/train"
 
 
 def test_another_shard_size_is_the_same_data_set(
