@@ -150,7 +150,7 @@ OPERATIONS: list[tuple[dict[str, float], float]] = [
     ({"saturation": 0.0}, 0.7),  # grayscale
     ({"saturation": 0.4}, 0.9),
     ({"saturation": 1.6}, 1.1),
-    *(({"hue_degrees": degrees}, 1.3) for degrees in (-170, -72, -20, 20, 72, 100, 170)),
+    *(({"hue_degrees": float(d)}, 1.3) for d in (-170, -72, -20, 20, 72, 100, 170)),
     ({"blur_sigma": 0.1}, 0.3),
     ({"blur_sigma": 0.5}, 1.0),
     ({"blur_sigma": 1.0}, 1.0),

@@ -227,7 +227,7 @@ def test_draws_stay_what_they_were() -> None:
         heights=np.array([375, 500, 300]),
         widths=np.array([500, 375, 300]),
     )
-    recorded = {
+    recorded: dict[str, list[float]] = {
         "top": [88, 195, 0],
         "left": [25, 45, 20],
         "height": [271, 244, 221],
