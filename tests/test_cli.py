@@ -151,3 +151,23 @@ def test_help_does_not_import_torch() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("ingest", "verify", "train", "bench-epoch", "eval", "demo"):
         assert command in done.stdout
+
+
+def test_inspect_draws_a_sheet_or_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_stripes(tmp_path / "src", 4, seed=0)
+    assert run(monkeypatch, "ingest", tmp_path / "src", tmp_path / "out", "--workers", 1) == 0
+    assert run(monkeypatch, "inspect", tmp_path / "out") == 0
+    assert "vertical" in capsys.readouterr().out
+    inspect, sheet = ("inspect", tmp_path / "out"), tmp_path / "sheet.png"
+    given = ("--views", "cifar10", "--out", sheet, "--loader", "pil", "--images", 2)
+    assert run(monkeypatch, *inspect, *given) == 0
+    with Image.open(sheet) as image:
+        assert image.width > 200
+    assert "exists; give --overwrite" in fails(monkeypatch, capsys, *inspect, *given)
+    error = fails(monkeypatch, capsys, *inspect, "--views", "imagenet", "--out", sheet)
+    assert "unknown view recipe 'imagenet'; choose one of demo, cifar10, imagenet-1view" in error
+    error = fails(monkeypatch, capsys, *inspect, "--views", "cifar10")
+    assert "needs --out" in error
+    assert "needs --views" in fails(monkeypatch, capsys, *inspect, "--out", sheet)
