@@ -166,3 +166,23 @@ def test_the_source_can_be_forced(
     assert len((tmp_path / "out" / "keys.txt").read_text().splitlines()) == 4
     line = fails(monkeypatch, capsys, "ingest", "memory://nothing", tmp_path / "b")
     assert "source memory://nothing does not exist" in line
+
+
+def test_inspect_draws_a_sheet_or_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_stripes(tmp_path / "src", 4, seed=0)
+    assert run(monkeypatch, "ingest", tmp_path / "src", tmp_path / "out", "--workers", 1) == 0
+    assert run(monkeypatch, "inspect", tmp_path / "out") == 0
+    assert "vertical" in capsys.readouterr().out
+    inspect, sheet = ("inspect", tmp_path / "out"), tmp_path / "sheet.png"
+    given = ("--views", "cifar10", "--out", sheet, "--loader", "pil", "--images", 2)
+    assert run(monkeypatch, *inspect, *given) == 0
+    with Image.open(sheet) as image:
+        assert image.width > 200
+    assert "exists; give --overwrite" in fails(monkeypatch, capsys, *inspect, *given)
+    error = fails(monkeypatch, capsys, *inspect, "--views", "imagenet", "--out", sheet)
+    assert "unknown view recipe 'imagenet'; choose one of demo, cifar10, imagenet-1view" in error
+    error = fails(monkeypatch, capsys, *inspect, "--views", "cifar10")
+    assert "needs --out" in error
+    assert "needs --views" in fails(monkeypatch, capsys, *inspect, "--out", sheet)

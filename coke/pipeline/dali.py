@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from coke.pipeline.recipe import ViewParameters, ViewRecipe, draw
+from coke.pipeline.recipe import SOLARIZE_THRESHOLD, ViewParameters, ViewRecipe, draw
 
 try:
     from nvidia.dali import fn, math, pipeline_def, types
@@ -28,7 +27,8 @@ except ImportError:  # the loader says what to install, or runs the reference re
 else:
     AVAILABLE = True
 
-_PARAMETERS = tuple(f.name for f in fields(ViewParameters))
+_FACTORS = ("brightness", "contrast", "saturation", "hue_turn", "blur_sigma")
+_TRUNCATION = 0.498  # PIL cuts fractions off where DALI rounds: round(x - 0.498) is floor(x)
 _QUEUE_DEPTH = 3  # batches in flight: two while one is copied out; each costs a batch of memory
 
 
@@ -125,15 +125,58 @@ class DaliViews:
 
     def _feed(self, encoded: list[NDArray[np.uint8]], parameters: list[ViewParameters]) -> None:
         self._pipe.feed_input("encoded", encoded)
+        inputs = _whole_image_inputs(parameters) if self._on_gpu else _region_inputs(parameters)
         for v, drawn in enumerate(parameters):
-            for name in _PARAMETERS:
-                self._pipe.feed_input(f"{name}_{v}", getattr(drawn, name))
+            inputs |= {f"{name}_{v}": value for name, value in _colour_inputs(drawn).items()}
+        for name, value in inputs.items():
+            self._pipe.feed_input(name, value)
 
     def _to_torch(self, output: Any) -> Tensor:
         # The copy makes the batch ours whatever DALI does with its buffer. Views leave the graph
         # as HWC, which torch sees as NCHW in channels_last memory without moving a byte.
         views_BHWC = from_dlpack(output.as_tensor()).clone()
         return views_BHWC.permute(0, 3, 1, 2)
+
+
+def _whole_image_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
+    inputs: dict[str, NDArray[Any]] = {}
+    for v, p in enumerate(parameters):
+        inputs[f"anchor_{v}"] = np.stack([p.top, p.left], axis=1)
+        inputs[f"shape_{v}"] = np.stack([p.height, p.width], axis=1)
+    return inputs
+
+
+def _region_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
+    """Crops (top, left), relative to the smallest region that holds all of them.
+
+    The decoder skips what lies outside the region; it is the crop itself where there is one view.
+    """
+    crops = _whole_image_inputs(parameters)
+    anchors = [crops[f"anchor_{v}"] for v in range(len(parameters))]
+    ends = [crops[f"anchor_{v}"] + crops[f"shape_{v}"] for v in range(len(parameters))]
+    start = np.minimum.reduce(anchors)
+    region = {"region_anchor": start, "region_shape": np.maximum.reduce(ends) - start}
+    return crops | region | {f"anchor_{v}": a - start for v, a in enumerate(anchors)}
+
+
+def _colour_inputs(drawn: ViewParameters) -> dict[str, NDArray[Any]]:
+    sixths = drawn.hue_degrees.astype(np.float64) / 60
+    thirds = np.rint(sixths / 2)
+    turn = sixths - 2 * thirds  # in [-1, 1]; negative is backwards
+    channels = (np.array([0, 1, 2]) - thirds.astype(np.int64)[:, None]) % 3
+    mirrored = turn < 0
+    channels[mirrored] = channels[mirrored][:, [0, 2, 1]]
+    return {
+        "brightness": drawn.brightness,
+        "contrast": drawn.contrast,
+        "saturation": drawn.saturation,
+        "blur_sigma": drawn.blur_sigma,
+        "hue_turn": np.abs(turn).astype(np.float32),
+        "hue_mirrored": mirrored,
+        "hue_channels": channels.astype(np.int32),
+        "solarize": drawn.solarize.astype(np.bool_),
+        "flip": drawn.flip,
+    }
 
 
 def _views_pipeline(recipes: tuple[ViewRecipe, ...], on_gpu: bool, **options: Any) -> Pipeline:
@@ -144,70 +187,120 @@ if AVAILABLE:
 
     @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
     def _graph(recipes: tuple[ViewRecipe, ...], on_gpu: bool) -> Any:
-        encoded = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8, ndim=1)
-        decoder = "mixed" if on_gpu else "cpu"
-        whole = None
-        # Several views share one decode. On a GPU one view does too: decoding a region is reported
-        # to crash the H100's decoder (nvimgcodec 0.9).
-        if on_gpu or len(recipes) > 1:
-            whole = fn.decoders.image(
-                encoded, device=decoder, output_type=types.RGB, adjust_orientation=False
+        encoded = _input("encoded", types.UINT8, ndim=1)
+        if on_gpu:
+            # Always the whole image: decoding a region is reported to crash the H100's decoder
+            # (nvimgcodec 0.9).
+            decoded = fn.decoders.image(
+                encoded, device="mixed", output_type=types.RGB, adjust_orientation=False
             )
-        return tuple(
-            _view(recipe, v, encoded, whole, decoder, on_gpu) for v, recipe in enumerate(recipes)
-        )
-
-    def _parameter(name: str, view: int) -> Any:
-        whole = name in ("top", "left", "height", "width", "flip")
-        return fn.external_source(
-            name=f"{name}_{view}", device="cpu", dtype=types.INT32 if whole else types.FLOAT, ndim=0
-        )
-
-    def _view(
-        recipe: ViewRecipe, v: int, encoded: Any, whole: Any, decoder: str, on_gpu: bool
-    ) -> Any:
-        p = {name: _parameter(name, v) for name in _PARAMETERS}
-        anchor = fn.stack(p["top"], p["left"])
-        shape = fn.stack(p["height"], p["width"])
-        if whole is None:  # one view: only the crop's rows and columns are decoded
-            crop = fn.decoders.image_slice(
+        else:
+            decoded = fn.decoders.image_slice(
                 encoded,
-                anchor,
-                shape,
-                device=decoder,
+                _input("region_anchor", types.INT32, ndim=1),
+                _input("region_shape", types.INT32, ndim=1),
+                device="cpu",
                 output_type=types.RGB,
                 adjust_orientation=False,
                 axes=[0, 1],
                 normalized_anchor=False,
                 normalized_shape=False,
             )
-        else:
-            crop = fn.slice(
-                whole, anchor, shape, axes=[0, 1], normalized_anchor=False, normalized_shape=False
-            )
+        return tuple(_view(recipe, v, decoded) for v, recipe in enumerate(recipes))
+
+    def _input(name: str, dtype: Any, ndim: int) -> Any:
+        return fn.external_source(name=name, device="cpu", dtype=dtype, ndim=ndim)
+
+    def _view(recipe: ViewRecipe, v: int, decoded: Any) -> Any:
+        crop = fn.slice(
+            decoded,
+            _input(f"anchor_{v}", types.INT32, ndim=1),
+            _input(f"shape_{v}", types.INT32, ndim=1),
+            axes=[0, 1],
+            normalized_anchor=False,
+            normalized_shape=False,
+        )
         image = fn.resize(
             crop, size=[recipe.size, recipe.size], interp_type=types.INTERP_LINEAR, antialias=True
         )
-        image = _colour(image, p["brightness"], p["contrast"], p["saturation"], p["hue_degrees"])
+        p = {name: _input(f"{name}_{v}", types.FLOAT, ndim=0) for name in _FACTORS}
+        image = _lighting(image, p["brightness"], p["contrast"])
+        image = _colours(
+            image,
+            channels=_input(f"hue_channels_{v}", types.INT32, ndim=1),
+            mirrored=_input(f"hue_mirrored_{v}", types.BOOL, ndim=0),
+            turn=p["hue_turn"],
+            saturation=p["saturation"],
+        )
         image = _blur(image, p["blur_sigma"])
+        image = _solarize(image, _input(f"solarize_{v}", types.BOOL, ndim=0))
         return fn.crop_mirror_normalize(
             image,
-            mirror=p["flip"],
+            mirror=_input(f"flip_{v}", types.INT32, ndim=0),
             mean=[255 * m for m in recipe.mean],
             std=[255 * s for s in recipe.std],
             output_layout="HWC",
             dtype=types.FLOAT,
         )
 
-    def _colour(image: Any, brightness: Any, contrast: Any, saturation: Any, hue: Any) -> Any:
-        changed = (brightness != 1.0) | (contrast != 1.0) | (saturation != 1.0) | (hue != 0.0)
-        if changed:
-            out = fn.color_twist(
-                image, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+    def _lighting(image: Any, brightness: Any, contrast: Any) -> Any:
+        if (brightness != 1.0) | (contrast != 1.0):
+            # Two steps, uint8 between them: what the first one clips is what PIL clips.
+            lit = fn.brightness_contrast(
+                image, brightness=brightness, brightness_shift=-_TRUNCATION / 255
+            )
+            gray = fn.color_space_conversion(lit, image_type=types.RGB, output_type=types.GRAY)
+            center = math.floor(fn.reductions.mean(gray) + 0.5)
+            out = fn.brightness_contrast(
+                lit,
+                contrast=contrast,
+                contrast_center=center.cpu(),
+                brightness_shift=-_TRUNCATION / 255,
             )
         else:
             out = image
         return out
+
+    def _colours(image: Any, *, channels: Any, mirrored: Any, turn: Any, saturation: Any) -> Any:
+        """Hue in HSV, then saturation: uint8 in, float out.
+
+        Let (y0, y1, y2) be a pixel's channels, permuted by the turns of 120 degrees, and ``turn``
+        in [0, 1] what remains of the angle, in units of 60 degrees. The rotation in HSV is then
+        piecewise linear, without a division or a comparison: channel c becomes
+        ``y(c) - y(c+1) + (2 turn - 1) y(c-1) + (1 - turn) (low + high)``, clamped to the pixel's
+        own [low, high]. Backwards, c+1 and c-1 change places: y1 and y2 are swapped before and
+        after.
+
+        Each elementwise operator is a pass over a plane, so the cost is their number. The result
+        stays float because a conversion to uint8, which rounds, costs as much as eight of them.
+        """
+        if (turn != 0.0) | (channels[0] != 0) | (saturation != 1.0):
+            y0, y1, y2 = (image[:, :, channels[c]] for c in range(3))
+            low = math.min(math.min(y0, y1), y2)
+            high = math.max(math.max(y0, y1), y2)
+            ends = (fn.cast(low, dtype=types.FLOAT) + high) * (1.0 - turn)
+            q0, q1, q2 = (y * (turn * 2.0 - 1.0) for y in (y0, y1, y2))
+            z0 = _clamp(q2 + y0 - y1 + ends, low, high)
+            z1 = _clamp(q0 + y1 - y2 + ends, low, high)
+            z2 = _clamp(q1 + y2 - y0 + ends, low, high)
+            if mirrored:
+                red, green, blue = z0, z2, z1
+            else:
+                red, green, blue = z0, z1, z2
+            gray = (red * 0.299 + green * 0.587 + blue * 0.114) * (1.0 - saturation)
+            out = fn.stack(
+                _clamp(red * saturation + gray, 0.0, 255.0),
+                _clamp(green * saturation + gray, 0.0, 255.0),
+                _clamp(blue * saturation + gray, 0.0, 255.0),
+                axis=2,
+            )
+            out = fn.reshape(out, layout="HWC")
+        else:
+            out = fn.cast(image, dtype=types.FLOAT)
+        return out
+
+    def _clamp(value: Any, low: Any, high: Any) -> Any:
+        return math.min(math.max(value, low), high)  # math.clamp costs six times as much
 
     def _blur(image: Any, sigma: Any) -> Any:
         # A real conditional: masking would blur every image and throw most of it away. A sigma
@@ -217,6 +310,15 @@ if AVAILABLE:
             # which is renormalised; DALI's default of 3 sigma costs a seventh more.
             radius = fn.cast(math.ceil(2.5 * sigma), dtype=types.INT32)
             out = fn.gaussian_blur(image, sigma=sigma, window_size=2 * radius + 1)
+        else:
+            out = image
+        return out
+
+    def _solarize(image: Any, solarize: Any) -> Any:
+        if solarize:
+            # What is at least 128 is inverted: the smaller one of a value and its inverse.
+            assert SOLARIZE_THRESHOLD == 128
+            out = math.min(image, 255.0 - image)
         else:
             out = image
         return out

@@ -197,9 +197,7 @@ class RecordReader:
             )
 
 
-def _encoded(
-    stored: list[NDArray[np.uint8]], rows: NDArray[np.void]
-) -> list[NDArray[np.uint8]]:
+def _encoded(stored: list[NDArray[np.uint8]], rows: NDArray[np.void]) -> list[NDArray[np.uint8]]:
     for i in np.flatnonzero(rows["encoding"] == RAW_RGB).tolist():
         header = b"P6 %d %d 255\n" % (int(rows["width"][i]), int(rows["height"][i]))
         stored[i] = np.concatenate([np.frombuffer(header, dtype=np.uint8), stored[i]])

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from coke.pipeline.randomness import key_of, uniforms
 
+SOLARIZE_THRESHOLD = 128  # grey level; as in PIL, BYOL and MoCo v3
+
 _PURPOSE = 0xA06
 _CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRecipe:
-    """One view: a crop resized to ``size``, then colour, blur, flip, normalisation.
+    """One view: a crop resized to ``size``, then colour, blur, solarize, flip, normalisation.
 
     Attributes:
         size: side of the square view, in pixels.
@@ -29,7 +31,9 @@ class ViewRecipe:
         crop: ``"random"`` (area in ``scale``, aspect in ``ratio``) or ``"center"``.
         center_fraction: side of a center crop as a share of the shorter image side.
         jitter: largest brightness, contrast, saturation (relative) and hue (turns) change.
+        gray_p: probability of grayscale, after the jitter.
         blur_sigma: range of the Gaussian's sigma, in pixels of the view.
+        solarize_p: probability of inverting what is at least :data:`SOLARIZE_THRESHOLD`.
         mean, std: per channel, in the scale 0..1.
     """
 
@@ -44,6 +48,7 @@ class ViewRecipe:
     gray_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_p: float = 0.0
     flip_p: float = 0.5
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -69,7 +74,7 @@ class ViewRecipe:
             raise ValueError(f"view std is {self.std}; all must be positive")
         if min(self.jitter) < 0 or self.jitter[3] > 0.5:
             raise ValueError(f"view jitter is {self.jitter}; all >= 0, and hue at most 0.5")
-        for name in ("jitter_p", "gray_p", "blur_p", "flip_p"):
+        for name in ("jitter_p", "gray_p", "blur_p", "solarize_p", "flip_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"view {name} is {getattr(self, name)}; it is a probability")
 
@@ -80,19 +85,46 @@ class ViewRecipe:
     def crop_and_flip(self) -> ViewRecipe:
         """Random crops and flips only: the training view of the linear protocol."""
         size = self.evaluation_size or self.size
-        return replace(self, size=size, crop="random", jitter_p=0.0, gray_p=0.0, blur_p=0.0)
+        return replace(
+            self, size=size, crop="random", jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0
+        )
 
 
-#: The paper's single-view recipe, as its authors released it.
+# The paper's recipes, as its authors released them.
+
+#: One view: strong jitter, blur half of the time.
 IMAGENET_SINGLE_VIEW = ViewRecipe()
+
+_GENTLE = ViewRecipe(jitter=(0.4, 0.4, 0.2, 0.1))
+
+#: The asymmetric pair: the first view is always blurred, the second seldom, but solarized at times.
+IMAGENET_TWO_VIEW = (
+    replace(_GENTLE, blur_p=1.0),
+    replace(_GENTLE, blur_p=0.1, solarize_p=0.2),
+)
+
+#: The pair, and six small crops of smaller parts of the image.
+IMAGENET_MULTICROP = (
+    *IMAGENET_TWO_VIEW,
+    *(replace(IMAGENET_SINGLE_VIEW, size=96, scale=(0.05, 0.6)),) * 6,
+)
+
+#: What each name on the command line stands for: one recipe per view.
+NAMED_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
+    "imagenet-1view": (IMAGENET_SINGLE_VIEW,),
+    "imagenet-2views": IMAGENET_TWO_VIEW,
+    "imagenet-multicrop": IMAGENET_MULTICROP,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
     """Concrete parameters of one view for a batch; every array is (B,).
 
-    ``top, left, height, width`` are the crop in pixels of the stored image. Factors of 1 and a hue
-    of 0 leave colours alone; saturation 0 is grayscale; blur_sigma 0 means no blur.
+    ``top, left, height, width`` are the crop in pixels of the stored image; the rest is applied in
+    the order brightness, contrast, hue, saturation, blur, solarize, flip. Factors of 1 and a hue of
+    0 leave colours alone; saturation 0 is grayscale; blur_sigma 0 means no blur; ``flip`` and
+    ``solarize`` are 0 or 1.
     """
 
     top: NDArray[np.int32]
@@ -105,6 +137,7 @@ class ViewParameters:
     saturation: NDArray[np.float32]
     hue_degrees: NDArray[np.float32]
     blur_sigma: NDArray[np.float32]
+    solarize: NDArray[np.int32]
 
 
 def draw(
@@ -120,9 +153,10 @@ def draw(
     """Parameters for a batch: a pure function of (seed, epoch, view, id) and the image's size.
 
     Crop geometry follows torchvision's RandomResizedCrop (ten tries, then the center); colour
-    factors follow its ColorJitter, in the fixed order of one linear colour operator.
+    factors follow its ColorJitter, but for one order of the four instead of a random one.
     """
-    u = uniforms(key_of(_PURPOSE, seed, epoch, view), ids, 2 * _CROP_TRIES + 10)
+    # Columns are independent of each other: a new number goes last and changes no other.
+    u = uniforms(key_of(_PURPOSE, seed, epoch, view), ids, 2 * _CROP_TRIES + 11)
     tries, rest = u[:, : 2 * _CROP_TRIES], u[:, 2 * _CROP_TRIES :]
     if recipe.crop == "random":
         top, left, height, width = _random_crop(recipe, tries, rest[:, 0:2], heights, widths)
@@ -139,7 +173,7 @@ def draw(
         return np.where(jittered, low + rest[:, column] * (high - low), 1.0).astype(np.float32)
 
     hue = np.where(jittered, (2 * rest[:, 7] - 1) * recipe.jitter[3] * 360, 0.0)
-    # Gray after jitter equals saturation 0 in it: jitter keeps luma up to scale and offset.
+    # Saturation is the jitter's last step, so that 0 there is grayscale after the jitter.
     saturation = np.where(rest[:, 8] < recipe.gray_p, 0.0, factor(6, recipe.jitter[2]))
     low, high = recipe.blur_sigma
     # One number decides whether and how much: below blur_p it is uniform in [0, blur_p).
@@ -155,6 +189,7 @@ def draw(
         saturation=saturation.astype(np.float32),
         hue_degrees=hue.astype(np.float32),
         blur_sigma=np.where(rest[:, 9] < recipe.blur_p, sigma, 0.0).astype(np.float32),
+        solarize=(rest[:, 10] < recipe.solarize_p).astype(np.int32),
     )
 
 

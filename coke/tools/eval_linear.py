@@ -26,6 +26,7 @@ from coke.tools.representations import (
     load_run,
     open_splits,
     representations,
+    rows_of,
 )
 
 #: The paper's protocol: 90 epochs of random crops and flips at batch 1,024. Its learning rate
@@ -159,14 +160,15 @@ def _fit_on_crops(
         done = 0
         for epoch in range(settings.epochs):
             for batch in loader.epoch(epoch):
-                images, ids = batch.views[0].to(device), batch.ids.to(device)
+                images = batch.views[0].to(device)
+                labels_B = labels[rows_of(splits.train, batch.ids).to(device)]
                 for name, represent in rows.items():
                     features_BD = represent(images).float()
                     if name not in probes:
                         dim = features_BD.shape[1]
                         probes[name] = LinearProbe(dim, splits.n_classes, settings, device)
-                    if len(ids) > 1:  # a last batch of one image has no statistics
-                        probes[name].step(features_BD, labels[ids], done / steps)
+                    if len(labels_B) > 1:  # a last batch of one image has no statistics
+                        probes[name].step(features_BD, labels_B, done / steps)
                 done += 1
                 progress.advance(task)
     return probes

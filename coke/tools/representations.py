@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def open_splits(data: str | Path, test: str | Path | None) -> Splits:
         raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
     test_index = ImageIndex(find_split(data if test is None else test, TEST_SPLITS))
     for index in (train_index, test_index):
-        if (index.labels < 0).any():
+        if (_live_labels(index) < 0).any():
             raise ValueError(
                 f"{index.folder} has images without a class label; evaluation needs labels "
                 "(ingest a folder of class folders)"
@@ -184,27 +185,40 @@ def extract(
     device: torch.device,
     console: Console,
 ) -> dict[str, Tensor]:
-    """Features (N, D) float32 of every image by id, per representation, from one pass.
+    """Features (N, D) float32 of every image, ids ascending, per representation, from one pass.
 
-    They stay on the device: N x D x 4 bytes for each representation.
+    They stay on the device: N x D x 4 bytes for each representation. Tombstones have no row.
     """
     found: dict[str, Tensor] = {}
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"features of {index.folder.name}", total=len(index))
+        task = progress.add_task(f"features of {index.folder.name}", total=index.n_live)
         recipe = config.view.evaluation()
         for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):
             images = batch.views[0].to(device)
+            rows_B = rows_of(index, batch.ids).to(device)
             for name, represent in rows.items():
                 features_BD = represent(images).float()
                 if name not in found:
-                    found[name] = features_BD.new_empty(len(index), features_BD.shape[1])
-                found[name][batch.ids.to(device)] = features_BD
+                    found[name] = features_BD.new_empty(index.n_live, features_BD.shape[1])
+                found[name][rows_B] = features_BD
             progress.advance(task, len(batch.ids))
     return found
 
 
 def labels_of(index: ImageIndex, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(index.labels)).to(device)
+    """Class labels (N,) int64, in the order of :func:`extract`."""
+    return torch.from_numpy(np.ascontiguousarray(_live_labels(index))).to(device)
+
+
+def _live_labels(index: ImageIndex) -> NDArray[np.int64]:
+    return index.labels if index.live_ids is None else index.labels[index.live_ids]
+
+
+def rows_of(index: ImageIndex, ids_B: Tensor) -> Tensor:
+    """Which row of :func:`extract` and :func:`labels_of` each id has: tombstones have none."""
+    if index.live_ids is None:
+        return ids_B
+    return torch.from_numpy(np.searchsorted(index.live_ids, ids_B.numpy()))
 
 
 def _frozen(backbone: nn.Module, device: torch.device) -> Representation:

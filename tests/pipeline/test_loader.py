@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from coke.pipeline import dali, loader
 from coke.pipeline.index import ImageIndex
 from coke.pipeline.loader import Batch, build_loader
 from coke.pipeline.order import order
-from coke.pipeline.recipe import ViewRecipe
+from coke.pipeline.recipe import IMAGENET_MULTICROP, IMAGENET_TWO_VIEW, ViewRecipe
 
 needs_dali = pytest.mark.skipif(not dali.AVAILABLE, reason="DALI is not installed")
 BACKENDS = [pytest.param("dali", marks=needs_dali), "pil"]
@@ -117,6 +119,28 @@ def test_restoring_at_every_step_repeats_the_rest(index: ImageIndex, backend: st
         for a, b in zip(whole[step:], rest, strict=True):
             assert torch.equal(a.ids, b.ids)
             assert torch.equal(a.views[0], b.views[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("recipes", [IMAGENET_TWO_VIEW, IMAGENET_MULTICROP], ids=["pair", "multi"])
+def test_several_views_repeat_and_restore_within_an_epoch(
+    index: ImageIndex, recipes: tuple[ViewRecipe, ...], backend: str
+) -> None:
+    smaller = [replace(recipe, size=recipe.size // 4) for recipe in recipes]
+    options: dict[str, Any] = {"batch_size": 10, "backend": backend, "seed": 1}
+    whole = list(build(index, *smaller, **options).epoch(2))
+    assert sorted(all_ids(whole)) == list(range(23))
+    for batch in whole:
+        assert [tuple(view.shape) for view in batch.views] == [
+            (len(batch.ids), 3, recipe.size, recipe.size) for recipe in smaller
+        ]
+        pairs = itertools.combinations(batch.views, 2)
+        assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    restored = list(build(index, *smaller, **options).epoch(2, start=10))
+    assert len(restored) == len(whole) - 1
+    for a, b in zip(whole[1:], restored, strict=True):
+        assert torch.equal(a.ids, b.ids)
+        assert all(torch.equal(x, y) for x, y in zip(a.views, b.views, strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -31,6 +31,7 @@ def parameters(
     saturation: float = 1,
     hue_degrees: float = 0,
     blur_sigma: float = 0,
+    solarize: int = 0,
 ) -> ViewParameters:
     def whole(x: int) -> NDArray[np.int32]:
         return np.array([x], dtype=np.int32)
@@ -49,6 +50,7 @@ def parameters(
         saturation=real(saturation),
         hue_degrees=real(hue_degrees),
         blur_sigma=real(blur_sigma),
+        solarize=whole(solarize),
     )
 
 
@@ -98,22 +100,51 @@ def test_normalisation() -> None:
     [
         (parameters(brightness=0.5), (100, 50, 20)),
         (parameters(brightness=1.5), (255, 150, 60)),  # clipped at white
+        (parameters(brightness=0.33), (66, 33, 13)),  # 13.2: fractions are cut off
         # Luma 0.299 * 200 + 0.587 * 100 + 0.114 * 40 = 123.06
         (parameters(saturation=0), (123, 123, 123)),
-        (parameters(saturation=0.5), (161.5, 111.5, 81.5)),
+        (parameters(saturation=0.5), (161, 111, 81)),  # 161.5, 111.5, 81.5
+        (parameters(saturation=2), (255, 77, 0)),  # 277, 77, -43
         # Contrast pulls towards the mean luma of the view.
         (parameters(contrast=0), (123, 123, 123)),
-        (parameters(contrast=0.5), (161.5, 111.5, 81.5)),
-        (parameters(saturation=0, brightness=0.5), (61.5, 61.5, 61.5)),
+        (parameters(contrast=0.5), (161, 111, 81)),
+        (parameters(contrast=2), (255, 77, 0)),
         (parameters(blur_sigma=2), (200, 100, 40)),  # a flat image has nothing to blur
+        (parameters(solarize=1), (55, 100, 40)),  # 255 - 200; the others are below 128
         (parameters(hue_degrees=120), (40, 200, 100)),  # red -> green -> blue
         (parameters(hue_degrees=-120), (100, 40, 200)),
+        # Order. Brightness, then contrast about the new mean: 100, 50, 20 about 62.
+        (parameters(brightness=0.5, contrast=0.5), (81, 56, 41)),
+        # Brightness clips before contrast sees it: 255, 200, 80 about 203 (202.8).
+        (parameters(brightness=2, contrast=0.5), (229, 201, 141)),
+        # Gray comes after hue: luma of (40, 200, 100) = 140.8.
+        (parameters(hue_degrees=120, saturation=0), (141, 141, 141)),
+        # Solarize after all colours: 246 and 153 are inverted, 60 is not.
+        (parameters(brightness=1.53, solarize=1), (0, 102, 61)),
     ],
 )
 def test_colours_by_hand(drawn: ViewParameters, expected: tuple[float, float, float]) -> None:
     view = view_of(flat(200, 100, 40), drawn)
-    tolerance = 5.0 if drawn.hue_degrees[0] else 1.0  # hue moves in steps of 1.4 degrees
+    tolerance = 5.0 if drawn.hue_degrees[0] else 0.01  # hue moves in steps of 1.4 degrees
     np.testing.assert_allclose(view, np.broadcast_to(expected, view.shape), atol=tolerance)
+
+
+def test_contrast_pivots_at_the_mean_of_the_whole_view() -> None:
+    """Upper half 200, lower half 40: mean 120, so 0.5 gives 160 and 80."""
+    pixels = np.concatenate([flat(200, 200, 200)[:4], flat(40, 40, 40)[:4]])
+    view = view_of(pixels, parameters(contrast=0.5))
+    np.testing.assert_allclose(view[:4], 160, atol=0.01)
+    np.testing.assert_allclose(view[4:], 80, atol=0.01)
+
+
+def test_hue_is_torchvisions() -> None:
+    """torchvision adds int(turns * 255) to PIL's uint8 hue, towards zero and with wrap-around."""
+    red = np.array([[[255, 0, 0]]], dtype=np.uint8)
+    for degrees, step in ((100, 70), (-100, -70), (1, 0), (-1.5, -1), (180, 127)):
+        hsv = np.array([[[step % 256, 255, 255]]], dtype=np.uint8)
+        expected = np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))[0, 0]
+        view = view_of(np.broadcast_to(red, (8, 8, 3)), parameters(hue_degrees=degrees))
+        np.testing.assert_allclose(view[0, 0], expected, atol=0.01)
 
 
 def test_blur_spreads_an_edge_evenly() -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from coke.pipeline.recipe import ViewParameters, ViewRecipe, draw
+from coke.pipeline.recipe import (
+    IMAGENET_MULTICROP,
+    IMAGENET_SINGLE_VIEW,
+    IMAGENET_TWO_VIEW,
+    NAMED_RECIPES,
+    ViewParameters,
+    ViewRecipe,
+    draw,
+)
 
 NAMES = [f.name for f in fields(ViewParameters)]
 IDS = np.arange(5000)
@@ -66,7 +74,7 @@ def test_seed_epoch_and_view_each_change_everything(other: dict[str, Any]) -> No
 def test_types() -> None:
     p = drawn(ViewRecipe())
     for name in NAMES:
-        whole = name in ("top", "left", "height", "width", "flip")
+        whole = name in ("top", "left", "height", "width", "flip", "solarize")
         assert getattr(p, name).dtype == (np.int32 if whole else np.float32)
         assert getattr(p, name).shape == (5000,)
 
@@ -155,12 +163,13 @@ def test_center_crop_by_hand(
 
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.8, 1.0])
 def test_probabilities(p: float) -> None:
-    d = drawn(ViewRecipe(flip_p=p, jitter_p=p, gray_p=p, blur_p=p))
+    d = drawn(ViewRecipe(flip_p=p, jitter_p=p, gray_p=p, blur_p=p, solarize_p=p))
     shares = {
         "flip": np.mean(d.flip == 1),
         "jitter": np.mean(d.brightness != 1),
         "gray": np.mean(d.saturation == 0),
         "blur": np.mean(d.blur_sigma > 0),
+        "solarize": np.mean(d.solarize == 1),
     }
     tolerance = 4 * np.sqrt(p * (1 - p) / 5000)  # exact at 0 and 1
     for name, share in shares.items():
@@ -168,11 +177,13 @@ def test_probabilities(p: float) -> None:
 
 
 def test_switches_are_independent() -> None:
-    d = drawn(ViewRecipe(flip_p=0.5, jitter_p=0.5, gray_p=0.5, blur_p=0.5))
-    switches = np.stack([d.flip, d.brightness != 1, d.saturation == 0, d.blur_sigma > 0])
+    d = drawn(ViewRecipe(flip_p=0.5, jitter_p=0.5, gray_p=0.5, blur_p=0.5, solarize_p=0.5))
+    switches = np.stack(
+        [d.flip, d.brightness != 1, d.saturation == 0, d.blur_sigma > 0, d.solarize]
+    )
     values = np.stack([d.contrast, d.hue_degrees, d.top])
     correlation = np.corrcoef(np.concatenate([switches.astype(float), values]))
-    assert np.abs(correlation - np.eye(7)).max() < 0.06  # 4 standard errors
+    assert np.abs(correlation - np.eye(8)).max() < 0.06  # 4 standard errors
 
 
 def test_jitter_moves_all_four_or_none() -> None:
@@ -205,13 +216,64 @@ def test_blur_sigma_is_uniform_in_its_range() -> None:
         assert ((counts - expected) ** 2 / expected).sum() < 23.5  # once in 10,000
 
 
+def test_draws_stay_what_they_were() -> None:
+    """Recorded before solarize was drawn: runs resume with the crops and colours they had."""
+    p = draw(
+        ViewRecipe(solarize_p=0.5),
+        seed=3,
+        epoch=5,
+        view=1,
+        ids=np.array([0, 7, 1281166]),
+        heights=np.array([375, 500, 300]),
+        widths=np.array([500, 375, 300]),
+    )
+    recorded: dict[str, list[float]] = {
+        "top": [88, 195, 0],
+        "left": [25, 45, 20],
+        "height": [271, 244, 221],
+        "width": [266, 201, 256],
+        "flip": [1, 1, 1],
+        "brightness": [1.0163007, 0.3330642, 1.0],
+        "contrast": [1.5641764, 1.0561179, 1.0],
+        "saturation": [0.0, 1.2430257, 1.0],
+        "hue_degrees": [-46.112137, 26.611546, 0.0],
+        "blur_sigma": [1.9024346, 0.0, 0.1858407],
+    }
+    for name, values in recorded.items():
+        np.testing.assert_allclose(getattr(p, name), values, rtol=1e-6)
+
+
+def test_solarize_changes_no_other_draw() -> None:
+    with_it, without = drawn(ViewRecipe(solarize_p=1.0)), drawn(ViewRecipe())
+    for name in set(NAMES) - {"solarize"}:
+        np.testing.assert_array_equal(getattr(with_it, name), getattr(without, name))
+
+
+def test_named_recipes_are_the_released_ones() -> None:
+    single = ViewRecipe(
+        size=224, scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2), jitter_p=0.8, gray_p=0.2,
+        blur_p=0.5, blur_sigma=(0.1, 2.0), solarize_p=0.0, flip_p=0.5,
+    )  # fmt: skip
+    assert single == IMAGENET_SINGLE_VIEW
+    first, second = IMAGENET_TWO_VIEW
+    assert first == replace(single, jitter=(0.4, 0.4, 0.2, 0.1), blur_p=1.0)
+    assert second == replace(first, blur_p=0.1, solarize_p=0.2)
+    assert IMAGENET_MULTICROP[:2] == IMAGENET_TWO_VIEW
+    assert IMAGENET_MULTICROP[2:] == (replace(single, size=96, scale=(0.05, 0.6)),) * 6
+    assert {name: len(views) for name, views in NAMED_RECIPES.items()} == {
+        "imagenet-1view": 1,
+        "imagenet-2views": 2,
+        "imagenet-multicrop": 8,
+    }
+
+
 def test_derived_recipes() -> None:
-    recipe = ViewRecipe(size=96, scale=(0.3, 0.9), mean=(0.1, 0.2, 0.3))
+    recipe = ViewRecipe(size=96, scale=(0.3, 0.9), solarize_p=0.5, mean=(0.1, 0.2, 0.3))
     for derived in (recipe.evaluation(), recipe.crop_and_flip()):
         assert (derived.size, derived.scale, derived.mean) == (96, (0.3, 0.9), (0.1, 0.2, 0.3))
         d = drawn(derived)
         assert set(d.brightness) == set(d.contrast) == set(d.saturation) == {1.0}
-        assert set(d.hue_degrees) == set(d.blur_sigma) == {0.0}
+        assert set(d.hue_degrees) == set(d.blur_sigma) == set(d.solarize) == {0.0}
     evaluation, training = drawn(recipe.evaluation()), drawn(recipe.crop_and_flip())
     assert set(evaluation.flip) == {0} and len(set(evaluation.left)) == 1
     assert set(training.flip) == {0, 1} and len(set(training.left)) > 50
@@ -236,6 +298,7 @@ def test_derived_recipes() -> None:
         ("gray_p", -0.1),
         ("blur_p", 2),
         ("flip_p", float("nan")),
+        ("solarize_p", -0.5),
         ("blur_sigma", (0.0, 1.0)),
         ("blur_sigma", (2.0, 1.0)),
         ("std", (0.2, 0.0, 0.2)),
