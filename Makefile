@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
 SUDO := $(shell [ "$$(id -u)" = 0 ] || (command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo sudo -n))
 
-.PHONY: help setup ffcv demo test lint type bench clean
+.PHONY: help setup dev ffcv demo test lint type bench clean
 
 help:
 	@echo "make demo   Fashion-MNIST from files to an evaluated representation (minutes, 2 cores)"
@@ -23,7 +23,14 @@ $(VENV)/.ready: pyproject.toml constraints-cpu.txt
 		{ echo "coke needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { $(SUDO) apt-get update -q && $(SUDO) $(APT) python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt torch
-	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[cu13,tensorboard,dev]'
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[cu13,tensorboard]'
+	@touch $@
+
+# What tests and checks need on top: linters, and the packages of the optional sources and engines.
+dev: $(VENV)/.dev
+
+$(VENV)/.dev: $(VENV)/.ready
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[dev]'
 	@touch $@
 
 ffcv: $(VENV)/.ffcv
@@ -42,13 +49,13 @@ demo: setup
 		echo "dataset-fashion-mnist cannot be installed with apt here; it will be downloaded"
 	$(BIN)/coke demo
 
-test: setup
+test: dev
 	$(BIN)/pytest
 
-lint: setup
+lint: dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-type: setup
+type: dev
 	$(BIN)/mypy
 
 bench: setup

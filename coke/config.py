@@ -134,7 +134,7 @@ _SMALL = Config(
     start_size=16,
     temperature=0.2,
     view=_CIFAR_VIEW,
-    model=ModelConfig(depth=8, width=16, stem="small", expand=512, projector_hidden=512),
+    model=ModelConfig(depth=8, width=16, stem="small", expand=256, projector_hidden=512),
     optimizer=OptimizerConfig(name="sgd", lr=0.2, weight_decay=5e-4, warmup_epochs=1.0),
     clustering=ClusteringConfig(n_clusters=(500, 1000)),
 )
@@ -150,6 +150,7 @@ presets: dict[str, Config] = {
             size=20,
             evaluation_size=28,
             scale=(0.3, 1.0),
+            jitter=(0.4, 0.4, 0.0, 0.0),  # the images are gray
             gray_p=0.0,
             mean=(0.286,) * 3,
             std=(0.353,) * 3,

@@ -72,8 +72,8 @@ def eval_knn(
         method="knn",
         run=str(run),
         epoch=features.epoch,
-        train_images=len(splits.train),
-        test_images=len(splits.test),
+        train_images=splits.train.n_live,
+        test_images=splits.test.n_live,
         settings={
             "k": k,
             "temperature": temperature,

@@ -108,8 +108,8 @@ def eval_linear(
         method="linear (fast)" if fast else "linear",
         run=str(run),
         epoch=epoch,
-        train_images=len(splits.train),
-        test_images=len(splits.test),
+        train_images=splits.train.n_live,
+        test_images=splits.test.n_live,
         settings={
             **asdict(settings),
             "optimizer": "SGD, cosine to 0; lr is at batch 256",

@@ -155,10 +155,10 @@ def save_sheet(
         raise ValueError(f"folder {out.parent} of --out {out} does not exist; make it first")
     if not os.access(out.parent, os.W_OK) or out.is_dir():
         raise ValueError(f"--out {out} cannot be written; choose another place")
-    parts = _splits(Path(data))
-    part = next((p for p in parts if p.name == "train"), parts[0])
+    parts = [ImageIndex(part) for part in _splits(Path(data))]
+    part = next((index for index in parts if index.folder.name == "train"), parts[0])
     sheet = contact_sheet(
-        ImageIndex(part),
+        part,
         recipes,
         images=images,
         seed=seed,
@@ -168,7 +168,7 @@ def save_sheet(
     )
     _save_whole(sheet, out)
     (console or Console(soft_wrap=True)).print(
-        f"{out}: {sheet.width} x {sheet.height} pixels, images of {part}",
+        f"{out}: {sheet.width} x {sheet.height} pixels, images of {part.location}",
         markup=False,
         highlight=False,
     )

@@ -129,7 +129,8 @@ class Workspace:
             OSError: the disk refuses.
         """
         for path in (*self.dataset.rglob("*"), self.dataset):
-            flush(path)
+            if not path.is_symlink():  # to a file that is not ours, by its place from ``out``
+                flush(path)
         about = {**report, "manifests": manifest_hashes(self.dataset)}
         draft = self._folder / "report.draft"
         draft.write_text(json.dumps(about))

@@ -19,8 +19,16 @@ from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.eval_report import Accuracy, EvalReport
 from coke.tools.ingest import ingest
-from coke.tools.representations import Representation, extract, load_run, raw_pixels
+from coke.tools.representations import (
+    Representation,
+    extract,
+    labels_of,
+    load_run,
+    raw_pixels,
+    rows_of,
+)
 from coke.tools.train import train
+from tests.tools.conftest import draw_stripes
 
 
 @pytest.fixture
@@ -121,3 +129,26 @@ def test_refuses_data_it_cannot_evaluate_on(
         eval_knn(run, stripes, k=0, console=quiet)
     with pytest.raises(ValueError, match="is no training run"):
         eval_linear(tmp_path / "nothing", stripes, console=quiet)
+
+
+def test_ids_whose_image_is_gone_have_no_row(
+    run: Path, stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    draw_stripes(tmp_path / "src" / "train", 60, seed=0)
+    draw_stripes(tmp_path / "src" / "test", 20, seed=1)
+    gone = ("horizontal/000.jpg", "vertical/031.jpg")
+    for key in gone:
+        (tmp_path / "src" / "train" / key).unlink()
+    ingest(tmp_path / "src", tmp_path / "out", base=stripes, workers=1, console=quiet)
+    old, new = ImageIndex(stripes / "train"), ImageIndex(tmp_path / "out" / "train")
+    assert (len(new), new.n_live) == (60, 58) and new.keys == old.keys
+    device, rows = torch.device("cpu"), {"raw pixels": raw_pixels}
+    whole = extract(old, tiny, rows, 16, device, quiet)["raw pixels"]
+    rest = extract(new, tiny, rows, 16, device, quiet)["raw pixels"]
+    kept = [i for i, key in enumerate(old.keys) if key not in gone]
+    assert torch.equal(rest, whole[kept])
+    assert labels_of(new, device).tolist() == labels_of(old, device)[kept].tolist()
+    assert rows_of(new, torch.tensor(kept)).tolist() == list(range(58))
+    for fast in (True, False):
+        report = eval_linear(run, tmp_path / "out", fast=fast, epochs=2, console=quiet)
+        assert report.train_images == 58

@@ -68,12 +68,13 @@ def test_tombstones_and_raw_images_are_counted(splits: Path) -> None:
     rows["encoding"][2] = RAW_RGB
     assert (rows["encoding"][[0, 3]] == JPEG).all()
     rows["label"][0] = -1
-    index.rows = rows
+    index.rows, index.manifest = rows, replace(index.manifest, tombstones=1)
     found = summarise(index)
     assert (found.images, found.tombstones, found.raw, found.unlabelled) == (3, 1, 1, 1)
     assert found.class_counts.tolist() == [1, 1]
     rows["length"] = 0
-    del index.live_ids  # cached
+    del index.live_ids, index.dead_ids  # cached
+    index.manifest = replace(index.manifest, tombstones=4)
     nothing = summarise(index)
     assert (nothing.images, nothing.tombstones, nothing.image_bytes) == (0, 4, 0)
     assert nothing.height == Spread(smallest=0, median=0, largest=0)
