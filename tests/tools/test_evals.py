@@ -142,7 +142,8 @@ def test_ids_whose_image_is_gone_have_no_row(
     ingest(tmp_path / "src", tmp_path / "out", base=stripes, workers=1, console=quiet)
     old, new = ImageIndex(stripes / "train"), ImageIndex(tmp_path / "out" / "train")
     assert (len(new), new.n_live) == (60, 58) and new.keys == old.keys
-    device, rows = torch.device("cpu"), {"raw pixels": raw_pixels}
+    device = torch.device("cpu")
+    rows: dict[str, Representation] = {"raw pixels": raw_pixels}
     whole = extract(old, tiny, rows, 16, device, quiet)["raw pixels"]
     rest = extract(new, tiny, rows, 16, device, quiet)["raw pixels"]
     kept = [i for i, key in enumerate(old.keys) if key not in gone]
