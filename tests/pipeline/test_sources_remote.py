@@ -184,7 +184,7 @@ def test_shuffled_parquet_is_not_read_over_a_network(
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    server_module = pytest.importorskip("moto.server", reason="the S3 server needs moto[server]")
+    server_module = pytest.importorskip("moto.server", reason="the S3 server needs moto and flask")
     pytest.importorskip("s3fs", reason="s3:// needs s3fs")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
