@@ -134,7 +134,7 @@ _SMALL = Config(
     start_size=16,
     temperature=0.2,
     view=_CIFAR_VIEW,
-    model=ModelConfig(depth=8, width=16, stem="small", expand=256, projector_hidden=512),
+    model=ModelConfig(depth=8, width=16, stem="small", expand=512, projector_hidden=512),
     optimizer=OptimizerConfig(name="sgd", lr=0.2, weight_decay=5e-4, warmup_epochs=1.0),
     clustering=ClusteringConfig(n_clusters=(500, 1000)),
 )
