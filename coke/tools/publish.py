@@ -146,10 +146,11 @@ class Workspace:
             raise
         flush(self._final.parent)
         shutil.rmtree(aside, ignore_errors=True)
-        # The report goes last: as long as it is there, the same command knows that it is done.
-        shutil.rmtree(self.journal)
-        shutil.rmtree(self.drafts)
-        shutil.rmtree(self._folder)
+        # All at once: as long as the report is there, the same command knows that it is done.
+        partial, done = self._folder.parent, _done(self._final)
+        shutil.rmtree(done, ignore_errors=True)
+        partial.rename(done)
+        shutil.rmtree(done, ignore_errors=True)
 
 
 @contextmanager
@@ -194,6 +195,7 @@ def claimed(
         ) from error
     try:
         _bring_back(final)
+        shutil.rmtree(_done(final), ignore_errors=True)
         if restart:
             for path in _plans(partial):
                 shutil.rmtree(path)
@@ -201,7 +203,8 @@ def claimed(
             check_free(out, overwrite=overwrite)
         yield claim
     finally:
-        if not any(_is_worth_keeping(path) for path in _plans(partial)):
+        # After publishing the folder is gone; one that is there now is another run's.
+        if _is_current(lock, partial) and not any(map(_is_worth_keeping, _plans(partial))):
             for path in _plans(partial):
                 shutil.rmtree(path, ignore_errors=True)
             (partial / "lock").unlink(missing_ok=True)
@@ -280,15 +283,19 @@ def _lock(out: Path, partial: Path, console: Console) -> int:
                 f"The file system of {escape(str(out))} has no locks: see to it that no other "
                 "ingest writes there"
             )
-        try:
-            current = os.stat(partial / "lock").st_ino == os.fstat(descriptor).st_ino
-        except FileNotFoundError:
-            current = False
-        if current:
+        if _is_current(descriptor, partial):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return descriptor
         os.close(descriptor)  # of a file that its holder has removed since
+
+
+def _is_current(lock: int, partial: Path) -> bool:
+    """Whether this is the lock of the folder that has the name now."""
+    try:
+        return os.stat(partial / "lock").st_ino == os.fstat(lock).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _bring_back(final: Path) -> None:
@@ -304,6 +311,11 @@ def _bring_back(final: Path) -> None:
 
 def _aside(final: Path) -> Path:
     return final.parent / f".{final.name}.replaced"
+
+
+def _done(final: Path) -> Path:
+    """What was needed to make a data set that is whole: to be removed."""
+    return final.parent / f".{final.name}.done"
 
 
 def _plans(partial: Path) -> list[Path]:

@@ -92,3 +92,19 @@ def test_a_file_system_without_locks_is_told_of(
     with claimed(tmp_path / "out", overwrite=False, console=console):
         pass
     assert "has no locks" in console.export_text()
+
+
+def test_what_a_killed_removal_leaves_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / ".out.done" / "journal").mkdir(parents=True)
+    with claimed(tmp_path / "out", overwrite=False, console=QUIET):
+        assert not (tmp_path / ".out.done").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_run_that_came_after_publishing_is_left_alone(tmp_path: Path) -> None:
+    partial = tmp_path / ".out.partial"
+    with claimed(tmp_path / "out", overwrite=False, console=QUIET):
+        partial.rename(tmp_path / ".out.done")  # as publishing does
+        partial.mkdir()
+        (partial / "lock").write_text("of another run")
+    assert (partial / "lock").read_text() == "of another run"
