@@ -27,7 +27,7 @@ except ImportError:  # the loader says what to install, or runs the reference re
 else:
     AVAILABLE = True
 
-_FACTORS = ("brightness", "contrast", "saturation", "hue_turn", "blur_sigma")
+_FACTORS = ("brightness", "contrast", "saturation", "blur_sigma")
 _TRUNCATION = 0.498  # PIL cuts fractions off where DALI rounds: round(x - 0.498) is floor(x)
 _QUEUE_DEPTH = 3  # batches in flight: two while one is copied out; each costs a batch of memory
 
@@ -127,7 +127,8 @@ class DaliViews:
         self._pipe.feed_input("encoded", encoded)
         inputs = _whole_image_inputs(parameters) if self._on_gpu else _region_inputs(parameters)
         for v, drawn in enumerate(parameters):
-            inputs |= {f"{name}_{v}": value for name, value in _colour_inputs(drawn).items()}
+            colours = _colour_inputs(drawn) | _hue_inputs(drawn, self.recipes[v].exact_hue)
+            inputs |= {f"{name}_{v}": value for name, value in colours.items()}
         for name, value in inputs.items():
             self._pipe.feed_input(name, value)
 
@@ -160,6 +161,19 @@ def _region_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[An
 
 
 def _colour_inputs(drawn: ViewParameters) -> dict[str, NDArray[Any]]:
+    return {
+        "brightness": drawn.brightness,
+        "contrast": drawn.contrast,
+        "saturation": drawn.saturation,
+        "blur_sigma": drawn.blur_sigma,
+        "solarize": drawn.solarize.astype(np.bool_),
+        "flip": drawn.flip,
+    }
+
+
+def _hue_inputs(drawn: ViewParameters, exact: bool) -> dict[str, NDArray[Any]]:
+    if not exact:
+        return {"hue": drawn.hue_degrees}
     sixths = drawn.hue_degrees.astype(np.float64) / 60
     thirds = np.rint(sixths / 2)
     turn = sixths - 2 * thirds  # in [-1, 1]; negative is backwards
@@ -167,15 +181,9 @@ def _colour_inputs(drawn: ViewParameters) -> dict[str, NDArray[Any]]:
     mirrored = turn < 0
     channels[mirrored] = channels[mirrored][:, [0, 2, 1]]
     return {
-        "brightness": drawn.brightness,
-        "contrast": drawn.contrast,
-        "saturation": drawn.saturation,
-        "blur_sigma": drawn.blur_sigma,
         "hue_turn": np.abs(turn).astype(np.float32),
         "hue_mirrored": mirrored,
         "hue_channels": channels.astype(np.int32),
-        "solarize": drawn.solarize.astype(np.bool_),
-        "flip": drawn.flip,
     }
 
 
@@ -225,13 +233,16 @@ if AVAILABLE:
         )
         p = {name: _input(f"{name}_{v}", types.FLOAT, ndim=0) for name in _FACTORS}
         image = _lighting(image, p["brightness"], p["contrast"])
-        image = _colours(
-            image,
-            channels=_input(f"hue_channels_{v}", types.INT32, ndim=1),
-            mirrored=_input(f"hue_mirrored_{v}", types.BOOL, ndim=0),
-            turn=p["hue_turn"],
-            saturation=p["saturation"],
-        )
+        if recipe.exact_hue:
+            image = _exact_colours(
+                image,
+                channels=_input(f"hue_channels_{v}", types.INT32, ndim=1),
+                mirrored=_input(f"hue_mirrored_{v}", types.BOOL, ndim=0),
+                turn=_input(f"hue_turn_{v}", types.FLOAT, ndim=0),
+                saturation=p["saturation"],
+            )
+        else:
+            image = _colours(image, _input(f"hue_{v}", types.FLOAT, ndim=0), p["saturation"])
         image = _blur(image, p["blur_sigma"])
         image = _solarize(image, _input(f"solarize_{v}", types.BOOL, ndim=0))
         return fn.crop_mirror_normalize(
@@ -261,7 +272,19 @@ if AVAILABLE:
             out = image
         return out
 
-    def _colours(image: Any, *, channels: Any, mirrored: Any, turn: Any, saturation: Any) -> Any:
+    def _colours(image: Any, hue: Any, saturation: Any) -> Any:
+        """Hue in YIQ and saturation, in one pass: uint8 in, float out."""
+        if (hue != 0.0) | (saturation != 1.0):
+            out = _clamp(
+                fn.color_twist(image, hue=hue, saturation=saturation, dtype=types.FLOAT), 0.0, 255.0
+            )
+        else:
+            out = fn.cast(image, dtype=types.FLOAT)
+        return out
+
+    def _exact_colours(
+        image: Any, *, channels: Any, mirrored: Any, turn: Any, saturation: Any
+    ) -> Any:
         """Hue in HSV, then saturation: uint8 in, float out.
 
         Let (y0, y1, y2) be a pixel's channels, permuted by the turns of 120 degrees, and ``turn``

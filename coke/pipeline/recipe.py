@@ -31,6 +31,8 @@ class ViewRecipe:
         crop: ``"random"`` (area in ``scale``, aspect in ``ratio``) or ``"center"``.
         center_fraction: side of a center crop as a share of the shorter image side.
         jitter: largest brightness, contrast, saturation (relative) and hue (turns) change.
+        exact_hue: rotate hue in HSV, as PIL and torchvision do, and not in YIQ, as DALI's operator
+            does; it takes a CPU half as long again per view. docs/augmentation.md has both.
         gray_p: probability of grayscale, after the jitter.
         blur_sigma: range of the Gaussian's sigma, in pixels of the view.
         solarize_p: probability of inverting what is at least :data:`SOLARIZE_THRESHOLD`.
@@ -45,6 +47,7 @@ class ViewRecipe:
     center_fraction: float = 0.875
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
     jitter_p: float = 0.8
+    exact_hue: bool = False
     gray_p: float = 0.2
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)

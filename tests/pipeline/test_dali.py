@@ -46,7 +46,8 @@ ENCODED = [jpeg(smooth(h, w, i)) for i, (h, w) in enumerate(SIZES)]
 def recipe(size: int = 32, **options: float) -> ViewRecipe:
     """Nothing but crop, resize and flip unless asked; pixels are grey levels 0..255."""
     switches = {"jitter_p": 0.0, "gray_p": 0.0, "blur_p": 0.0} | options
-    return ViewRecipe(size=size, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255), **switches)  # type: ignore[arg-type]
+    pixels: dict[str, Any] = {"mean": (0, 0, 0), "std": (1 / 255, 1 / 255, 1 / 255)}
+    return ViewRecipe(size=size, **{"exact_hue": True, **pixels, **switches})
 
 
 def parameters(
@@ -434,3 +435,17 @@ def test_views_of_several_sizes_on_the_gpu() -> None:
     for a, b in zip(got, expected, strict=True):
         assert a.shape == b.shape
         assert (a.cpu() - b).abs().mean() < 0.7
+
+
+@needs_dali
+def test_without_exact_hue_only_hue_differs_from_the_reference() -> None:
+    for values, limit in (
+        ({"saturation": 0.0}, 1.0),
+        ({"saturation": 1.6}, 1.0),
+        ({"brightness": 1.3, "contrast": 0.6, "saturation": 0.5}, 1.5),
+    ):
+        assert np.abs(_fast(values) - _reference(values)).mean() < limit, values
+    turned = {"hue_degrees": 60.0}
+    error = np.abs(_fast(turned) - _reference(turned)).mean()
+    # Another rotation, of the same colours: nearer to the reference than not turning at all.
+    assert 1.0 < error < 0.7 * np.abs(_fast({}) - _reference(turned)).mean()
