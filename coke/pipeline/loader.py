@@ -258,23 +258,19 @@ def build_loader(
 
         in_flight = (_STEPS_IN_FLIGHT + 1) * batch_size  # one more: ranks are a step apart
         check_cache(index, epochs, in_flight=in_flight, limit=round(cache_gb * 1e9))
-    reader = RecordReader(index, cache_gb=cache_gb)
+    common: dict[str, Any] = {
+        "order": epochs,
+        "reader": RecordReader(index, cache_gb=cache_gb),
+        "batch_size": batch_size,
+        "seed": seed,
+        "drop_ragged": drop_ragged,
+        "world": world,
+        "rank": rank,
+    }
     if backend == "ffcv":
         from coke.pipeline.ffcv_loader import FfcvLoader
 
-        return FfcvLoader(
-            index,
-            recipes,
-            order=epochs,
-            reader=reader,
-            batch_size=batch_size,
-            seed=seed,
-            drop_ragged=drop_ragged,
-            world=world,
-            rank=rank,
-            device=device,
-            threads=threads,
-        )
+        return FfcvLoader(index, recipes, device=device, threads=threads, **common)
     if backend == "dali" or (backend == "auto" and sys.platform == "linux"):
         if not dali.AVAILABLE:
             raise ValueError(DALI_MISSING)
@@ -286,15 +282,4 @@ def build_loader(
         )
     else:
         engine = PilViews(recipes)
-    return Loader(
-        index,
-        recipes,
-        order=epochs,
-        reader=reader,
-        batch_size=batch_size,
-        seed=seed,
-        drop_ragged=drop_ragged,
-        world=world,
-        rank=rank,
-        engine=engine,
-    )
+    return Loader(index, recipes, engine=engine, **common)

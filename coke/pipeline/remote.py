@@ -12,15 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+from coke.pipeline.filesystem import PACKAGES, filesystem_of
 
-#: What to install for a URL's protocol, where it is not there.
-_EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "http", "https": "http"}
+T = TypeVar("T")
 
 ATTEMPTS = 8
 BACK_OFF_S = 0.5  # before the second attempt; doubled before each one after it
 LONGEST_BACK_OFF_S = 30.0
-_SILENCE_S = 60.0  # a server that sends nothing for this long has failed
 _WITHOUT_A_SECOND_CHANCE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -48,7 +46,7 @@ def location(folder: str | Path) -> str | Path:
     if isinstance(folder, str) and "://" in text:
         protocol, _, rest = text.partition("://")
         return Path(rest) if protocol in ("file", "local") else text.rstrip("/")
-    if re.match(rf"({'|'.join(_EXTRAS)}):/", text):
+    if re.match(rf"({'|'.join(PACKAGES)}):/", text):
         raise ValueError(f"{text} is a Path; give a URL as text, with both slashes")
     return Path(folder)
 
@@ -72,7 +70,8 @@ class Remote:
         self.url = url
         self._attempts = ATTEMPTS if attempts is None else attempts
         self._back_off_s = BACK_OFF_S if back_off_s is None else back_off_s
-        self._fs, self._root = _filesystem(url)
+        self._fs, root = filesystem_of(url)
+        self._root = root.rstrip("/")
 
     def read(self, name: str) -> bytes:
         """A small file.
@@ -154,29 +153,6 @@ class Remote:
             f"{self.url}/{name} cannot be read, after {number} attempts: "
             f"{type(failure).__name__}: {failure}"
         ) from failure
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the folder within it."""
-    import fsspec
-
-    protocol = url.partition("://")[0]
-    options: dict[str, Any] = {}
-    try:
-        if protocol in ("http", "https"):
-            import aiohttp
-
-            # Not aiohttp's five minutes for a whole file, however large: a limit on silence.
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE_S)
-            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
-        fs, root = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        remedy = f"pip install 'coke[{extra}]'" if extra else "install the package it names"
-        raise ValueError(f"{url} cannot be opened ({error}): {remedy}") from error
-    except ValueError as error:
-        raise ValueError(f"{url} cannot be opened: {error}") from error
-    return fs, str(root).rstrip("/")
 
 
 def _limited_progress(size: int | None) -> Any:

@@ -89,7 +89,7 @@ def test_what_is_not_there(memory: Any) -> None:
     memory.pipe_file("/b/1.txt", b"")
     with pytest.raises(ValueError, match=r"no images in memory://b: it holds 1 other files"):
         find_splits("memory://b")
-    with pytest.raises(ValueError, match=r"ftps3://b cannot be opened .* known are paths and s3"):
+    with pytest.raises(ValueError, match=r"ftps3://b cannot be opened: .* known are paths and s3"):
         find_splits("ftps3://b")
 
 

@@ -302,7 +302,7 @@ def test_a_tar_that_shrinks_after_listing_is_a_read_error(tmp_path: Path) -> Non
 def test_reading_opens_local_files_without_fsspec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_filesystem", None)
+    monkeypatch.setattr(storage, "filesystem_of", None)
     pictures: list[Picture] = synthetic(5)
     for write in (write_class_tars, write_shards_cls):
         (tmp_path / write.__name__).mkdir()

@@ -15,16 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from coke.pipeline.filesystem import filesystem_of
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_PACKAGES = {  # protocol: (package, extra of coke that installs it)
-    "s3": ("s3fs", "s3"),
-    "s3a": ("s3fs", "s3"),
-    "gs": ("gcsfs", "gcs"),
-    "gcs": ("gcsfs", "gcs"),
-    "hf": ("huggingface_hub", "hf"),
-    "http": ("aiohttp", "http"),
-    "https": ("aiohttp", "http"),
-}
 _TRIES = 5
 _FIRST_PAUSE_S = 0.5  # doubles with each try: 7.5 s in all
 _BLOCK = 8 << 20  # read ahead of a URL: a request costs as much time as some megabytes
@@ -63,7 +56,7 @@ def is_folder(path: str) -> bool:
 def _kind(path: str) -> str | None:
     if not is_url(path):
         return "directory" if os.path.isdir(path) else "file" if os.path.isfile(path) else None
-    system, inside = _filesystem(path)
+    system, inside = filesystem_of(path)
     try:
         return str(_patiently(path, lambda: system.info(inside))["type"])
     except FileNotFoundError:
@@ -83,7 +76,7 @@ def walk(folder: str) -> Iterator[str]:
     if not is_url(folder):
         yield from _walk_local(folder, "", ())
         return
-    system, inside = _filesystem(folder)
+    system, inside = filesystem_of(folder)
     prefix = inside.rstrip("/") + "/"
     try:
         found = _patiently(folder, lambda: system.find(inside))
@@ -135,7 +128,7 @@ def read(path: str) -> bytes:
     if not is_url(path):
         with open(path, "rb", buffering=0) as file:
             return file.readall()
-    system, inside = _filesystem(path)
+    system, inside = filesystem_of(path)
     return bytes(_patiently(path, lambda: system.cat_file(inside)))
 
 
@@ -149,7 +142,7 @@ def read_range(path: str, offset: int, length: int) -> bytes:
     if length == 0:
         return b""
     if is_url(path):
-        system, inside = _filesystem(path)
+        system, inside = filesystem_of(path)
         end = offset + length
         data = bytes(_patiently(path, lambda: system.cat_file(inside, start=offset, end=end)))
         if len(data) > length:  # some HTTP servers answer with the whole file
@@ -191,7 +184,7 @@ class _RemoteFile(io.RawIOBase):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        system, inside = _filesystem(url)
+        system, inside = filesystem_of(url)
         self._file = _patiently(
             url,
             lambda: system.open(inside, "rb", block_size=_BLOCK, cache_type="readahead"),
@@ -226,27 +219,6 @@ class _RemoteFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path inside it."""
-    import fsspec
-
-    protocol = url.partition("://")[0].lower()
-    try:
-        system, inside = fsspec.url_to_fs(url)
-    except ImportError as error:
-        package, extra = _PACKAGES.get(protocol, (None, None))
-        if package is None:
-            raise ValueError(f"{url} needs a package that is missing: {error}") from error
-        raise ValueError(
-            f"{protocol}:// needs the package {package}: pip install 'coke[{extra}]'"
-        ) from error
-    except ValueError as error:
-        raise ValueError(
-            f"{url} cannot be opened ({error}); known are paths and s3://, gs://, hf://, http(s)://"
-        ) from error
-    return system, inside
 
 
 def _patiently(url: str, call: Callable[[], T]) -> T:
