@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,19 +17,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-import coke
 from coke.pipeline.containers import ContainerPlan
-from coke.pipeline.formats import CONTAINER_WRITERS
-from coke.pipeline.index import FORMAT_VERSION, INDEX_DTYPE, write_index
+from coke.pipeline.index import INDEX_DTYPE, write_index
 from coke.pipeline.sources import Source, find_splits, is_url
-from coke.tools.duplicates import DEDUPES, duplicate_groups, duplicates_table, without_repeats
+from coke.tools.duplicates import duplicate_groups, duplicates_table, without_repeats
 from coke.tools.ingest_pieces import (
-    CHECKS,
     Checked,
     CheckTask,
     WriteTask,
@@ -47,10 +42,10 @@ from coke.tools.ingest_report import (
     rejected_table,
     summary,
 )
+from coke.tools.ingest_settings import IngestSettings, check_arguments, fingerprint
 from coke.tools.journal import SUFFIX
 from coke.tools.publish import Workspace, claimed
 from coke.tools.stable_ids import (
-    MATCHES,
     Assignment,
     Base,
     assign_ids,
@@ -59,33 +54,16 @@ from coke.tools.stable_ids import (
 )
 from coke.tools.workers import Mapper, default_workers, worker_pool
 
-ENGINES = ("process", "ray")
-
 _PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
 _IMAGES_PER_WORKER = 500  # a further worker costs more to start than it saves below this
 _SHOWN = 5  # rejected keys that an error message names
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """What decides the bytes of a data set besides its images."""
-
-    shard_size: int
-    resize_shorter: int | None
-    quality: int
-    labels: str
-    source: str
-    check: str
-    format: str
-    match: str
-    dedupe: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Run:
     """What the steps of one ingest share."""
 
-    settings: _Settings
+    settings: IngestSettings
     strict: bool
     work: Workspace
     map: Mapper
@@ -168,7 +146,7 @@ def ingest(
     """
     out = Path(out)
     console = console or Console()
-    settings = _Settings(
+    settings = IngestSettings(
         shard_size=shard_size,
         resize_shorter=resize_shorter,
         quality=quality,
@@ -179,13 +157,13 @@ def ingest(
         match=match,
         dedupe=dedupe,
     )
-    _check_arguments(settings, workers, engine, has_base=base is not None)
+    check_arguments(settings, workers, engine, has_base=base is not None)
     if not is_url(str(src)):
         _check_apart(Path(src), out)
     started = time.monotonic()
     with claimed(out, overwrite=overwrite, restart=restart, console=console) as claim:
         sources = find_splits(src, labels=labels, source=source)
-        command = _fingerprint(settings, sources, base)
+        command = fingerprint(settings, sources, base)
         if (done := claim.finished(command)) is not None:
             console.print(f"{out} was finished by an earlier run of the same command")
             report = _report_from(out, done)
@@ -210,52 +188,6 @@ def _check_apart(src: Path, out: Path) -> None:
         raise ValueError(f"out {out} lies inside the source {src}; choose a folder outside of it")
     if src.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"source {src} lies inside out {out}; choose another folder for out")
-
-
-def _check_arguments(
-    settings: _Settings, workers: int | None, engine: str, *, has_base: bool
-) -> None:
-    if settings.shard_size < 0:
-        raise ValueError(
-            f"shard_size is {settings.shard_size}; give a number of images, or 0 for one container"
-        )
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; give at least 1 process")
-    if settings.resize_shorter is not None and settings.resize_shorter < 1:
-        raise ValueError(f"resize_shorter is {settings.resize_shorter}; give at least 1 pixel")
-    if not 1 <= settings.quality <= 100:
-        raise ValueError(f"quality is {settings.quality}; JPEG quality goes from 1 to 100")
-    for name, value, allowed in (
-        ("format", settings.format, tuple(CONTAINER_WRITERS)),
-        ("check", settings.check, tuple(CHECKS)),
-        ("match", settings.match, MATCHES),
-        ("dedupe", settings.dedupe, (None, *DEDUPES)),
-        ("engine", engine, ENGINES),
-    ):
-        if value not in allowed:
-            named = ", ".join(choice for choice in allowed if choice is not None)
-            raise ValueError(f"{name} is {value!r}; choose one of {named}")
-    if settings.match == "content" and not has_base:
-        raise ValueError("match is 'content', but there is no base whose ids could be kept")
-
-
-def _fingerprint(settings: _Settings, sources: dict[str, Source], base: str | Path | None) -> str:
-    """Of all that the bytes of the result depend on, but the contents of files and the base's.
-
-    Encoders differ between versions of Pillow, so the version counts.
-    """
-    decisive = hashlib.sha256()
-    about = {
-        "versions": [coke.__version__, FORMAT_VERSION, PIL.__version__],
-        "settings": asdict(settings),
-        "base": None if base is None else str(Path(base).resolve()),
-    }
-    decisive.update(json.dumps(about).encode())
-    for name, source in sources.items():
-        decisive.update(repr((name, source.origin, source.classes)).encode())
-        decisive.update(os.fsencode("\0".join((*source.keys, "", *source.ignored))))
-        decisive.update(np.array(source.labels, dtype=np.int64).tobytes())
-    return decisive.hexdigest()[:24]
 
 
 def _fingerprint_of(bases: dict[str, Base]) -> str:
