@@ -53,7 +53,7 @@ def ingest(
     src: Annotated[
         str, typer.Argument(help="Folder, tar, parquet file or table of images; path or URL.")
     ],
-    out: Annotated[Path, typer.Argument(help="Where the data set goes.")],
+    out: Annotated[str, typer.Argument(help="Where the data set goes, path or URL.")],
     shard_size: Annotated[int, typer.Option(help="Images per container; 0 for one.")] = 2000,
     workers: Annotated[Optional[int], typer.Option(help="Processes; all cores if unset.")] = None,
     resize_shorter: Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +56,25 @@ def color_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels.round().astype(np.uint8)).save(root / "src" / name)
     ingest(root / "src", root / "out", workers=1, shard_size=10, console=Console(quiet=True))
     return root / "out"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """The file system of an S3 server on this machine, without buckets at first."""
+    fsspec = pytest.importorskip("fsspec", reason="s3:// needs fsspec")
+    server_module = pytest.importorskip("moto.server", reason="the S3 server needs moto and flask")
+    pytest.importorskip("s3fs", reason="s3:// needs s3fs")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        system = fsspec.filesystem("s3")
+        yield system
+    type(system).clear_instance_cache()  # the next module has a server of its own
+    server.stop()

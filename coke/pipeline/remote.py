@@ -9,6 +9,7 @@ import random
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,7 +132,71 @@ class Remote:
 
         self._retrying(name, attempt, stop)
 
-    def _retrying(self, name: str, attempt: Callable[[], T], stop: threading.Event | None) -> T:
+    def names(self) -> list[str]:
+        """All files below the folder, by their names in it; none where there is no folder.
+
+        Raises:
+            ValueError: it cannot be listed, after all attempts.
+        """
+
+        def attempt() -> list[str]:
+            self._fs.invalidate_cache()
+            try:
+                return list(self._fs.find(self._root))
+            except FileNotFoundError:
+                return []
+
+        found = self._retrying("", attempt, None, verb="listed")
+        # A file system may name files with a slash or protocol in front that the root lacks.
+        inside = f"{self._root.lstrip('/')}/"
+        return sorted(path.partition(inside)[2] for path in found if inside in path)
+
+    def upload(self, name: str, path: Path) -> None:
+        """Writes a local file to the folder; whole or not at all where the store can do that.
+
+        Raises:
+            ValueError: it cannot be written, after all attempts.
+        """
+        remote = f"{self._root}/{name}"
+
+        def attempt() -> None:
+            self._fs.put_file(str(path), remote)
+            self._fs.invalidate_cache()
+            got = self._fs.info(remote)["size"]
+            if got != path.stat().st_size:
+                raise OSError(f"{got} bytes arrived of {path.stat().st_size}")
+
+        self._retrying(name, attempt, None, verb="written")
+
+    def remove(self, name: str) -> None:
+        """Removes a file; that it is gone already is no error.
+
+        Raises:
+            ValueError: it cannot be removed, after all attempts.
+        """
+
+        def attempt() -> None:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(f"{self._root}/{name}")
+
+        self._retrying(name, attempt, None, verb="removed")
+
+    def check_writable(self) -> None:
+        """Raises ValueError where the protocol only reads."""
+        protocol = self.url.partition("://")[0]
+        if protocol in ("http", "https"):
+            raise ValueError(
+                f"{self.url} cannot be written: {protocol}:// only reads; give a folder, or "
+                "s3://, gs:// or hf://"
+            )
+
+    def _retrying(
+        self,
+        name: str,
+        attempt: Callable[[], T],
+        stop: threading.Event | None,
+        verb: str = "read",
+    ) -> T:
         stop = stop or threading.Event()
         for number in range(1, self._attempts + 1):
             try:
@@ -150,7 +215,7 @@ class Remote:
         if isinstance(failure, WrongContent):
             raise failure
         raise ValueError(
-            f"{self.url}/{name} cannot be read, after {number} attempts: "
+            f"{self.url}/{name} cannot be {verb}, after {number} attempts: "
             f"{type(failure).__name__}: {failure}"
         ) from failure
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 from coke.pipeline.containers import ContainerPlan
 from coke.pipeline.index import INDEX_DTYPE, write_index
+from coke.pipeline.remote import location
 from coke.pipeline.sources import Source, find_splits, is_url
 from coke.tools.duplicates import duplicate_groups, duplicates_table, without_repeats
 from coke.tools.ingest_pieces import (
@@ -52,6 +53,7 @@ from coke.tools.stable_ids import (
     number_classes,
     read_bases,
 )
+from coke.tools.upload import Upload
 from coke.tools.workers import Mapper, default_workers, worker_pool
 
 _PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
@@ -112,10 +114,11 @@ def ingest(
     a kill, a full disk) has finished is kept in ``.<out>.partial`` beside ``out``; the same call
     goes on from there to the same bytes, with any number of workers on either engine. When source
     or settings have changed, that work is discarded; files that have changed are looked at again.
+    A data set for a URL is made on the local disk and then sent, see :mod:`coke.tools.upload`.
 
     Args:
         src: what holds the images, a path or URL; see :func:`find_splits`.
-        out: the folder to make.
+        out: the folder to make, a path or URL.
         shard_size: images per container; 0 for all in one.
         workers: processes; by default one per core, fewer for small collections.
         resize_shorter: shrink images whose shorter side is longer than this many pixels.
@@ -144,7 +147,6 @@ def ingest(
         ValueError: an argument is out of range, the source holds no usable images, ``base`` is no
             data set, ``out`` is taken or being written, or it cannot be written.
     """
-    out = Path(out)
     console = console or Console()
     settings = IngestSettings(
         shard_size=shard_size,
@@ -158,15 +160,28 @@ def ingest(
         dedupe=dedupe,
     )
     check_arguments(settings, workers, engine, has_base=base is not None)
-    if not is_url(str(src)):
-        _check_apart(Path(src), out)
+    if base is not None and is_url(str(base)):
+        raise ValueError(f"base is {base}; give a local copy of it, a URL cannot be a base yet")
+    folder = location(out)
     started = time.monotonic()
-    with claimed(out, overwrite=overwrite, restart=restart, console=console) as claim:
+    with ExitStack() as stack:
+        upload = None
+        if isinstance(folder, str):
+            upload = Upload(folder, overwrite=overwrite, restart=restart, console=console)
+            folder, overwrite = stack.enter_context(upload).folder, True
+        if not is_url(str(src)):
+            _check_apart(Path(src), folder)
+        claim = stack.enter_context(
+            claimed(folder, overwrite=overwrite, restart=restart, console=console)
+        )
         sources = find_splits(src, labels=labels, source=source)
         command = fingerprint(settings, sources, base)
-        if (done := claim.finished(command)) is not None:
-            console.print(f"{out} was finished by an earlier run of the same command")
-            report = _report_from(out, done)
+        done = claim.finished(command)
+        if done is None and upload is not None:
+            done = upload.staged(command)
+        if done is not None:
+            console.print(f"{folder} was finished by an earlier run of the same command")
+            report = _report_from(folder, done)
         else:
             bases = read_bases(Path(base), list(sources)) if base is not None else {}
             sources = _numbered_like(bases, sources)
@@ -178,7 +193,11 @@ def ingest(
                 shared = _Run(
                     settings=settings, strict=strict, work=work, map=run, progress=progress
                 )
-                report = _ingest_splits(shared, sources, bases, out, started)
+                report = _ingest_splits(shared, sources, bases, folder, started)
+        if upload is not None:
+            upload.keep(command, _about(report))
+            upload.send()
+            report = replace(report, out=upload.url, seconds=time.monotonic() - started)
     console.print(summary(report))
     return report
 
@@ -239,9 +258,12 @@ def _ingest_splits(
         resumed_images=images,
         resumed_containers=containers,
     )
-    about = {"splits": [asdict(split) for split in splits], "seconds": report.seconds}
-    run.work.publish(about)
+    run.work.publish(_about(report))
     return replace(report, seconds=time.monotonic() - started)
+
+
+def _about(report: IngestReport) -> dict[str, object]:
+    return {"splits": [asdict(split) for split in report.splits], "seconds": report.seconds}
 
 
 def _report_from(out: Path, done: dict[str, object]) -> IngestReport:

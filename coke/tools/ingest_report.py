@@ -48,7 +48,7 @@ class IngestReport:
     ``resumed_images`` were checked, ``resumed_containers`` written by an interrupted run before.
     """
 
-    out: Path
+    out: Path | str
     splits: tuple[SplitReport, ...]
     seconds: float
     resumed_images: int = 0

@@ -241,6 +241,12 @@ def manifest_hashes(folder: Path) -> dict[str, str]:
     }
 
 
+def is_dataset_file(name: str) -> bool:
+    """Whether `coke ingest` writes a file of this name, in a data set or in a split of one."""
+    folder, _, file = name.rpartition("/")
+    return "/" not in folder and _OURS.fullmatch(file) is not None
+
+
 def _foreign(folder: Path) -> Path | None:
     """Something in a folder that `coke ingest` did not write; None when all of it is ours."""
     for path in sorted(folder.iterdir()):

@@ -6,7 +6,6 @@ import fcntl
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,32 +99,12 @@ def test_an_epoch_over_http_in_a_third_of_the_room(
 
 
 @pytest.fixture
-def bucket(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(shards: Path, s3: Any) -> str:
     """The shards in a bucket of a local S3 server; the URL of their folder."""
-    pytest.importorskip("s3fs", reason="s3:// needs coke[s3]")
-    server_module = pytest.importorskip("moto.server", reason="the S3 server of the tests")
-    import s3fs
-
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()  # of another test's server
-    files = s3fs.S3FileSystem()
-    files.mkdir("images")
+    s3.mkdir("images")
     for path in shards.iterdir():
-        files.put_file(str(path), f"images/set/train/{path.name}")
-    yield "s3://images/set"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+        s3.put_file(str(path), f"images/set/train/{path.name}")
+    return "s3://images/set"
 
 
 def test_an_epoch_from_a_bucket_in_a_third_of_the_room(

@@ -182,30 +182,13 @@ def test_shuffled_parquet_is_not_read_over_a_network(
 # --- S3, as moto serves it on this machine ---
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    server_module = pytest.importorskip("moto.server", reason="the S3 server needs moto and flask")
-    pytest.importorskip("s3fs", reason="s3:// needs s3fs")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        system = fsspec.filesystem("s3")
-        system.mkdir("pictures")
-        yield system
-    server.stop()
-
-
 def test_ingest_from_s3_gives_the_data_set_of_the_local_files(s3: Any, tmp_path: Path) -> None:
     write_folders(tmp_path / "folders", PICTURES)
     (tmp_path / "parquet").mkdir()
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     write_parquet(tmp_path / "parquet", PICTURES)
     write_plain_tar(tmp_path, PICTURES)
+    s3.mkdir("pictures")
     upload(tmp_path, "pictures", s3)
     quiet = Console(quiet=True)
     ingest(tmp_path / "folders", tmp_path / "local", workers=1, console=quiet)
