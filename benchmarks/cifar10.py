@@ -1,6 +1,6 @@
 """CIFAR-10 from JPEG folders to accuracy by epoch: preset ``cifar10``, shortened.
 
-    COKE_TEST_DATA=FOLDER python benchmarks/cifar10.py [--epochs 48] [--save]
+    COKE_TEST_DATA=FOLDER python benchmarks/cifar10.py [--epochs 40] [--save]
 
 Unpacks ``cifar10.tar.gz`` from the folder (class folders of JPEGs, 50,000 + 10,000), ingests it,
 trains without labels, and evaluates frozen features on the 10,000 test images: k-NN and linear
@@ -31,7 +31,7 @@ from coke.tools.train import train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--every", type=int, default=8, help="epochs between two evaluations")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coke.clustering import Clustering, LabelStore
+    from coke.clustering.estimator import OnlineConstrainedKMeans
     from coke.config import Config, presets
     from coke.model.coke_model import CoKe
     from coke.model.loss import coke_loss
@@ -26,6 +27,7 @@ _HOMES = {
     "Config": "coke.config",
     "ImageIndex": "coke.pipeline.index",
     "LabelStore": "coke.clustering",
+    "OnlineConstrainedKMeans": "coke.clustering.estimator",
     "build_loader": "coke.pipeline.loader",
     "coke_loss": "coke.model.loss",
     "presets": "coke.config",
@@ -38,6 +40,7 @@ __all__ = [
     "Config",
     "ImageIndex",
     "LabelStore",
+    "OnlineConstrainedKMeans",
     "__version__",
     "build_loader",
     "coke_loss",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coke.clustering.sizes import SizeBounds
+
 
 def assign(features_BD: Tensor, centers_KD: Tensor, duals_K: Tensor) -> Tensor:
     """Labels (B,) int64: the cluster with the highest similarity plus dual (Eqn. 8)."""
@@ -31,36 +33,28 @@ def update_duals(
 
 
 def assign_in_sweeps(
-    features_BD: Tensor,
-    centers_KD: Tensor,
-    duals_K: Tensor,
-    *,
-    step: float,
-    sweep: int,
-    min_ratio: float,
-    free: bool,
+    similarities_BK: Tensor, duals_K: Tensor, shares: SizeBounds, *, rate: float, sweep: int
 ) -> tuple[Tensor, Tensor]:
     """Assigns a batch in sub-batches of ``sweep`` instances, moving the duals after each.
 
-    ``step`` is the dual step per *instance* (Theorem 1 moves the duals after every instance; a
-    sub-batch is that with a little latency). Similarities are computed once for the whole batch:
-    centers do not move inside it.
+    Theorem 1 moves the duals after every instance; a sub-batch is that with a little latency.
+    Centers do not move inside the batch, so similarities are computed once for all of it.
+
+    Args:
+        shares: bounds on a cluster's size as shares of all instances.
+        rate: dual step per instance.
 
     Returns labels (B,) int64 and the new duals (K,).
     """
-    similarities_BK = features_BD @ centers_KD.T
-    n_clusters = duals_K.numel()
     duals_K = duals_K.clone()
-    labels = torch.empty(len(features_BD), dtype=torch.int64, device=features_BD.device)
-    one = torch.full((sweep,), -step, dtype=duals_K.dtype, device=duals_K.device)
+    labels = torch.empty(len(similarities_BK), dtype=torch.int64, device=duals_K.device)
+    given = torch.full((sweep,), -rate, dtype=duals_K.dtype, device=duals_K.device)
     for start in range(0, len(labels), sweep):
         chunk = slice(start, min(start + sweep, len(labels)))
         size = chunk.stop - chunk.start
         chosen = (similarities_BK[chunk] + duals_K).argmax(dim=1)
         labels[chunk] = chosen
-        duals_K.index_add_(0, chosen, one[:size]).add_(step * size * min_ratio / n_clusters)
-        if not free:
-            duals_K.clamp_(min=0)
+        duals_K = shares.pull(duals_K.index_add_(0, chosen, given[:size]), rate * size)
     return labels, duals_K
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coke.clustering.assignment import assign, assign_in_sweeps, update_centers, update_duals
+from coke.clustering.sizes import SizeBounds
 
 DUAL_RULES = ("paper", "auto")
 AUTO_STEP = 16.0  # times K / N, per instance
@@ -66,14 +68,13 @@ class Head:
                 self.duals, labels, lr=self.dual_lr, min_ratio=self.min_ratio, free=free
             )
         else:
+            share = self.min_ratio / self.n_clusters
             labels, self.duals = assign_in_sweeps(
-                features_BD,
-                against,
+                features_BD @ against.T,
                 self.duals,
-                step=AUTO_STEP * self.n_clusters / self.n_ids,
+                SizeBounds(lower=share, upper=share if free else math.inf),
+                rate=AUTO_STEP * self.n_clusters / self.n_ids,
                 sweep=AUTO_SWEEP,
-                min_ratio=self.min_ratio,
-                free=free,
             )
         self.running_centers, self.counts = update_centers(
             self.running_centers, self.counts, features_BD, labels, normalize=not second_stage

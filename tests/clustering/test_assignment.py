@@ -10,10 +10,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coke.clustering.assignment import assign, assign_in_sweeps, update_centers, update_duals
+from coke.clustering.sizes import SizeBounds
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 #: Similarities to the two centers: (1, 0), (0.8, 0.6), (0.6, 0.8).
 FEATURES = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+
+
+def sweeps(
+    features: Tensor,
+    centers: Tensor,
+    duals: Tensor,
+    *,
+    step: float,
+    sweep: int,
+    min_ratio: float,
+    free: bool,
+) -> tuple[Tensor, Tensor]:
+    share = min_ratio / len(centers)
+    shares = SizeBounds(lower=share, upper=share if free else math.inf)
+    return assign_in_sweeps(features @ centers.T, duals, shares, rate=step, sweep=sweep)
 
 
 def random_batch(b: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -93,7 +109,7 @@ def test_batches_add_up_to_the_mean_of_the_epoch() -> None:
 def test_sweeps_by_hand() -> None:
     """Two instances a sweep, step 0.5 each; a cluster is due 0.5 * 2 * 0.4 / 2 = 0.2 a sweep."""
     features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6], [1.0, 0.0]])
-    labels, duals = assign_in_sweeps(
+    labels, duals = sweeps(
         features, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=False
     )
     # Sweep 1: both take cluster 0: duals (0 - 1 + 0.2 -> 0, 0.2). Sweep 2: (0.6, 1.0) takes 1 and
@@ -101,14 +117,14 @@ def test_sweeps_by_hand() -> None:
     assert labels[[0, 1, 2]].tolist() == [0, 0, 1]
     assert duals.min() >= 0
     shifted = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.9, 0.4], [1.0, 0.0]])
-    labels, duals = assign_in_sweeps(
+    labels, duals = sweeps(
         shifted, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=False
     )
     # Sweep 2: labels 1, 0: duals (0 - 0.5 + 0.2 -> 0, 0.2 - 0.5 + 0.2 -> 0).
     # Sweep 3, one instance of cluster 0: (0 - 0.5 + 0.1 -> 0, 0.1).
     assert labels.tolist() == [0, 0, 1, 0, 0]
     torch.testing.assert_close(duals, torch.tensor([0.0, 0.1]))
-    labels, duals = assign_in_sweeps(
+    labels, duals = sweeps(
         shifted, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=True
     )
     # Free: (-0.8, 0.2); sweep 2 scores (-0.2, 1.0), (0.1, 0.6): both 1: (-0.6, -0.6);
@@ -124,7 +140,7 @@ def test_sweeps_agree_with_a_plain_loop(sweep: int, free: bool) -> None:
     features, centers = random_batch(50, 6, 4)
     step, ratio = 0.07, 1.0 if free else 0.5
     start = torch.tensor([0.3, 0.0, 0.1, 0.0])
-    got_labels, got_duals = assign_in_sweeps(
+    got_labels, got_duals = sweeps(
         features, centers, start, step=step, sweep=sweep, min_ratio=ratio, free=free
     )
     duals = [float(d) for d in start]
@@ -151,7 +167,7 @@ def test_one_sweep_is_the_paper_rule(sweep: int, free: bool) -> None:
     """The paper's step is per batch, the sweeps' per instance: they match at lr = step * B."""
     features, centers = random_batch(30, 6, 4)
     start = torch.tensor([0.3, 0.0, 0.1, 0.0])
-    labels, duals = assign_in_sweeps(
+    labels, duals = sweeps(
         features, centers, start, step=0.05, sweep=sweep, min_ratio=0.4, free=free
     )
     expected = assign(features, centers, start)
@@ -170,7 +186,7 @@ def test_small_sweeps_hold_a_bound_that_one_step_a_batch_breaks() -> None:
     assert plain.min() < due / 4
     duals = torch.zeros(4)
     for _ in range(5):
-        labels, duals = assign_in_sweeps(
+        labels, duals = sweeps(
             features, centers, duals, step=16 * 4 / 600, sweep=8, min_ratio=0.8, free=False
         )
     assert labels.bincount(minlength=4).min() > 0.9 * due

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from coke.clustering.assignment import assign_in_sweeps
 from coke.clustering.head import AUTO_STEP, AUTO_SWEEP, Head
+from coke.clustering.sizes import SizeBounds
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
@@ -113,13 +114,11 @@ def test_auto_takes_its_step_from_k_and_n(ratio: float, free: bool) -> None:
     start = h.centers.clone()
     labels = h.step(x, second_stage=False)
     expected, duals = assign_in_sweeps(
-        x,
-        start,
+        x @ start.T,
         torch.zeros(4),
-        step=AUTO_STEP * 4 / 200,
+        SizeBounds(lower=ratio / 4, upper=ratio / 4 if free else math.inf),
+        rate=AUTO_STEP * 4 / 200,
         sweep=AUTO_SWEEP,
-        min_ratio=ratio,
-        free=free,
     )
     assert torch.equal(labels, expected)
     torch.testing.assert_close(h.duals, duals)

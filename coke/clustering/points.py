@@ -1,0 +1,169 @@
+"""Points of a stand-alone clustering: read in batches, from memory or from disk, and checked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+METRICS = ("cosine", "euclidean")
+_RUN = 64  # rows of a file that are read together: single rows would cost a seek each
+
+
+class Points:
+    """N points of D dimensions; batches are float32, of unit norm for the cosine metric.
+
+    Args:
+        x: an array, memmap or tensor (N, D), or an iterable of such, one after the other. What is
+            not an array is written once to an unnamed temporary file: it is read in random order.
+        metric: ``"cosine"`` or ``"euclidean"``.
+
+    Raises:
+        ValueError: no points, rows of different width, not numbers.
+    """
+
+    def __init__(self, x: Any, metric: str) -> None:
+        self._array, self._spool = _as_array(x)
+        self.metric = metric
+        self.n, self.d = self._array.shape
+        self._on_disk = isinstance(self._array, np.memmap)
+
+    def read(self, rows: slice | NDArray[np.int64]) -> Tensor:
+        """Points (B, D) of these rows.
+
+        Raises:
+            ValueError: a value is not finite, or a vector without direction under cosine.
+        """
+        values_BD = np.require(self._array[rows], np.float32, ["C", "W"])
+        points_BD = torch.from_numpy(values_BD)
+        if not bool(torch.isfinite(points_BD).all()):
+            bad = int((~torch.isfinite(points_BD)).any(dim=1).nonzero()[0])
+            raise ValueError(
+                f"Input X contains NaN, infinity or a value too large for float32, in row "
+                f"{_row(rows, bad)}; remove such rows first"
+            )
+        if self.metric == "euclidean":
+            return points_BD
+        norms_B1: Tensor = torch.linalg.vector_norm(points_BD, dim=1, keepdim=True)
+        if bool((norms_B1 == 0).any()):
+            bad = int((norms_B1[:, 0] == 0).nonzero()[0])
+            raise ValueError(
+                f"row {_row(rows, bad)} is a zero vector, which has no direction; remove it, or "
+                'use metric="euclidean"'
+            )
+        return points_BD / norms_B1
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:
+        """(rows, points (B, D)) of all points, each once: in order, or shuffled.
+
+        Points on disk are shuffled in runs of 64 rows.
+        """
+        if generator is None:
+            for start in range(0, self.n, size):
+                rows = slice(start, min(start + size, self.n))
+                yield rows, self.read(rows)
+            return
+        run = _RUN if self._on_disk else 1
+        starts = torch.randperm(-(-self.n // run), generator=generator).numpy() * run
+        order = (starts[:, None] + np.arange(run)).ravel() if run > 1 else starts
+        order = order[order < self.n]
+        for start in range(0, self.n, size):
+            chosen = order[start : start + size]
+            yield chosen, self.read(chosen)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """At most ``count`` different points, in random order."""
+        rows = torch.randperm(self.n, generator=generator)[:count].numpy()
+        return self.read(np.sort(rows))[torch.randperm(len(rows), generator=generator)]
+
+
+def similarities(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
+    """(B, K): what an assignment maximises. Cosine, or minus half the squared distance but for
+    the point's own norm, which no assignment changes."""
+    products_BK = points_BD @ centers_KD.T
+    if metric == "cosine":
+        return products_BK
+    return products_BK.sub_(0.5 * centers_KD.square().sum(dim=1))
+
+
+def means(sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str) -> Tensor:
+    """Centers (K, D): means of what the clusters received, on the unit sphere for cosine.
+
+    A cluster that received nothing keeps its center.
+    """
+    centers_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
+    if metric == "cosine":
+        centers_KD = F.normalize(centers_KD, dim=1)
+    return torch.where((counts_K > 0).unsqueeze(1), centers_KD, before_KD)
+
+
+def _row(rows: slice | NDArray[np.int64], i: int) -> int:
+    return (rows.start or 0) + i if isinstance(rows, slice) else int(rows[i])
+
+
+def _as_array(x: Any) -> tuple[NDArray[Any], Any]:
+    """The points as one array, and the file that holds them where one was made."""
+    if isinstance(x, Tensor):
+        x = x.detach().cpu().numpy()
+    if "sparse" in type(x).__module__ or hasattr(x, "tocsr"):
+        raise TypeError(
+            f"X is a sparse {type(x).__name__}, which is not supported; use X.toarray()"
+        )
+    if hasattr(x, "__array__") or (isinstance(x, list) and (not x or not _is_batch(x[0]))):
+        return _checked(x), None
+    if not isinstance(x, Iterable):
+        raise ValueError(f"X is a {type(x).__name__}; give an array (N, D) or batches of such")
+    return _spooled(x)
+
+
+def _is_batch(value: Any) -> bool:
+    return getattr(value, "ndim", 0) == 2
+
+
+def _spooled(batches: Iterable[Any]) -> tuple[NDArray[Any], Any]:
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the points)
+    width = count = 0
+    for number, batch in enumerate(batches):
+        array = _checked(batch.detach().cpu().numpy() if isinstance(batch, Tensor) else batch)
+        if width and array.shape[1] != width:
+            raise ValueError(
+                f"batch {number} has {array.shape[1]} features, those before have {width}: all "
+                "batches need the same width"
+            )
+        width, count = array.shape[1], count + len(array)
+        np.ascontiguousarray(array, dtype=np.float32).tofile(spool)
+    if not count:
+        raise ValueError("Found array with 0 sample(s): the iterator gave no batch")
+    spool.flush()
+    return np.memmap(spool, dtype=np.float32, mode="r", shape=(count, width)), spool
+
+
+def _checked(x: Any) -> NDArray[Any]:
+    array = x if isinstance(x, np.ndarray) else np.asarray(x)
+    if np.iscomplexobj(array):
+        raise ValueError("Complex data not supported: X has complex numbers; give real ones")
+    if array.dtype == object:
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"X has type {array.dtype}; give numbers")
+    if array.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array, got {array.ndim}D array instead: X has shape {array.shape}. "
+            "Reshape your data with array.reshape(-1, 1) if it has one feature, or "
+            "array.reshape(1, -1) if it is one sample"
+        )
+    if not len(array):
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
+    if not array.shape[1]:
+        raise ValueError(
+            f"Found array with 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
+    return array
