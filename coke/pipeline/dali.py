@@ -27,7 +27,6 @@ except ImportError:  # the loader says what to install, or runs the reference re
 else:
     AVAILABLE = True
 
-_FACTORS = ("brightness", "contrast", "saturation", "blur_sigma")
 _TRUNCATION = 0.498  # PIL cuts fractions off where DALI rounds: round(x - 0.498) is floor(x)
 _QUEUE_DEPTH = 3  # batches in flight: two while one is copied out; each costs a batch of memory
 
@@ -127,7 +126,7 @@ class DaliViews:
         self._pipe.feed_input("encoded", encoded)
         inputs = _whole_image_inputs(parameters) if self._on_gpu else _region_inputs(parameters)
         for v, drawn in enumerate(parameters):
-            colours = _colour_inputs(drawn) | _hue_inputs(drawn, self.recipes[v].exact_hue)
+            colours = _stage_inputs(drawn, self.recipes[v])
             inputs |= {f"{name}_{v}": value for name, value in colours.items()}
         for name, value in inputs.items():
             self._pipe.feed_input(name, value)
@@ -150,25 +149,31 @@ def _whole_image_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArr
 def _region_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
     """Crops (top, left), relative to the smallest region that holds all of them.
 
-    The decoder skips what lies outside the region; it is the crop itself where there is one view.
+    The decoder skips what lies outside the region. One view's crop is the region itself.
     """
     crops = _whole_image_inputs(parameters)
     anchors = [crops[f"anchor_{v}"] for v in range(len(parameters))]
     ends = [crops[f"anchor_{v}"] + crops[f"shape_{v}"] for v in range(len(parameters))]
     start = np.minimum.reduce(anchors)
     region = {"region_anchor": start, "region_shape": np.maximum.reduce(ends) - start}
+    if len(parameters) == 1:
+        return region
     return crops | region | {f"anchor_{v}": a - start for v, a in enumerate(anchors)}
 
 
-def _colour_inputs(drawn: ViewParameters) -> dict[str, NDArray[Any]]:
-    return {
-        "brightness": drawn.brightness,
-        "contrast": drawn.contrast,
-        "saturation": drawn.saturation,
-        "blur_sigma": drawn.blur_sigma,
-        "solarize": drawn.solarize.astype(np.bool_),
-        "flip": drawn.flip,
-    }
+def _stage_inputs(drawn: ViewParameters, recipe: ViewRecipe) -> dict[str, NDArray[Any]]:
+    """What the stages of a view's graph read; a recipe's graph has only those it may draw."""
+    inputs: dict[str, NDArray[Any]] = {"flip": drawn.flip}
+    stages = recipe.may_draw
+    if "lighting" in stages:
+        inputs |= {"brightness": drawn.brightness, "contrast": drawn.contrast}
+    if "colours" in stages:
+        inputs |= {"saturation": drawn.saturation} | _hue_inputs(drawn, recipe.exact_hue)
+    if "blur" in stages:
+        inputs["blur_sigma"] = drawn.blur_sigma
+    if "solarize" in stages:
+        inputs["solarize"] = drawn.solarize.astype(np.bool_)
+    return inputs
 
 
 def _hue_inputs(drawn: ViewParameters, exact: bool) -> dict[str, NDArray[Any]]:
@@ -214,13 +219,15 @@ if AVAILABLE:
                 normalized_anchor=False,
                 normalized_shape=False,
             )
-        return tuple(_view(recipe, v, decoded) for v, recipe in enumerate(recipes))
+        if len(recipes) == 1 and not on_gpu:  # the region is the crop: no slice, no copy
+            return _view(recipes[0], 0, decoded)
+        return tuple(_view(recipe, v, _crop(decoded, v)) for v, recipe in enumerate(recipes))
 
     def _input(name: str, dtype: Any, ndim: int) -> Any:
         return fn.external_source(name=name, device="cpu", dtype=dtype, ndim=ndim)
 
-    def _view(recipe: ViewRecipe, v: int, decoded: Any) -> Any:
-        crop = fn.slice(
+    def _crop(decoded: Any, v: int) -> Any:
+        return fn.slice(
             decoded,
             _input(f"anchor_{v}", types.INT32, ndim=1),
             _input(f"shape_{v}", types.INT32, ndim=1),
@@ -228,23 +235,33 @@ if AVAILABLE:
             normalized_anchor=False,
             normalized_shape=False,
         )
+
+    def _view(recipe: ViewRecipe, v: int, crop: Any) -> Any:
+        def factor(name: str) -> Any:
+            return _input(f"{name}_{v}", types.FLOAT, ndim=0)
+
+        stages = recipe.may_draw
         image = fn.resize(
             crop, size=[recipe.size, recipe.size], interp_type=types.INTERP_LINEAR, antialias=True
         )
-        p = {name: _input(f"{name}_{v}", types.FLOAT, ndim=0) for name in _FACTORS}
-        image = _lighting(image, p["brightness"], p["contrast"])
-        if recipe.exact_hue:
+        if "lighting" in stages:
+            image = _lighting(image, factor("brightness"), factor("contrast"))
+        if "colours" in stages and recipe.exact_hue:
             image = _exact_colours(
                 image,
                 channels=_input(f"hue_channels_{v}", types.INT32, ndim=1),
                 mirrored=_input(f"hue_mirrored_{v}", types.BOOL, ndim=0),
                 turn=_input(f"hue_turn_{v}", types.FLOAT, ndim=0),
-                saturation=p["saturation"],
+                saturation=factor("saturation"),
             )
-        else:
-            image = _colours(image, _input(f"hue_{v}", types.FLOAT, ndim=0), p["saturation"])
-        image = _blur(image, p["blur_sigma"])
-        image = _solarize(image, _input(f"solarize_{v}", types.BOOL, ndim=0))
+        elif "colours" in stages:
+            image = _colours(image, factor("hue"), factor("saturation"))
+        elif stages & {"blur", "solarize"}:
+            image = fn.cast(image, dtype=types.FLOAT)
+        if "blur" in stages:
+            image = _blur(image, factor("blur_sigma"))
+        if "solarize" in stages:
+            image = _solarize(image, _input(f"solarize_{v}", types.BOOL, ndim=0))
         return fn.crop_mirror_normalize(
             image,
             mirror=_input(f"flip_{v}", types.INT32, ndim=0),

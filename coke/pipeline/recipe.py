@@ -81,6 +81,20 @@ class ViewRecipe:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"view {name} is {getattr(self, name)}; it is a probability")
 
+    @property
+    def may_draw(self) -> frozenset[str]:
+        """The stages that some image of this view goes through, of those after crop and resize:
+        ``lighting`` (brightness, contrast), ``colours`` (hue, saturation), ``blur``, ``solarize``.
+        """
+        jittered = [self.jitter_p > 0 and strength > 0 for strength in self.jitter]
+        drawn = {
+            "lighting": jittered[0] or jittered[1],
+            "colours": jittered[2] or jittered[3] or self.gray_p > 0,
+            "blur": self.blur_p > 0,
+            "solarize": self.solarize_p > 0,
+        }
+        return frozenset(stage for stage, may in drawn.items() if may)
+
     def evaluation(self) -> ViewRecipe:
         """The view that features are evaluated on: a center crop and nothing random."""
         return replace(self.crop_and_flip(), crop="center", flip_p=0.0)

@@ -6,6 +6,7 @@ import colorsys
 import io
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,16 @@ def drawn(
     )
 
 
+def complete(of: ViewRecipe) -> ViewRecipe:
+    """A recipe that may draw everything, so that its graph has all stages."""
+    jitter = (0.4, 0.4, 0.4, 0.1)
+    return replace(of, jitter=jitter, jitter_p=1.0, gray_p=0.2, blur_p=0.5, solarize_p=0.2)
+
+
 def build(*recipes: ViewRecipe) -> DaliViews:
-    return DaliViews(recipes, batch_size=8, device="cpu", threads=1)
+    """Graphs with all stages, whatever the recipes draw."""
+    views = [complete(of) for of in recipes]
+    return DaliViews(views, batch_size=8, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +393,7 @@ def photos(test_data: Path) -> tuple[list[Bytes], list[tuple[int, int]]]:
 
 @pytest.fixture(scope="module")
 def photo_engine() -> DaliViews:
-    return DaliViews([recipe(112)], batch_size=32, device="cpu", threads=2)
+    return DaliViews([complete(recipe(112))], batch_size=32, device="cpu", threads=2)
 
 
 @pytest.mark.data
@@ -429,7 +438,7 @@ def test_the_gpu_graph_is_the_cpu_graph(
 def test_views_of_several_sizes_on_the_gpu() -> None:
     recipes = (recipe(32), recipe(16), recipe(16))
     each = [drawn(r, SIZES, view=v) for v, r in enumerate(recipes)]
-    on_gpu = DaliViews(recipes, batch_size=8, device="cuda", threads=1)
+    on_gpu = DaliViews(tuple(map(complete, recipes)), batch_size=8, device="cuda", threads=1)
     got = one_batch(on_gpu, ENCODED, *each)
     expected = one_batch(build(*recipes), ENCODED, *each)
     for a, b in zip(got, expected, strict=True):
@@ -448,3 +457,29 @@ def test_without_exact_hue_only_hue_differs_from_the_reference() -> None:
     # Another rotation of the same colours: nearer to the reference than not turning at all.
     error = errors(fast, turned).mean()
     assert 1 < error < 0.7 * (unturned - reference).abs().mean()
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"jitter_p": 0.8},
+        {"jitter_p": 0.8, "jitter": (0.4, 0.4, 0.0, 0.0)},
+        {"gray_p": 0.5},
+        {"blur_p": 0.5},
+        {"jitter_p": 0.8, "jitter": (0.0, 0.0, 0.0, 0.1), "solarize_p": 0.5},
+    ],
+)
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_graph_without_the_stages_it_never_draws_gives_the_same(
+    switches: dict[str, Any], views: int
+) -> None:
+    of = replace(recipe(flip_p=0.5), **switches)
+    each = [drawn(of, SIZES, epoch=1, view=v) for v in range(views)]
+    small = DaliViews([of] * views, batch_size=8, device="cpu", threads=1)
+    for a, b in zip(
+        one_batch(small, ENCODED, *each),
+        one_batch(build(*[of] * views), ENCODED, *each),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
