@@ -5,9 +5,6 @@ Shapes: N points, B of a batch, D dimensions, K clusters.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,31 +16,12 @@ from torch.nn import functional as F
 
 from coke.clustering.assignment import assign_in_sweeps
 from coke.clustering.estimator_base import ClusterBase
+from coke.clustering.fitting import STEP, Fit, fit_once, spread_of
 from coke.clustering.points import METRICS, Points, means, similarities
-from coke.clustering.repair import repair
 from coke.clustering.seeding import SEEDINGS, kmeans_plus_plus, sampled
-from coke.clustering.sizes import SizeBounds, refine_duals, size_bounds
+from coke.clustering.sizes import SizeBounds, size_bounds
 
-_IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
-_SEEDS_PER_CLUSTER = 20
-_REFINING_STEPS = 40  # of each pass
-_LAST_REACHES = (1.0, 0.3, 0.1, 0.03)
-_CHUNK = 4_000_000  # similarities that are computed at a time in the last passes
-_ENOUGH = 200  # points per cluster of a sample that tells good duals
-_STEP = 8.0  # of the duals in the first pass: times the spread of similarities, times K / N
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    """What one start led to."""
-
-    centers: Tensor
-    duals: Tensor
-    labels: Tensor
-    sizes: Tensor
-    objective: float
-    bound: float
-    passes: int
+_SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
 
 
 class OnlineConstrainedKMeans(ClusterBase):
@@ -129,17 +107,26 @@ class OnlineConstrainedKMeans(ClusterBase):
         points = Points(X, self.metric)
         bounds = self._bounds(points.n)
         generator = self._generator()
-        best: _Fit | None = None
+        best: Fit | None = None
         with Progress(disable=not self.verbose) as progress:
             total = self.n_init * self.max_iter
             task = progress.add_task("clustering", total=total)
             for start in range(self.n_init):
-                fit = _fit_once(self, points, bounds, generator, lambda: progress.advance(task))
+                among = points.sample(_SEEDS_PER_CLUSTER * self.n_clusters + 1000, generator)
+                fit = fit_once(
+                    points,
+                    self._seeded(among, generator),
+                    bounds,
+                    max_iter=self.max_iter,
+                    tol=self.tol,
+                    batch_size=self.batch_size,
+                    generator=generator,
+                    advance=lambda: progress.advance(task),
+                )
                 progress.update(task, completed=(start + 1) * self.max_iter)
                 if best is None or fit.objective > best.objective:
                     best = fit
         assert best is not None
-        self._squares = _total_squares(points, self.batch_size)
         self._keep(best, points.d, bounds)
         return self
 
@@ -183,7 +170,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         values_BK = similarities(batch_BD, centers_KD, self.metric)
         seen = int(counts_K.sum()) + points.n
         shares = SizeBounds(lower=self.min_ratio / self.n_clusters)
-        rate = _STEP * _spread(values_BK) * self.n_clusters / seen
+        rate = STEP * spread_of(values_BK) * self.n_clusters / seen
         labels_B, duals_K = assign_in_sweeps(
             values_BK, torch.from_numpy(self.duals_), shares, rate=rate, sweep=8
         )
@@ -225,7 +212,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         ]
         return torch.cat(labels).numpy()
 
-    def _keep(self, fit: _Fit, width: int, bounds: SizeBounds) -> None:
+    def _keep(self, fit: Fit, width: int, bounds: SizeBounds) -> None:
         self.cluster_centers_ = fit.centers.numpy()
         self.labels_ = fit.labels.numpy()
         self.counts_ = fit.sizes.numpy()
@@ -237,7 +224,7 @@ class OnlineConstrainedKMeans(ClusterBase):
             self.inertia_ = len(self.labels_) - fit.objective
             scale = abs(fit.bound)
         else:
-            self.inertia_ = max(self._squares - 2 * fit.objective, 0.0)
+            self.inertia_ = max(fit.squares - 2 * fit.objective, 0.0)
             scale = self.inertia_ / 2
         self.optimality_gap_ = max(fit.bound - fit.objective, 0.0) / scale if scale > 0 else 0.0
 
@@ -276,14 +263,14 @@ class OnlineConstrainedKMeans(ClusterBase):
         )
 
     def _generator(self) -> torch.Generator:
-        seed = self.random_state
-        if isinstance(seed, np.random.RandomState):
-            seed = int(seed.randint(2**31))
-        return (
-            torch.Generator().manual_seed(int(seed))
-            if seed is not None
-            else torch.Generator().manual_seed(torch.seed() % 2**63)
-        )
+        generator, seed = torch.Generator(), self.random_state
+        if seed is None:
+            generator.seed()
+        elif isinstance(seed, np.random.RandomState):
+            generator.manual_seed(int(seed.randint(2**31)))
+        else:
+            generator.manual_seed(int(seed))
+        return generator
 
     def _seeded(self, points_ND: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(self.init, str):
@@ -310,143 +297,6 @@ class OnlineConstrainedKMeans(ClusterBase):
                 f"X has {width} features, but OnlineConstrainedKMeans is expecting "
                 f"{self.n_features_in_} features as input"
             )
-
-
-def _fit_once(
-    settings: OnlineConstrainedKMeans,
-    points: Points,
-    bounds: SizeBounds,
-    generator: torch.Generator,
-    advance: Any,
-) -> _Fit:
-    """Seeds, streams, and makes the sizes fit."""
-    k, metric = settings.n_clusters, settings.metric
-    centers_KD = settings._seeded(
-        points.sample(_SEEDS_PER_CLUSTER * k + 1000, generator), generator
-    )
-    duals_K = torch.zeros(k)
-    # Small: similarities stay in memory, and every pass can find good duals and repair.
-    whole_ND = points.read(slice(0, points.n)) if points.n * k <= _IN_MEMORY else None
-    for number in range(settings.max_iter):
-        before_KD = centers_KD
-        if whole_ND is not None:
-            centers_KD, duals_K = _pass_in_memory(whole_ND, centers_KD, duals_K, bounds, metric)
-        else:
-            centers_KD, duals_K = _pass_online(
-                points, centers_KD, duals_K, bounds, settings.batch_size, number, generator
-            )
-        advance()
-        moved = float((centers_KD - before_KD).square().sum() / centers_KD.square().sum())
-        if moved < settings.tol**2:
-            break
-    chunk = min(points.n, max(settings.batch_size, _CHUNK // k))
-    sampled_ND = whole_ND
-    if sampled_ND is None and _IN_MEMORY // k >= _ENOUGH * k:
-        sampled_ND = points.sample(_IN_MEMORY // k, generator)
-    if sampled_ND is not None:
-        duals_K = refine_duals(
-            similarities(sampled_ND, centers_KD, metric),
-            duals_K,
-            bounds.scaled(len(sampled_ND) / points.n),
-            steps=2 * _REFINING_STEPS,
-            reaches=_LAST_REACHES,
-        )
-    labels_N, sizes_K, bound = _assigned(points, centers_KD, duals_K, chunk)
-    bound -= bounds.price(duals_K)
-
-    def priced() -> Iterable[tuple[int, Tensor]]:
-        for rows, batch_BD in points.batches(chunk):
-            yield rows.start, similarities(batch_BD, centers_KD, metric) + duals_K
-
-    repair(labels_N, sizes_K, bounds, priced)
-    return _Fit(
-        centers=centers_KD,
-        duals=duals_K,
-        labels=labels_N,
-        sizes=sizes_K,
-        objective=_objective(points, centers_KD, labels_N, chunk),
-        bound=bound,
-        passes=number + 1,
-    )
-
-
-def _pass_in_memory(
-    points_ND: Tensor, centers_KD: Tensor, duals_K: Tensor, bounds: SizeBounds, metric: str
-) -> tuple[Tensor, Tensor]:
-    """One step of Lloyd's algorithm under the bounds; new centers and duals."""
-    values_NK = similarities(points_ND, centers_KD, metric)
-    duals_K = refine_duals(values_NK, duals_K, bounds, steps=_REFINING_STEPS)
-    values_NK += duals_K
-    labels_N = values_NK.argmax(dim=1)
-    sizes_K = torch.bincount(labels_N, minlength=len(centers_KD))
-    repair(labels_N, sizes_K, bounds, lambda: [(0, values_NK)])
-    sums_KD = torch.zeros_like(centers_KD).index_add_(0, labels_N, points_ND)
-    return means(sums_KD, sizes_K, centers_KD, metric), duals_K
-
-
-def _pass_online(
-    points: Points,
-    centers_KD: Tensor,
-    duals_K: Tensor,
-    bounds: SizeBounds,
-    batch_size: int,
-    number: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """One pass over a stream; new centers, and the mean of the duals along the pass."""
-    k = len(centers_KD)
-    sums_KD, sizes_K = torch.zeros_like(centers_KD), torch.zeros(k, dtype=torch.int64)
-    mean_K = torch.zeros(k)
-    shares = bounds.scaled(1 / points.n)
-    sweep = min(batch_size, max(8, points.n // 4096))
-    spread = 0.0
-    for _, batch_BD in points.batches(batch_size, generator):
-        values_BK = similarities(batch_BD, centers_KD, points.metric)
-        spread = spread or _spread(values_BK)
-        rate = _STEP / (1 + number) * spread * k / points.n
-        labels_B, duals_K = assign_in_sweeps(values_BK, duals_K, shares, rate=rate, sweep=sweep)
-        sums_KD.index_add_(0, labels_B, batch_BD)
-        sizes_K += torch.bincount(labels_B, minlength=k)
-        mean_K += duals_K * (len(batch_BD) / points.n)
-    return means(sums_KD, sizes_K, centers_KD, points.metric), mean_K
-
-
-def _assigned(
-    points: Points, centers_KD: Tensor, duals_K: Tensor, chunk: int
-) -> tuple[Tensor, Tensor, float]:
-    """Labels (N,) at fixed duals, sizes (K,), and the sum of the best priced similarities."""
-    labels_N = torch.empty(points.n, dtype=torch.int64)
-    total = 0.0
-    for rows, batch_BD in points.batches(chunk):
-        values_BK = similarities(batch_BD, centers_KD, points.metric).add_(duals_K)
-        best_B, labels_N[rows] = values_BK.max(dim=1)
-        total += float(best_B.sum(dtype=torch.float64))
-    return labels_N, torch.bincount(labels_N, minlength=len(centers_KD)), total
-
-
-def _objective(points: Points, centers_KD: Tensor, labels_N: Tensor, chunk: int) -> float:
-    """Sum of the similarities of all points to their centers."""
-    total = 0.0
-    for rows, batch_BD in points.batches(chunk):
-        own_BD = centers_KD[labels_N[rows]]
-        total += float((batch_BD * own_BD).sum(dtype=torch.float64))
-        if points.metric == "euclidean":
-            total -= 0.5 * float(own_BD.square().sum(dtype=torch.float64))
-    return total
-
-
-def _total_squares(points: Points, chunk: int) -> float:
-    """Sum of squared norms, which turns similarities back into distances."""
-    if points.metric == "cosine":
-        return float(points.n)
-    return sum(float(b.square().sum(dtype=torch.float64)) for _, b in points.batches(chunk))
-
-
-def _spread(values_BK: Tensor) -> float:
-    """How far the similarities of a point to the centers are apart, typically."""
-    if values_BK.shape[1] < 2:
-        return 1.0
-    return max(float(values_BK.std(dim=1).mean()), math.ulp(1.0))
 
 
 def _check_ids(ids: Any, count: int) -> None:

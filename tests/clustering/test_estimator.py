@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from coke import OnlineConstrainedKMeans
-from coke.clustering import estimator as estimator_module
+from coke.clustering import fitting
 from coke.clustering.sizes import SizeBounds, size_bounds
 
 
@@ -72,7 +72,7 @@ def test_sizes_hold_and_the_assignment_is_near_the_exact_optimum(
     sizes: dict[str, Any], metric: str, in_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr(estimator_module, "_IN_MEMORY", 0)
+        monkeypatch.setattr(fitting, "_IN_MEMORY", 0)
     x = blobs(400, 10)
     km = OnlineConstrainedKMeans(10, metric=metric, random_state=0, batch_size=64, **sizes).fit(x)
     bounds = size_bounds(
@@ -143,11 +143,19 @@ def test_arrays_files_tensors_and_batches_give_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_the_same_seed_gives_the_same(in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not in_memory:
-        monkeypatch.setattr(estimator_module, "_IN_MEMORY", 0)
+        monkeypatch.setattr(fitting, "_IN_MEMORY", 0)
     x = blobs(500, 7)
     a, b = (OnlineConstrainedKMeans(7, random_state=3, n_init=2).fit(x) for _ in range(2))
     assert a.labels_.tolist() == b.labels_.tolist()
     assert a.cluster_centers_.tolist() == b.cluster_centers_.tolist()
+
+
+def test_a_fit_without_a_seed_leaves_the_random_numbers_of_others_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3).tolist()
+    torch.manual_seed(5)
+    OnlineConstrainedKMeans(5).fit(blobs(100, 5))
+    assert torch.rand(3).tolist() == expected
 
 
 def test_more_starts_are_no_worse() -> None:
