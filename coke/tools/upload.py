@@ -91,16 +91,26 @@ class Upload:
 
     def staged(self, command: str) -> dict[str, Any] | None:
         """The report of an earlier run of the same command whose upload was interrupted."""
-        try:
-            receipt: dict[str, Any] = json.loads(self._receipt.read_text())
-        except (FileNotFoundError, ValueError):
+        receipt = self._kept()
+        if receipt is None:
             return None
         whole = receipt["manifests"] == manifest_hashes(self.folder)
         return receipt if whole and receipt["command"] == command else None
 
+    def _kept(self) -> dict[str, Any] | None:
+        try:
+            receipt: dict[str, Any] = json.loads(self._receipt.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return receipt
+
     def keep(self, command: str, report: dict[str, Any]) -> None:
         """Notes that the local data set is whole, so that only the upload is left to do."""
         about = {**report, "command": command, "manifests": manifest_hashes(self.folder)}
+        before = self._kept()
+        if before is None or before["manifests"] != about["manifests"]:
+            # Files of another data set may have been sent under the same names since.
+            self._sent.unlink(missing_ok=True)
         draft = self._receipt.with_suffix(".draft")
         draft.write_text(json.dumps(about))
         draft.rename(self._receipt)

@@ -114,6 +114,26 @@ def test_an_upload_that_fails_anywhere_goes_on_and_sends_nothing_twice(
         assert again == []
 
 
+def test_files_of_another_interrupted_upload_are_not_taken_for_ours(
+    src: Path, local: dict[str, bytes], store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, really_upload = "memory://bucket/set", Remote.upload
+
+    def all_but_manifests(self: Remote, name: str, path: Path) -> None:
+        if "manifest" in name:
+            raise ValueError(f"{name} cannot be written")
+        really_upload(self, name, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "upload", all_but_manifests)
+        for side in (None, 8):  # the same names, other bytes
+            with pytest.raises(ValueError, match="cannot be written"):
+                ingest(src, url, **QUIET, resize_shorter=side)
+    assert stored(store, url)["train/images-00000.tar"] != local["train/images-00000.tar"]
+    ingest(src, url, **QUIET)
+    assert stored(store, url) == local
+
+
 def test_a_data_set_is_replaced_only_when_asked_and_its_other_files_go(
     src: Path, local: dict[str, bytes], store: Any, tmp_path: Path
 ) -> None:
