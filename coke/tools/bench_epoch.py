@@ -20,7 +20,7 @@ from coke.model.optimizer import build_optimizer
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Batch, build_loader
-from coke.tools.train import train_step
+from coke.tools.train_step import train_step
 
 IMAGENET_IMAGES = 1_281_167
 #: Minutes per ImageNet epoch on 8 GPUs with 16 GB each (paper, Table 6).
@@ -142,7 +142,7 @@ def _training_step(
     def step(images: Tensor, ids: Tensor) -> int:
         targets = clustering.targets(ids)
         features_BD, _ = train_step(
-            model, optimizer, images, targets, clustering, config, precision
+            model, optimizer, [images], targets, clustering, config, precision
         )
         clustering.step(features_BD, ids)
         return len(ids)

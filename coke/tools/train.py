@@ -1,6 +1,6 @@
-"""``coke train``: the training loop of CoKe with one view (Alg. 1 and Sec. 3.3).
+"""``coke train``: the training loop of CoKe (Alg. 1 and Sec. 3.3).
 
-Shapes: B batch, D feature dimension, K clusters of a head.
+Shapes: B batch, D feature dimension.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.checkpoint import save_checkpoint
-from coke.model.coke_model import CoKe, build_model
-from coke.model.loss import coke_loss
+from coke.model.coke_model import build_model
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
-from coke.model.precision import autocast, resolve_device, resolve_precision
+from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
 from coke.tools.run_folder import RunFolder
 from coke.tools.train_report import EpochRecord, TrainReporter
+from coke.tools.train_step import scan_step, train_step
 
 
 def train(
@@ -92,17 +91,17 @@ def train(
             meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
             model.train()
             for step, batch in enumerate(meter.timing_data(loader.epoch(epoch))):
-                images = batch.views[0].to(device, non_blocking=True)
+                views = [view.to(device, non_blocking=True) for view in batch.views]
                 ids = batch.ids.to(device, non_blocking=True)
                 if epoch == 0:
-                    features_BD, loss, lr = scan_step(model, images, precision), None, 0.0
+                    features_BD, loss, lr = scan_step(model, views, precision), None, 0.0
                 else:
                     progress = epoch - 1 + step / loader.steps_per_epoch
                     lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
                     set_learning_rate(optimizer, lr)
                     targets = clustering.targets(ids)
                     features_BD, loss = train_step(
-                        model, optimizer, images, targets, clustering, config, precision
+                        model, optimizer, views, targets, clustering, config, precision
                     )
                 clustering.step(features_BD, ids)
                 meter.update(len(ids), loss)
@@ -116,41 +115,6 @@ def train(
             }
             save_checkpoint(run.checkpoints, epoch, state, config.keep_checkpoints)
     return record
-
-
-@torch.no_grad()
-def scan_step(model: CoKe, images: Tensor, precision: str) -> Tensor:
-    """Features (B, D) of the initialisation scan: batch norm sees the data, weights do not move."""
-    with autocast(precision, images.device):
-        projected_BD, _ = model(images)
-    assert isinstance(projected_BD, Tensor)
-    return projected_BD
-
-
-def train_step(
-    model: CoKe,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    targets: list[Tensor],
-    clustering: Clustering,
-    config: Config,
-    precision: str,
-) -> tuple[Tensor, Tensor]:
-    """One discrimination step. Returns the features (B, D) it saw and the loss, both detached."""
-    with autocast(precision, images.device):
-        projected_BD, predicted_BD = model(images)
-    loss = coke_loss(
-        projected_BD,
-        predicted_BD,
-        [head.centers for head in clustering.heads],
-        targets,
-        temperature=config.temperature,
-        beta=config.beta,
-    )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return projected_BD.detach(), loss.detach()
 
 
 def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int) -> Loader:
