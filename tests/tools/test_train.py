@@ -20,6 +20,7 @@ from coke.model.checkpoint import list_checkpoints, load_checkpoint, save_checkp
 from coke.model.coke_model import build_model
 from coke.pipeline.index import ImageIndex
 from coke.tools import train as train_module
+from coke.tools import train_step as train_step_module
 from coke.tools.ingest import ingest
 from coke.tools.run_folder import RunFolder
 from coke.tools.train import train
@@ -259,7 +260,7 @@ def test_a_diverged_epoch_is_not_saved(
     def diverged(*_: Any, **__: Any) -> Tensor:
         return torch.tensor(float("nan"), requires_grad=True)
 
-    monkeypatch.setattr(train_module, "coke_loss", diverged)
+    monkeypatch.setattr(train_step_module, "coke_loss", diverged)
     with pytest.raises(ValueError, match=r"loss of epoch 1 is nan.*lower optimizer\.lr"):
         train(tiny, stripes, tmp_path / "run", console=quiet)
     assert [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-0000"]
