@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coke.clustering.head import DUAL_RULES, Head
 from coke.clustering.label_store import LabelStore, SparseLabels
+from coke.clustering.scratch import Scratch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class Clustering:
                 f"centers have shapes {[tuple(c.shape) for c in centers]}; heads with n_clusters "
                 f"{n_clusters} and dim {dim} need {[(k, dim) for k in n_clusters]}"
             )
+        scratch = Scratch()  # heads take turns
         self.heads = [
             Head(
                 n_ids=n_ids,
@@ -83,6 +85,7 @@ class Clustering:
                 min_ratio=min_ratio,
                 dual_rule=dual_rule,
                 dual_lr=dual_lr,
+                scratch=scratch,
             )
             for c in centers
         ]
