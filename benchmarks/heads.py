@@ -1,4 +1,4 @@
-"""One clustering step of a training run, against the same rules written row by row and head by head.
+"""One clustering step of a training run, against the same rules in plain PyTorch.
 
     python benchmarks/heads.py [--rounds 15] [--batch 1024] [--save]
 

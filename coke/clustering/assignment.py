@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from coke.clustering.scratch import Scratch
 from coke.clustering.sizes import SizeBounds
 
-_ROWS = 256  # on a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
+_ROWS = (
+    256  # on a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
+)
 _BLOCK = 256  # columns that are searched together, see best_columns
 
 

@@ -43,17 +43,20 @@ def forward_step(
 
     Args:
         views: (B, 3, S, S) each, of the same images.
-        targets: per head, see :meth:`Clustering.targets`.
+        targets: per head, see :meth:`Clustering.targets`; not used where the settings ask for the
+            current labels.
 
     Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
     """
     (images,) = views
     with autocast(precision, images.device):
         projected_BD, predicted_BD = model(images)
+    if clustering.labels_from == "current":
+        targets = clustering.current_targets(projected_BD.detach())
     loss = coke_loss(
         projected_BD,
         predicted_BD,
-        [head.centers for head in clustering.heads],
+        clustering.loss_centers(),
         targets,
         temperature=config.temperature,
         beta=config.beta,

@@ -99,7 +99,7 @@ def test_assign_agrees_with_argmax(batch: int, k: int) -> None:
 
 @pytest.mark.parametrize("k", [511, 512, 513, 767, 768, 1000])
 def test_best_column_in_every_place(k: int) -> None:
-    """Each column is the best of one row; beside it, the last one that is smaller."""
+    """Each column is the best of one row."""
     values = torch.rand(k, k, generator=torch.Generator().manual_seed(0))
     values.fill_diagonal_(2)
     assert best_columns(values).tolist() == list(range(k))
