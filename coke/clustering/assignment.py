@@ -13,12 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coke.clustering.scratch import Scratch
-from coke.clustering.sizes import SizeBounds
 
 _ROWS = (
     256  # on a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
 )
-_BLOCK = 256  # columns that are searched together, see best_columns
 
 
 def similarities(features_BD: Tensor, centers_KD: Tensor, scratch: Scratch) -> Tensor:
@@ -40,24 +38,14 @@ def assign(
 
 
 def best_columns(values_BK: Tensor) -> Tensor:
-    """Column (B,) int64 of the largest value of each row, the first of equals: ``argmax(dim=1)``.
+    """Column (B,) int64 of the largest value of each row, the first of equals.
 
-    On a CPU, ``amax`` is several times as fast as ``argmax``. So the largest value of each block of
-    columns comes first, and only the block that has the row's largest is searched for it.
+    On a CPU it is numpy's ``argmax``, which compares eight values at a time: 20 times as fast as
+    torch's.
     """
-    n_rows, k = values_BK.shape
-    n_blocks = k // _BLOCK
-    if values_BK.device.type != "cpu" or n_blocks < 2:
+    if values_BK.device.type != "cpu":
         return values_BK.argmax(dim=1)
-    whole = n_blocks * _BLOCK
-    largest = values_BK.new_full((n_rows, n_blocks + 1), -torch.inf)
-    largest[:, :n_blocks] = values_BK[:, :whole].unflatten(1, (n_blocks, _BLOCK)).amax(dim=2)
-    if whole < k:
-        largest[:, n_blocks] = values_BK[:, whole:].amax(dim=1)
-    # The last block is shorter: its search begins earlier, at values that are smaller.
-    start_B1 = (largest.argmax(dim=1, keepdim=True) * _BLOCK).clamp_(max=k - _BLOCK)
-    block = values_BK.gather(1, start_B1 + torch.arange(_BLOCK))
-    return start_B1.squeeze(1) + block.argmax(dim=1)
+    return torch.from_numpy(values_BK.numpy().argmax(axis=1))
 
 
 def update_duals(
@@ -73,33 +61,6 @@ def update_duals(
     share_K = _sizes(labels_B, n_clusters).to(duals_K.dtype) / labels_B.numel()
     duals_K = duals_K - lr * (share_K - min_ratio / n_clusters)
     return duals_K if free else duals_K.clamp_(min=0)
-
-
-def assign_in_sweeps(
-    similarities_BK: Tensor, duals_K: Tensor, shares: SizeBounds, *, rate: float, sweep: int
-) -> tuple[Tensor, Tensor]:
-    """Assigns a batch in sub-batches of ``sweep`` instances, moving the duals after each.
-
-    Theorem 1 moves the duals after every instance; a sub-batch is that with a little latency.
-    Centers do not move inside the batch, so similarities are computed once for all of it.
-
-    Args:
-        shares: bounds on a cluster's size as shares of all instances.
-        rate: dual step per instance.
-
-    Returns labels (B,) int64 and the new duals (K,).
-    """
-    duals_K = duals_K.clone()
-    labels_B = torch.empty(len(similarities_BK), dtype=torch.int64, device=duals_K.device)
-    given = torch.full((sweep,), -rate, dtype=duals_K.dtype, device=duals_K.device)
-    priced = torch.empty_like(similarities_BK[:sweep])  # written in place: this is a hot loop
-    chunks = zip(similarities_BK.split(sweep), labels_B.split(sweep), strict=True)
-    for similarities_SK, labels_S in chunks:
-        size = len(labels_S)
-        torch.add(similarities_SK, duals_K, out=priced[:size])
-        torch.argmax(priced[:size], dim=1, out=labels_S)
-        duals_K = shares.pull(duals_K.index_add_(0, labels_S, given[:size]), rate * size)
-    return labels_B, duals_K
 
 
 def update_centers_(

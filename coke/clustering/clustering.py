@@ -144,9 +144,10 @@ class Clustering:
 
     @torch.no_grad()
     def current_targets(self, features: Tensor) -> list[Tensor]:
-        """The labels that these features would get now: what ``labels_from="current"`` trains on.
+        """The best clusters for these features now: what ``labels_from="current"`` trains on.
 
-        Nothing is learned from them; :meth:`step` does that, once for the global batch.
+        Highest similarity plus dual (Eqn. 8), which the rule ``paper`` assigns to. Nothing is
+        learned from them; :meth:`step` does that, once for the global batch.
 
         Args:
             features: (B, D) float32, as for :meth:`step`.
@@ -154,7 +155,7 @@ class Clustering:
         Returns: per head hard labels (B,) int64, in the second stage too.
         """
         self._check_shape(features)
-        return [head.assign(features, second_stage=self.second_stage)[0] for head in self.heads]
+        return [head.best(features, second_stage=self.second_stage) for head in self.heads]
 
     @torch.no_grad()
     def step(self, features: Tensor, ids: Tensor) -> list[Tensor]:
@@ -188,8 +189,12 @@ class Clustering:
             self._check.raise_for_findings()
         else:
             ids = ids.clamp(0, self.n_ids - 1)  # an index out of range would end the process
-        labels = [head.step(features, second_stage=self.second_stage) for head in self.heads]
-        before_HB, labels_HB = self.label_store.read(ids), torch.stack(labels)
+        before_HB = self.label_store.read(ids)
+        labels = [
+            head.step(features, before_B, second_stage=self.second_stage)
+            for head, before_B in zip(self.heads, before_HB, strict=True)
+        ]
+        labels_HB = torch.stack(labels)
         self._changed_H += (before_HB != labels_HB).sum(dim=1)  # stays on the device
         self._labelled += len(ids)
         self.label_store.write(ids, labels_HB, self.epoch)
@@ -275,7 +280,7 @@ class Clustering:
 
 
 def _report(head: Head, churn: float) -> HeadReport:
-    counts = head.counts
+    counts = head.sizes if head.dual_rule == "auto" else head.counts
     shortfall = (head.lower_bound - counts).clamp(min=0).max()
     return HeadReport(
         n_clusters=head.n_clusters,

@@ -14,12 +14,12 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.clustering.assignment import assign_in_sweeps
 from coke.clustering.estimator_base import ClusterBase
-from coke.clustering.fitting import STEP, Fit, fit_once, spread_of
+from coke.clustering.fitting import Fit, fit_once
 from coke.clustering.points import METRICS, Points, means, similarities
 from coke.clustering.seeding import SEEDINGS, kmeans_plus_plus, sampled
 from coke.clustering.sizes import SizeBounds, size_bounds
+from coke.clustering.streaming_assignment import Stream, assign_stream
 
 _SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
 
@@ -169,10 +169,13 @@ class OnlineConstrainedKMeans(ClusterBase):
         counts_K = torch.from_numpy(self.counts_).clone()
         values_BK = similarities(batch_BD, centers_KD, self.metric)
         seen = int(counts_K.sum()) + points.n
-        shares = SizeBounds(lower=self.min_ratio / self.n_clusters)
-        rate = STEP * spread_of(values_BK) * self.n_clusters / seen
-        labels_B, duals_K = assign_in_sweeps(
-            values_BK, torch.from_numpy(self.duals_), shares, rate=rate, sweep=8
+        bounds = SizeBounds(lower=self.min_ratio * seen / self.n_clusters)
+        labels_B, duals_K, _ = assign_stream(
+            values_BK,
+            torch.full((points.n,), -1),
+            torch.from_numpy(self.duals_),
+            counts_K.to(torch.float32),
+            Stream(n_points=seen, steered=bounds, held=0, sweep=8),
         )
         added_K = torch.bincount(labels_B, minlength=self.n_clusters)
         sums_KD = torch.zeros_like(centers_KD).index_add_(0, labels_B, batch_BD)
@@ -184,7 +187,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         self.duals_ = duals_K.numpy()
         self.cluster_centers_ = centers_KD.numpy()
         self.labels_ = labels_B.numpy()
-        self.violation_ = shares.scaled(seen).violation(counts_K + added_K)
+        self.violation_ = bounds.violation(counts_K + added_K)
         self.n_iter_ += 1
         return self
 

@@ -9,20 +9,22 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from coke.clustering.assignment import assign_in_sweeps
+from coke.clustering.assignment import best_columns, update_centers_
 from coke.clustering.points import Points, means, similarities
 from coke.clustering.repair import repair
 from coke.clustering.sizes import SizeBounds, refine_duals
+from coke.clustering.streaming_assignment import Stream, assign_stream
 
 _IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
-_REFINING_STEPS = 40  # of each pass
+_STEPS, _SETTLED = 40, 1e-3  # refinement of the duals in each pass
+_LAST_STEPS, _LAST_SETTLED = 80, 1e-5  # and after the last
 _LAST_REACHES = (1.0, 0.3, 0.1, 0.03)
-_CHUNK = 4_000_000  # similarities that are computed at a time in the last passes
-_ENOUGH = 200  # points per cluster of a sample that tells good duals
-STEP = 8.0  # of the duals in the first pass: times the spread of similarities, times K / N
+CARRY = 0.3  # of its points, that a center weighs as the next pass starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,128 +66,160 @@ def fit_once(
         generator: of the order of the points.
         advance: called after each pass.
     """
-    k, metric = len(centers_KD), points.metric
-    duals_K = torch.zeros(k)
     # Small: similarities stay in memory, and every pass can find good duals and repair.
-    whole_ND = points.read(slice(0, points.n)) if points.n * k <= _IN_MEMORY else None
-    for number in range(max_iter):
-        before_KD = centers_KD
-        if whole_ND is not None:
-            centers_KD, duals_K = _pass_in_memory(whole_ND, centers_KD, duals_K, bounds, metric)
-        else:
-            centers_KD, duals_K = _pass_online(
-                points, centers_KD, duals_K, bounds, batch_size, number, generator
-            )
+    kind = _InMemory if points.n * len(centers_KD) <= _IN_MEMORY else _Online
+    clustering = kind(points, centers_KD, bounds, batch_size, generator)
+    passes, moved = 0, math.inf
+    while passes < max_iter and moved > tol**2:
+        before_KD = clustering.centers_KD.clone()
+        clustering.run()
         advance()
-        moved = float((centers_KD - before_KD).square().sum() / centers_KD.square().sum())
-        if moved < tol**2:
-            break
-    chunk = min(points.n, max(batch_size, _CHUNK // k))
-    sampled_ND = whole_ND
-    if sampled_ND is None and _IN_MEMORY // k >= _ENOUGH * k:
-        sampled_ND = points.sample(_IN_MEMORY // k, generator)
-    if sampled_ND is not None:
-        duals_K = refine_duals(
-            similarities(sampled_ND, centers_KD, metric),
-            duals_K,
-            bounds.scaled(len(sampled_ND) / points.n),
-            steps=2 * _REFINING_STEPS,
-            reaches=_LAST_REACHES,
+        after_KD = clustering.centers_KD
+        moved = float((after_KD - before_KD).square().sum() / after_KD.square().sum())
+        passes += 1
+    return clustering.finished(passes)
+
+
+class _InMemory:
+    """Passes that are steps of Lloyd's algorithm under the bounds."""
+
+    def __init__(
+        self,
+        points: Points,
+        centers_KD: Tensor,
+        bounds: SizeBounds,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.points, self.bounds, self.centers_KD = points, bounds, centers_KD
+        self.points_ND = points.read(slice(0, points.n))
+        self.duals_K = torch.zeros(len(centers_KD))
+
+    def run(self) -> None:
+        """One step."""
+        values_NK = similarities(self.points_ND, self.centers_KD, self.points.metric)
+        labels_N, sizes_K = self._assigned(values_NK, steps=_STEPS, settled=_SETTLED)
+        sums_KD = torch.zeros_like(self.centers_KD).index_add_(0, labels_N, self.points_ND)
+        self.centers_KD = means(sums_KD, sizes_K, self.centers_KD, self.points.metric)
+
+    def finished(self, passes: int) -> Fit:
+        """The points assigned to the centers as they are."""
+        values_NK = similarities(self.points_ND, self.centers_KD, self.points.metric)
+        plain_NK = values_NK.clone()
+        labels_N, sizes_K = self._assigned(
+            values_NK, steps=_LAST_STEPS, settled=_LAST_SETTLED, reaches=_LAST_REACHES
         )
-    labels_N, sizes_K, bound = _assigned(points, centers_KD, duals_K, chunk)
-    bound -= bounds.price(duals_K)
+        bound = float(values_NK.amax(dim=1).sum(dtype=torch.float64))
+        return Fit(
+            centers=self.centers_KD,
+            duals=self.duals_K,
+            labels=labels_N,
+            sizes=sizes_K,
+            objective=_chosen(plain_NK, labels_N),
+            bound=bound - self.bounds.price(self.duals_K),
+            squares=_squares(self.points_ND, self.points.metric),
+            passes=passes,
+        )
 
-    def priced() -> Iterable[tuple[int, Tensor]]:
-        for rows, batch_BD in points.batches(chunk):
-            yield rows.start, similarities(batch_BD, centers_KD, metric) + duals_K
-
-    repair(labels_N, sizes_K, bounds, priced)
-    return Fit(
-        centers=centers_KD,
-        duals=duals_K,
-        labels=labels_N,
-        sizes=sizes_K,
-        objective=_objective(points, centers_KD, labels_N, chunk),
-        squares=_total_squares(points, chunk),
-        bound=bound,
-        passes=number + 1,
-    )
-
-
-def _pass_in_memory(
-    points_ND: Tensor, centers_KD: Tensor, duals_K: Tensor, bounds: SizeBounds, metric: str
-) -> tuple[Tensor, Tensor]:
-    """One step of Lloyd's algorithm under the bounds; new centers and duals."""
-    values_NK = similarities(points_ND, centers_KD, metric)
-    duals_K = refine_duals(values_NK, duals_K, bounds, steps=_REFINING_STEPS)
-    values_NK += duals_K
-    labels_N = values_NK.argmax(dim=1)
-    sizes_K = torch.bincount(labels_N, minlength=len(centers_KD))
-    repair(labels_N, sizes_K, bounds, lambda: [(0, values_NK)])
-    sums_KD = torch.zeros_like(centers_KD).index_add_(0, labels_N, points_ND)
-    return means(sums_KD, sizes_K, centers_KD, metric), duals_K
+    def _assigned(
+        self,
+        values_NK: Tensor,
+        *,
+        steps: int,
+        settled: float,
+        reaches: tuple[float, ...] = (1.0,),
+    ) -> tuple[Tensor, Tensor]:
+        """Labels (N,) and sizes (K,) that keep the bounds; adds the duals to the similarities."""
+        self.duals_K = refine_duals(
+            values_NK, self.duals_K, self.bounds, steps=steps, settled=settled, reaches=reaches
+        )
+        values_NK += self.duals_K
+        labels_N = best_columns(values_NK)
+        sizes_K = torch.bincount(labels_N, minlength=len(self.duals_K))
+        repair(labels_N, sizes_K, self.bounds, lambda: [(0, values_NK)])
+        return labels_N, sizes_K
 
 
-def _pass_online(
-    points: Points,
-    centers_KD: Tensor,
-    duals_K: Tensor,
-    bounds: SizeBounds,
-    batch_size: int,
-    number: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """One pass over a stream; new centers, and the mean of the duals along the pass."""
-    k = len(centers_KD)
-    sums_KD, sizes_K = torch.zeros_like(centers_KD), torch.zeros(k, dtype=torch.int64)
-    mean_K = torch.zeros(k)
-    shares = bounds.scaled(1 / points.n)
-    sweep = min(batch_size, max(8, points.n // 4096))
-    spread = 0.0
-    for _, batch_BD in points.batches(batch_size, generator):
-        values_BK = similarities(batch_BD, centers_KD, points.metric)
-        spread = spread or spread_of(values_BK)
-        rate = STEP / (1 + number) * spread * k / points.n
-        labels_B, duals_K = assign_in_sweeps(values_BK, duals_K, shares, rate=rate, sweep=sweep)
-        sums_KD.index_add_(0, labels_B, batch_BD)
-        sizes_K += torch.bincount(labels_B, minlength=k)
-        mean_K += duals_K * (len(batch_BD) / points.n)
-    return means(sums_KD, sizes_K, centers_KD, points.metric), mean_K
+class _Online:
+    """Passes over a stream: labels keep their sizes, centers move after every batch (Alg. 1)."""
+
+    def __init__(
+        self,
+        points: Points,
+        centers_KD: Tensor,
+        bounds: SizeBounds,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        k = len(centers_KD)
+        self.points, self.bounds, self.batch_size = points, bounds, batch_size
+        self.centers_KD, self.generator = centers_KD.clone(), generator
+        self.duals_K, self.sizes_K, self.weights_K = torch.zeros(3, k).unbind()
+        self.labels_N = torch.full((points.n,), -1, dtype=torch.int64)
+        self.stream = Stream.of(bounds, points.n, k)
+
+    def run(self) -> None:
+        """One pass in random order."""
+        self.weights_K *= CARRY
+        for rows, batch_BD in self.points.batches(self.batch_size, self.generator):
+            labels_B = self._assign(self._similarities(batch_BD), rows)
+            update_centers_(
+                self.centers_KD,
+                self.weights_K,
+                batch_BD,
+                labels_B,
+                normalize=self.points.metric == "cosine",
+            )
+
+    def finished(self, passes: int) -> Fit:
+        """The points assigned once more, to the centers as they are."""
+        before_K = self.duals_K.clone()  # the bound asks for the same duals for all points
+        bound, objective, squares = -self.bounds.price(before_K), 0.0, 0.0
+        for rows, batch_BD in self.points.batches(self.batch_size):
+            values_BK = self._similarities(batch_BD)
+            labels_B = self._assign(values_BK, rows)
+            objective += _chosen(values_BK, labels_B)
+            squares += _squares(batch_BD, self.points.metric)
+            bound += float((values_BK + before_K).amax(dim=1).sum(dtype=torch.float64))
+        sizes_K = torch.bincount(self.labels_N, minlength=len(before_K))
+        if repair(self.labels_N, sizes_K, self.bounds, self._priced):
+            objective = sum(
+                _chosen(self._similarities(batch_BD), self.labels_N[rows])
+                for rows, batch_BD in self.points.batches(self.batch_size)
+            )
+        return Fit(
+            centers=self.centers_KD,
+            duals=self.duals_K,
+            labels=self.labels_N,
+            sizes=sizes_K,
+            objective=objective,
+            bound=bound,
+            squares=squares,
+            passes=passes,
+        )
+
+    def _similarities(self, batch_BD: Tensor) -> Tensor:
+        return similarities(batch_BD, self.centers_KD, self.points.metric)
+
+    def _assign(self, values_BK: Tensor, rows: slice | NDArray[np.int64]) -> Tensor:
+        labels_B, self.duals_K, self.sizes_K = assign_stream(
+            values_BK, self.labels_N[rows], self.duals_K, self.sizes_K, self.stream
+        )
+        self.labels_N[rows] = labels_B
+        return labels_B
+
+    def _priced(self) -> Iterable[tuple[int, Tensor]]:
+        for rows, batch_BD in self.points.batches(self.batch_size):
+            yield rows.start, self._similarities(batch_BD).add_(self.duals_K)
 
 
-def _assigned(
-    points: Points, centers_KD: Tensor, duals_K: Tensor, chunk: int
-) -> tuple[Tensor, Tensor, float]:
-    """Labels (N,) at fixed duals, sizes (K,), and the sum of the best priced similarities."""
-    labels_N = torch.empty(points.n, dtype=torch.int64)
-    total = 0.0
-    for rows, batch_BD in points.batches(chunk):
-        values_BK = similarities(batch_BD, centers_KD, points.metric).add_(duals_K)
-        best_B, labels_N[rows] = values_BK.max(dim=1)
-        total += float(best_B.sum(dtype=torch.float64))
-    return labels_N, torch.bincount(labels_N, minlength=len(centers_KD)), total
+def _chosen(values_BK: Tensor, labels_B: Tensor) -> float:
+    """Sum of the similarities to the own centers."""
+    return float(values_BK.gather(1, labels_B.unsqueeze(1)).sum(dtype=torch.float64))
 
 
-def _objective(points: Points, centers_KD: Tensor, labels_N: Tensor, chunk: int) -> float:
-    """Sum of the similarities of all points to their centers."""
-    total = 0.0
-    for rows, batch_BD in points.batches(chunk):
-        own_BD = centers_KD[labels_N[rows]]
-        total += float((batch_BD * own_BD).sum(dtype=torch.float64))
-        if points.metric == "euclidean":
-            total -= 0.5 * float(own_BD.square().sum(dtype=torch.float64))
-    return total
-
-
-def _total_squares(points: Points, chunk: int) -> float:
+def _squares(points_BD: Tensor, metric: str) -> float:
     """Sum of squared norms, which turns similarities back into distances."""
-    if points.metric == "cosine":
-        return float(points.n)
-    return sum(float(b.square().sum(dtype=torch.float64)) for _, b in points.batches(chunk))
-
-
-def spread_of(values_BK: Tensor) -> float:
-    """How far the similarities of a point to the centers are apart, typically."""
-    if values_BK.shape[1] < 2:
-        return 1.0
-    return max(float(values_BK.std(dim=1).mean()), math.ulp(1.0))
+    if metric == "cosine":
+        return float(len(points_BD))
+    return float(points_BD.square().sum(dtype=torch.float64))

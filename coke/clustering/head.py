@@ -10,20 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.clustering.assignment import (
-    assign,
-    assign_in_sweeps,
-    similarities,
-    update_centers_,
-    update_duals,
-)
+from coke.clustering.assignment import assign, similarities, update_centers_, update_duals
 from coke.clustering.scratch import Scratch
 from coke.clustering.sizes import SizeBounds
+from coke.clustering.streaming_assignment import Stream, assign_stream
 
 DUAL_RULES = ("paper", "auto")
 CENTER_UPDATES = ("running", "epoch")
-AUTO_STEP = 16.0  # times K / N, per instance
-AUTO_SWEEP = 8  # instances between two dual moves
+AUTO_CARRY = 0.3  # of its instances, that a center weighs as the next epoch starts
 
 
 class Head:
@@ -34,11 +28,12 @@ class Head:
         running_centers: (K, D) float32, moved in place after every batch.
         duals: (K,) float32.
         counts: (K,) float32, instances received this epoch; changed in place.
+        sizes: (K,) float32, ids that have each label now, whenever they were seen (``auto`` only).
 
     The dual rule ``paper`` takes one step of fixed size ``dual_lr`` per batch, as the released
     code does; it holds the constraint at ImageNet scale and fails where N / (K * batch) is small.
-    ``auto`` takes a step of 16 K / N per instance, after every 8 instances, which holds it there
-    as well.
+    ``auto`` holds it there as well, see :func:`assign_stream`; and a running center starts an epoch
+    with 0.3 of the weight it ended the last with, so that it is not the first few instances alone.
 
     With the center update ``running``, a batch is assigned to the running centers, which stay on
     the unit sphere (Eqn. 11). With ``epoch``, and always in the second stage, it is assigned to the
@@ -62,12 +57,18 @@ class Head:
         self.n_clusters, self.dim = self.centers.shape
         self.duals = self.centers.new_zeros(self.n_clusters)
         self.counts = self.centers.new_zeros(self.n_clusters)
+        self.sizes = self.centers.new_zeros(self.n_clusters)
+        self._weights_K = self.centers.new_zeros(self.n_clusters)  # instances a center stands for
         self.n_ids = n_ids
         self.min_ratio = min_ratio
         self.dual_rule = dual_rule
         self.dual_lr = dual_lr
         self.center_update = center_update
         self._scratch = scratch or Scratch()
+        bounds = SizeBounds(
+            lower=self.lower_bound, upper=math.inf if min_ratio < 1 else self.lower_bound
+        )
+        self._stream = Stream.of(bounds, n_ids, self.n_clusters)
         self._averaged_epochs = 0  # epochs averaged into the frozen centers (second stage)
 
     @property
@@ -79,38 +80,39 @@ class Head:
         """Whether batches are assigned to the frozen centers."""
         return second_stage or self.center_update == "epoch"
 
-    def step(self, features_BD: Tensor, *, second_stage: bool) -> Tensor:
-        """Assigns a batch, then moves duals, counts and running centers. Returns labels (B,)."""
-        labels, self.duals = self.assign(features_BD, second_stage=second_stage)
-        update_centers_(
-            self.running_centers,
-            self.counts,
-            features_BD,
-            labels,
-            normalize=not self.moves_once_per_epoch(second_stage),
-        )
-        return labels
+    def step(self, features_BD: Tensor, before_B: Tensor, *, second_stage: bool) -> Tensor:
+        """Assigns a batch, then moves duals, counts and running centers. Returns labels (B,).
 
-    def assign(self, features_BD: Tensor, *, second_stage: bool) -> tuple[Tensor, Tensor]:
-        """Labels (B,) of a batch, and the duals (K,) after it; changes nothing."""
+        Args:
+            before_B: (B,) int64, the labels that these ids have so far; -1 for none.
+        """
         once = self.moves_once_per_epoch(second_stage)
-        against = self.centers if once else self.running_centers
-        free = self.min_ratio >= 1  # an equality constraint has duals of any sign
-        if self.dual_rule == "paper":
-            labels = assign(features_BD, against, self.duals, self._scratch)
-            duals = update_duals(
-                self.duals, labels, lr=self.dual_lr, min_ratio=self.min_ratio, free=free
+        if self.dual_rule == "auto":
+            against = self.centers if once else self.running_centers
+            values_BK = similarities(features_BD, against, self._scratch)
+            labels_B, self.duals, self.sizes = assign_stream(
+                values_BK, before_B, self.duals, self.sizes, self._stream
             )
         else:
-            share = self.min_ratio / self.n_clusters
-            labels, duals = assign_in_sweeps(
-                similarities(features_BD, against, self._scratch),
+            labels_B = self.best(features_BD, second_stage=second_stage)
+            self.duals = update_duals(
                 self.duals,
-                SizeBounds(lower=share, upper=share if free else math.inf),
-                rate=AUTO_STEP * self.n_clusters / self.n_ids,
-                sweep=AUTO_SWEEP,
+                labels_B,
+                lr=self.dual_lr,
+                min_ratio=self.min_ratio,
+                free=self.min_ratio >= 1,  # an equality constraint has duals of any sign
             )
-        return labels, duals
+        self.counts.index_add_(0, labels_B, torch.ones_like(labels_B, dtype=self.counts.dtype))
+        update_centers_(
+            self.running_centers, self._weights_K, features_BD, labels_B, normalize=not once
+        )
+        return labels_B
+
+    def best(self, features_BD: Tensor, *, second_stage: bool) -> Tensor:
+        """Labels (B,): the cluster with the highest similarity plus dual (Eqn. 8)."""
+        once = self.moves_once_per_epoch(second_stage)
+        against = self.centers if once else self.running_centers
+        return assign(features_BD, against, self.duals, self._scratch)
 
     def end_epoch(self, *, second_stage: bool, averaging_starts: bool) -> None:
         """Freezes the running centers for the next epoch and clears the counts.
@@ -129,6 +131,9 @@ class Head:
             self.running_centers = self.centers.clone()
         else:
             self.centers = self.running_centers.clone()
+        once = self.moves_once_per_epoch(second_stage)
+        carry = AUTO_CARRY if self.dual_rule == "auto" and not once else 0.0
+        self._weights_K = carry * self.counts
         self.counts = torch.zeros_like(self.counts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,6 +143,8 @@ class Head:
             "running_centers": self.running_centers,
             "duals": self.duals,
             "counts": self.counts,
+            "sizes": self.sizes,
+            "weights": self._weights_K,
             "averaged_epochs": self._averaged_epochs,
         }
 
@@ -152,4 +159,6 @@ class Head:
         self.running_centers = state["running_centers"].to(device, copy=True)
         self.duals = state["duals"].to(device, copy=True)
         self.counts = state["counts"].to(device, copy=True)
+        self.sizes = state["sizes"].to(device, copy=True)
+        self._weights_K = state["weights"].to(device, copy=True)
         self._averaged_epochs = int(state["averaged_epochs"])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SETTLED = 1e-5  # of the spread of similarities, per point: duals that are off by no more are good
+from coke.clustering.assignment import best_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,7 @@ def refine_duals(
     bounds: SizeBounds,
     *,
     steps: int,
+    settled: float,
     reaches: Sequence[float] = (1.0,),
 ) -> Tensor:
     """Duals (K,) that lower the bound: subgradient descent, the step shrinking, best one kept.
@@ -131,21 +132,27 @@ def refine_duals(
     Each step reads the whole matrix once. Steps are normalised per cluster (a share of its size)
     and scaled to how far similarities of a point are apart, so nothing needs tuning. With several
     ``reaches``, ``steps`` are taken at each of these scales, from the best duals so far.
+
+    Args:
+        settled: duals are good that leave this share of the spread of similarities, per point.
     """
     n, k = similarities_NK.shape
     spread = float(similarities_NK.std(dim=1).mean()) if k > 1 else 1.0
     scale = max(n / k, 1.0)
+    priced_NK = torch.empty_like(similarities_NK)
     best_K, best = duals_K, math.inf
     for reach in reaches:
         duals_K, velocity_K = best_K.clone(), torch.zeros_like(best_K)
         furthest = 2 * reach * spread
         for step in range(steps):
-            values_N, labels_N = (similarities_NK + duals_K).max(dim=1)
-            value = float(values_N.sum(dtype=torch.float64)) - bounds.price(duals_K)
+            torch.add(similarities_NK, duals_K, out=priced_NK)
+            labels_N = best_columns(priced_NK)
+            total = float(priced_NK.amax(dim=1).sum(dtype=torch.float64))
+            value = total - bounds.price(duals_K)
             if value < best:
                 best_K, best = duals_K.clone(), value
             sizes_K = torch.bincount(labels_N, minlength=k).to(duals_K.dtype)
-            if bounds.slack(duals_K, sizes_K, spread) <= _SETTLED * spread * n:
+            if bounds.slack(duals_K, sizes_K, spread) <= settled * spread * n:
                 return duals_K
             wanted_K = bounds.step(duals_K, sizes_K, reach * spread / scale) - duals_K
             velocity_K = 0.7 * velocity_K + 0.3 * wanted_K.clamp(-furthest, furthest)

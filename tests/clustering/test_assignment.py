@@ -11,32 +11,15 @@ from torch.nn import functional as F
 
 from coke.clustering.assignment import (
     assign,
-    assign_in_sweeps,
     best_columns,
     update_centers_,
     update_duals,
 )
 from coke.clustering.scratch import Scratch
-from coke.clustering.sizes import SizeBounds
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 #: Similarities to the two centers: (1, 0), (0.8, 0.6), (0.6, 0.8).
 FEATURES = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-
-
-def sweeps(
-    features: Tensor,
-    centers: Tensor,
-    duals: Tensor,
-    *,
-    step: float,
-    sweep: int,
-    min_ratio: float,
-    free: bool,
-) -> tuple[Tensor, Tensor]:
-    share = min_ratio / len(centers)
-    shares = SizeBounds(lower=share, upper=share if free else math.inf)
-    return assign_in_sweeps(features @ centers.T, duals, shares, rate=step, sweep=sweep)
 
 
 def random_batch(b: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -85,7 +68,7 @@ def test_free_duals_keep_their_sum_when_the_bound_is_an_equality() -> None:
 @pytest.mark.parametrize("batch", [1, 255, 256, 257, 700])
 @pytest.mark.parametrize("k", [2, 300, 512, 777, 1024])
 def test_assign_agrees_with_argmax(batch: int, k: int) -> None:
-    """Rows are taken in chunks and columns in blocks; neither shows. Centers come in pairs."""
+    """Rows are taken in chunks, which does not show. Centers come in pairs."""
     features, centers = random_batch(batch, 4, k)
     centers[1::2] = centers[: k // 2 * 2 : 2]  # equals: the first one wins
     duals = torch.rand(k // 2 + 1, generator=torch.Generator().manual_seed(1))
@@ -154,89 +137,3 @@ def test_batches_add_up_to_the_mean_of_the_epoch() -> None:
     for k in range(3):
         torch.testing.assert_close(running[k], features[labels == k].mean(0))
     assert counts.tolist() == [14.0, 13.0, 13.0]
-
-
-def test_sweeps_by_hand() -> None:
-    """Two instances a sweep, step 0.5 each; a cluster is due 0.5 * 2 * 0.4 / 2 = 0.2 a sweep."""
-    features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6], [1.0, 0.0]])
-    labels, duals = sweeps(
-        features, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=False
-    )
-    # Sweep 1: both take cluster 0: duals (0 - 1 + 0.2 -> 0, 0.2). Sweep 2: (0.6, 1.0) takes 1 and
-    # (0.8, 0.8) is a tie or nearly so. Sweep 3 has one instance and moves half as far.
-    assert labels[[0, 1, 2]].tolist() == [0, 0, 1]
-    assert duals.min() >= 0
-    shifted = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.9, 0.4], [1.0, 0.0]])
-    labels, duals = sweeps(
-        shifted, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=False
-    )
-    # Sweep 2: labels 1, 0: duals (0 - 0.5 + 0.2 -> 0, 0.2 - 0.5 + 0.2 -> 0).
-    # Sweep 3, one instance of cluster 0: (0 - 0.5 + 0.1 -> 0, 0.1).
-    assert labels.tolist() == [0, 0, 1, 0, 0]
-    torch.testing.assert_close(duals, torch.tensor([0.0, 0.1]))
-    labels, duals = sweeps(
-        shifted, CENTERS, torch.zeros(2), step=0.5, sweep=2, min_ratio=0.4, free=True
-    )
-    # Free: (-0.8, 0.2); sweep 2 scores (-0.2, 1.0), (0.1, 0.6): both 1: (-0.6, -0.6);
-    # sweep 3 scores (0.4, -0.6): 0: (-1.0, -0.5).
-    assert labels.tolist() == [0, 0, 1, 1, 0]
-    torch.testing.assert_close(duals, torch.tensor([-1.0, -0.5]))
-
-
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("sweep", [1, 3, 8])
-def test_sweeps_agree_with_a_plain_loop(sweep: int, free: bool) -> None:
-    """Sweep 1 is Theorem 1: one instance, one dual step."""
-    features, centers = random_batch(50, 6, 4)
-    step, ratio = 0.07, 1.0 if free else 0.5
-    start = torch.tensor([0.3, 0.0, 0.1, 0.0])
-    got_labels, got_duals = sweeps(
-        features, centers, start, step=step, sweep=sweep, min_ratio=ratio, free=free
-    )
-    duals = [float(d) for d in start]
-    labels: list[int] = []
-    for first in range(0, 50, sweep):
-        group = range(first, min(first + sweep, 50))
-        chosen = []
-        for i in group:
-            scores = [float(features[i] @ centers[k]) + duals[k] for k in range(4)]
-            chosen.append(scores.index(max(scores)))
-        for k in range(4):
-            duals[k] -= step * (chosen.count(k) - len(group) * ratio / 4)
-            if not free:
-                duals[k] = max(duals[k], 0.0)
-        labels += chosen
-    assert got_labels.tolist() == labels
-    assert got_duals.tolist() == pytest.approx(duals, abs=1e-5)
-    assert start.tolist() == pytest.approx([0.3, 0.0, 0.1, 0.0])  # the input is left alone
-
-
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("sweep", [30, 31, 1000])
-def test_one_sweep_is_the_paper_rule(sweep: int, free: bool) -> None:
-    """The paper's step is per batch, the sweeps' per instance: they match at lr = step * B."""
-    features, centers = random_batch(30, 6, 4)
-    start = torch.tensor([0.3, 0.0, 0.1, 0.0])
-    labels, duals = sweeps(
-        features, centers, start, step=0.05, sweep=sweep, min_ratio=0.4, free=free
-    )
-    expected = assign(features, centers, start)
-    assert torch.equal(labels, expected)
-    torch.testing.assert_close(
-        duals, update_duals(start, expected, lr=0.05 * 30, min_ratio=0.4, free=free)
-    )
-
-
-def test_small_sweeps_hold_a_bound_that_one_step_a_batch_breaks() -> None:
-    """600 features near one of four centers; every cluster is due a fifth of an equal share."""
-    features, centers = random_batch(600, 6, 4)
-    features = F.normalize(features + 2 * centers[0], dim=1)
-    plain = assign(features, centers, torch.zeros(4)).bincount(minlength=4)
-    due = 0.8 * 600 / 4
-    assert plain.min() < due / 4
-    duals = torch.zeros(4)
-    for _ in range(5):
-        labels, duals = sweeps(
-            features, centers, duals, step=16 * 4 / 600, sweep=8, min_ratio=0.8, free=False
-        )
-    assert labels.bincount(minlength=4).min() > 0.9 * due
