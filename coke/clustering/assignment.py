@@ -18,7 +18,7 @@ from coke.clustering.sizes import SizeBounds
 _ROWS = (
     256  # on a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
 )
-_BLOCK = 256  # columns that are searched together, see best_columns
+_BLOCK = 128  # columns that are searched together, see best_columns
 
 
 def similarities(features_BD: Tensor, centers_KD: Tensor, scratch: Scratch) -> Tensor:
