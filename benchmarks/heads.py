@@ -1,12 +1,12 @@
 """One clustering step of a training run, against the same rules in plain PyTorch.
 
-    python benchmarks/heads.py [--rounds 15] [--batch 1024] [--save]
+    python benchmarks/heads.py [--rounds 15] [--batch 1024] [--device cuda] [--save]
 
 The setting is ImageNet's: 1,281,167 ids, features of 128 dimensions, heads of 3,000, 4,000 and
 5,000 clusters. The other side is Eqns. 8, 9, 11 and 13 in plain PyTorch, as the released code
 lays it out: centers (D, K), ``unique`` and ``index_add_`` head by head, and a Python loop over the
 batch for labels with several clusters. Both get the same batches in turns, and must find the same
-labels.
+labels. Beneath the steps stands the matrix product of features and centers, which both must take.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ def ours(centers: list[Tensor], rule: str, second_stage: bool) -> Clustering:
         label_size=LABEL_SIZE,
         label_temperature=LABEL_TEMPERATURE,
         centers=centers,
+        device=torch.get_default_device(),
     )
 
 
@@ -150,11 +151,22 @@ def seen(features: Tensor) -> Tensor:
     return F.normalize(features + 0.3 / DIM**0.5 * torch.randn_like(features), dim=1)
 
 
+def multiply(x: Tensor, centers: Tensor, out: Tensor) -> None:
+    torch.mm(x, centers.T, out=out)
+
+
 def timed(seconds: list[float], call: Callable[..., Any], *arguments: Any) -> Any:
+    wait_for_device()
     began = time.perf_counter()
     result = call(*arguments)
+    wait_for_device()
     seconds.append(time.perf_counter() - began)
     return result
+
+
+def wait_for_device() -> None:
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def measure(second_stage: bool, options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
@@ -168,6 +180,8 @@ def measure(second_stage: bool, options: argparse.Namespace) -> dict[tuple[str, 
     stage = "second" if second_stage else "first"
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     batches = pool_of_batches(options.batch)
+    all_centers = torch.cat(centers)
+    product = torch.empty(options.batch, len(all_centers))
     same = total = 0
     for round_ in track(range(WARM_UP + options.rounds), f"{stage} stage"):
         for base, ids in batches:
@@ -177,6 +191,7 @@ def measure(second_stage: bool, options: argparse.Namespace) -> dict[tuple[str, 
                 targets = timed(seconds[f"{stage} stage, targets", name], side.targets, ids)
                 assert len(targets) == len(N_CLUSTERS)
                 labels[name] = timed(seconds[f"{stage} stage, step", name], side.step, x, ids)
+                timed(seconds["  its matrix product", name], multiply, x, all_centers, product)
             for a, b in zip(labels["plain"], labels["paper"], strict=True):
                 same += int((a == b).sum())
                 total += len(a)
@@ -192,8 +207,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, help=f"each of {POOL} batches")
     parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
+    torch.set_default_device(options.device)
     title = f"{options.batch:,} features of {DIM} dimensions, heads of {N_CLUSTERS} clusters"
     table = Table(title=f"{title}, {N_IDS:,} ids; medians, milliseconds")
     for column in ("", "plain", "coke, paper's duals", "plain / coke", "coke, auto duals"):
@@ -215,9 +232,11 @@ def main() -> None:
     console = Console(record=True, width=120)
     console.print(table)
     cores = len(os.sched_getaffinity(0))
-    console.print(f"{date.today()}: {cores} cores, torch {torch.__version__}", highlight=False)
+    where = f"{cores} cores" if options.device == "cpu" else torch.cuda.get_device_name()
+    console.print(f"{date.today()}: {where}, torch {torch.__version__}", highlight=False)
     if options.save:
-        path = Path(__file__).parent / "results" / f"heads-{date.today()}.txt"
+        on = "" if options.device == "cpu" else "-gpu"
+        path = Path(__file__).parent / "results" / f"heads{on}-{date.today()}.txt"
         path.write_text(console.export_text())
 
 

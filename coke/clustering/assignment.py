@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from coke.clustering.scratch import Scratch
 
-_ROWS = (
-    256  # on a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
-)
+# On a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
+_ROWS = 256
 
 
 def similarities(features_BD: Tensor, centers_KD: Tensor, scratch: Scratch) -> Tensor:

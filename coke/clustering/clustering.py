@@ -173,8 +173,8 @@ class Clustering:
         Raises:
             ValueError: shapes or dtypes do not fit, features hold NaN or a zero vector, ids are out
                 of range or repeated; before anything is changed. On a GPU, what depends on values
-                is raised by :meth:`end_epoch` instead: to look at them the host would have to wait
-                for the device in every step.
+                is raised by :meth:`end_epoch` or :meth:`state_dict`, whichever comes first: to look
+                at them in every step, the host would have to wait for the device.
         """
         self._check_shape(features)
         if ids.ndim != 1 or len(features) != len(ids):
@@ -250,7 +250,11 @@ class Clustering:
         """Everything that the rest of a run depends on, at any step.
 
         These are the state's own tensors: copy what must outlive the next step.
+
+        Raises:
+            ValueError: on a GPU, a batch of this epoch was unfit, see :meth:`step`.
         """
+        self._check.raise_for_findings()
         return {
             "heads": [head.state_dict() for head in self.heads],
             "label_store": self.label_store.state_dict(),
