@@ -69,12 +69,13 @@ class Points:
                 rows = slice(start, min(start + size, self.n))
                 yield rows, self.read(rows)
             return
-        run = _RUN if self._on_disk else 1
-        starts = torch.randperm(-(-self.n // run), generator=generator).numpy() * run
-        order = (starts[:, None] + np.arange(run)).ravel() if run > 1 else starts
-        order = order[order < self.n]
-        for start in range(0, self.n, size):
-            chosen = order[start : start + size]
+        run = min(_RUN, size) if self._on_disk else 1
+        # Four bytes a run and nothing else that grows with N: ten million points are 40 MB.
+        runs = torch.randperm(-(-self.n // run), generator=generator, dtype=torch.int32).numpy()
+        for start in range(0, len(runs), size // run):
+            firsts = runs[start : start + size // run].astype(np.int64) * run
+            chosen = (firsts[:, None] + np.arange(run)).ravel()
+            chosen = chosen[chosen < self.n]
             yield chosen, self.read(chosen)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
