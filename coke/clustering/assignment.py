@@ -2,8 +2,8 @@
 
 Shapes: B batch, D feature dimension, K clusters of one head.
 
-None of them asks the device for a value, so on a GPU the host never waits, and all of them give the
-same bits on every run: ranks that each compute the same step stay equal.
+None of them asks the device for a value, so on a GPU the host never waits. All of them give the
+same bits again on the same kind of machine, so ranks that each compute the same step stay equal.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from coke.clustering.scratch import Scratch
 from coke.clustering.sizes import SizeBounds
 
-_ROWS = (
-    256  # on a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
-)
+_ROWS = 256  # on a CPU, similarities of so many rows at a time stay in its cache
 _BLOCK = 128  # columns that are searched together, see best_columns
 
 
