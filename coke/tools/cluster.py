@@ -156,8 +156,8 @@ def cluster(
 ) -> ClusterReport:
     """Clusters features and writes a folder of labels, centers, sizes and a summary.
 
-    What is no single ``.npy`` file is copied to a temporary file first (4 N D bytes, in $TMPDIR):
-    rows are read in random order, many times.
+    ``.npy`` files are read where they are. Others are copied to a temporary file first (4 N D bytes,
+    in $TMPDIR): rows are read in random order, many times.
 
     Args:
         features: files or a folder, see :func:`coke.tools.feature_files.open_features`.
@@ -268,8 +268,8 @@ def _check_room(features: Features) -> None:
     if needed > free:
         raise ValueError(
             f"{features.path} is copied to a temporary file of {needed / 1e9:.1f} GB, {folder} has "
-            f"{free / 1e9:.1f} GB free; name a larger folder in $TMPDIR, or give one .npy file, "
-            "which is not copied"
+            f"{free / 1e9:.1f} GB free; name a larger folder in $TMPDIR, or give .npy files, "
+            "which are not copied"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.clustering.stacked_rows import StackedRows
 from coke.pipeline.index import is_dataset
 from coke.tools.feature_formats import SUFFIXES, FeatureFile, NpyFile, NpyIds, open_feature_file
 
@@ -67,12 +68,14 @@ class Features:
         return self.ids_file is None and self.files[0].has_keys
 
     @property
-    def mapped(self) -> NDArray[Any] | None:
-        """All rows as a memory map, where one file is stored so that this is quick."""
-        file = self.files[0]
-        if len(self.files) > 1 or not isinstance(file, NpyFile) or file.by_columns:
-            return None
-        return file.array
+    def mapped(self) -> NDArray[Any] | StackedRows | None:
+        """All rows as memory maps, where they are stored so that reading at random is quick."""
+        maps = []
+        for file in self.files:
+            if not isinstance(file, NpyFile) or file.by_columns:
+                return None
+            maps.append(file.array)
+        return maps[0] if len(maps) == 1 else StackedRows(maps)
 
     def describe(self) -> str:
         """What is read, in a few words."""

@@ -94,7 +94,10 @@ def test_a_folder_is_read_in_natural_order(suffix: str, tmp_path: Path) -> None:
     features = open_features(tmp_path)
     assert [file.path.stem for file in features.files] == ["part-1", "part-2", "part-10"]
     assert np.array_equal(rows_of(features), X)
-    assert features.mapped is None and not features.has_ids
+    assert not features.has_ids
+    assert (features.mapped is not None) == (suffix == ".npy")
+    if features.mapped is not None:
+        assert np.array_equal(features.mapped[0:10], X)
     np.save(tmp_path / "ids.npy", IDS)
     assert ids_of(open_features(tmp_path)) == IDS.tolist()
 
