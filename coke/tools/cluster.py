@@ -156,8 +156,8 @@ def cluster(
 ) -> ClusterReport:
     """Clusters features and writes a folder of labels, centers, sizes and a summary.
 
-    ``.npy`` files are read where they are. Others are copied to a temporary file first (4 N D bytes,
-    in $TMPDIR): rows are read in random order, many times.
+    ``.npy`` files are read where they are. Others are copied to a temporary file first (4 N D
+    bytes, in $TMPDIR): rows are read in random order, many times.
 
     Args:
         features: files or a folder, see :func:`coke.tools.feature_files.open_features`.
