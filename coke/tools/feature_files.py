@@ -205,14 +205,15 @@ def _folder_of_files(folder: Path, key: str | None) -> Features:
             )
     files = tuple(open_feature_file(path, key) for path in paths)
     for file in files:
-        for what, found, expected in (
-            ("width", file.width, files[0].width),
-            ("type", file.dtype, files[0].dtype),
+        for found, expected in (
+            (f"width {file.width}", f"width {files[0].width}"),
+            (f"type {file.dtype}", f"type {files[0].dtype}"),
+            (file.what, files[0].what),
         ):
             if found != expected:
                 raise ValueError(
-                    f"{file.path} has rows of {what} {found}, {first} of {what} {expected}: files "
-                    "of a folder must be alike; convert one, or move it away"
+                    f"{file.path} has rows of {found}, {first} of {expected}: files of a folder "
+                    "must be alike; convert one, or move it away"
                 )
         if (file.has_ids, file.has_keys) != (files[0].has_ids, files[0].has_keys):
             raise ValueError(

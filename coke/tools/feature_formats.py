@@ -25,6 +25,7 @@ IDS = "ids"  # the member of an .npz or .safetensors file that numbers its rows
 _USUAL = "features"  # the member that is meant where several could be
 _ID_COLUMNS = ("id", "key")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LISTED = 12  # names in a message
 
 
@@ -214,7 +215,8 @@ class ParquetFile(FeatureFile):
         self._columns = _chosen_columns(path, schema, key)
         first = schema.field(self._columns[0]).type
         self._is_list = _is_list(first)
-        self.dtype = str(first.value_type if self._is_list else first)
+        number = first.value_type if self._is_list else first
+        self.dtype = np.dtype(number.to_pandas_dtype()).name
         self.what = f"column {self._columns[0]!r}"
         if not self._is_list:
             self.width = len(self._columns)
@@ -338,10 +340,10 @@ class SafetensorsFile(FeatureFile):
             ) from error
         self._member = _chosen_member(path, shapes, key)
         self.what = f"tensor {self._member!r}"
-        self.dtype = dtypes[self._member]
-        shape = shapes[self._member]
-        if self.dtype.startswith("C"):
-            raise ValueError(f"{path}, {self.what}, has type {self.dtype}; give real numbers")
+        stored, shape = dtypes[self._member], shapes[self._member]
+        if stored.startswith("C"):
+            raise ValueError(f"{path}, {self.what}, has type {stored}; give real numbers")
+        self.dtype = _TYPES.get(stored, stored)
         _check_matrix(f"{path}, {self.what},", shape, np.dtype(np.float32))
         self.rows, self.width = shape
         if IDS in shapes and self._member != IDS:

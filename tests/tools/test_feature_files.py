@@ -75,6 +75,7 @@ def test_every_format_gives_the_same_rows_and_ids(suffix: str, dtype: str, tmp_p
         np.save(tmp_path / "ids.npy", IDS)
     features = open_features(path)
     assert (features.rows, features.width) == (10, 7)
+    assert features.dtype in (dtype, "I32")
     assert np.array_equal(rows_of(features), X)
     assert next(len(b) for b in features.batches(directed=True)) <= 4
     assert features.has_ids and not features.has_keys
@@ -287,6 +288,13 @@ def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy", "c.npz"):
         (tmp_path / name).unlink()
     with pytest.raises(ValueError, match=r"one of .*a\.npz and .*b\.npz has ids"):
+        open_features(tmp_path)
+
+
+def test_files_of_a_folder_hold_the_same_column(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_table(tmp_path / f"{name}.parquet", {name: list(X)})
+    with pytest.raises(ValueError, match=r"b\.parquet has rows of column 'b', .* of column 'a'"):
         open_features(tmp_path)
 
 
