@@ -45,7 +45,8 @@ class Points:
         """
         values_BD = np.require(self._array[rows], np.float32, ["C", "W"])
         points_BD = torch.from_numpy(values_BD)
-        if not bool(torch.isfinite(points_BD).all()):
+        # A sum is finite only where all its values are; it needs no memory, unlike a closer look.
+        if not bool(points_BD.sum().isfinite()) and not bool(torch.isfinite(points_BD).all()):
             bad = int((~torch.isfinite(points_BD)).any(dim=1).nonzero()[0])
             raise ValueError(
                 f"Input X contains NaN, infinity or a value too large for float32, in row "
@@ -60,6 +61,8 @@ class Points:
                 f"row {_row(rows, bad)} is a zero vector, which has no direction; remove it, or "
                 'use metric="euclidean"'
             )
+        if isinstance(self._array, StackedRows) or not np.may_share_memory(values_BD, self._array):
+            return points_BD.div_(norms_B1)  # a copy, of rows on disk for example: ours to change
         return points_BD / norms_B1
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:

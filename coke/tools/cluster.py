@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -247,8 +248,8 @@ def _fitted(
     if mapped is None:
         _check_room(features)
         return estimator.fit(_with_progress(features, directed, "reading", console))
-    for _ in _with_progress(features, directed, "checking", console):
-        pass
+    # Consumed without a name: one that stays would keep a second map of the file open.
+    deque(_with_progress(features, directed, "checking", console), maxlen=0)
     return estimator.fit(mapped)
 
 

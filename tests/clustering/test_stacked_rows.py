@@ -42,3 +42,11 @@ def test_a_fit_is_that_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     km = OnlineConstrainedKMeans(7, random_state=0, max_iter=3)
     expected = km.fit_predict(np.load(tmp_path / "all.npy", mmap_mode="r"))
     assert np.array_equal(km.fit_predict(stacked), expected)
+
+
+def test_points_of_the_caller_are_left_as_they_are(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    for points in (x.copy(), np.load(tmp_path / "x.npy", mmap_mode="r+"), StackedRows([x.copy()])):
+        OnlineConstrainedKMeans(3, random_state=0, max_iter=2).fit(points)
+        assert np.array_equal(points[0:50], x)
