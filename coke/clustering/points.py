@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from coke.clustering.stacked_rows import StackedRows
+
 METRICS = ("cosine", "euclidean")
 _RUN = 64  # rows of a file that are read together: single rows would cost a seek each
 
@@ -20,8 +22,9 @@ class Points:
     """N points of D dimensions; batches are float32, of unit norm for the cosine metric.
 
     Args:
-        x: an array, memmap or tensor (N, D), or an iterable of such, one after the other. What is
-            not an array is written once to an unnamed temporary file: it is read in random order.
+        x: an array, memmap, tensor or :class:`StackedRows` (N, D), or an iterable of arrays, one
+            after the other. These are written once to an unnamed temporary file: points are read
+            in random order.
         metric: ``"cosine"`` or ``"euclidean"``.
 
     Raises:
@@ -32,7 +35,7 @@ class Points:
         self._array, self._spool = _as_array(x)
         self.metric = metric
         self.n, self.d = self._array.shape
-        self._on_disk = isinstance(self._array, np.memmap)
+        self._on_disk = isinstance(self._array, np.memmap | StackedRows)
 
     def read(self, rows: slice | NDArray[np.int64]) -> Tensor:
         """Points (B, D) of these rows.
@@ -42,7 +45,8 @@ class Points:
         """
         values_BD = np.require(self._array[rows], np.float32, ["C", "W"])
         points_BD = torch.from_numpy(values_BD)
-        if not bool(torch.isfinite(points_BD).all()):
+        # A sum is finite only where all its values are; it needs no memory, unlike a closer look.
+        if not bool(points_BD.sum().isfinite()) and not bool(torch.isfinite(points_BD).all()):
             bad = int((~torch.isfinite(points_BD)).any(dim=1).nonzero()[0])
             raise ValueError(
                 f"Input X contains NaN, infinity or a value too large for float32, in row "
@@ -57,6 +61,8 @@ class Points:
                 f"row {_row(rows, bad)} is a zero vector, which has no direction; remove it, or "
                 'use metric="euclidean"'
             )
+        if isinstance(self._array, StackedRows) or not np.may_share_memory(values_BD, self._array):
+            return points_BD.div_(norms_B1)  # a copy, of rows on disk for example: ours to change
         return points_BD / norms_B1
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:
@@ -108,8 +114,10 @@ def _row(rows: slice | NDArray[np.int64], i: int) -> int:
     return (rows.start or 0) + i if isinstance(rows, slice) else int(rows[i])
 
 
-def _as_array(x: Any) -> tuple[NDArray[Any], Any]:
+def _as_array(x: Any) -> tuple[NDArray[Any] | StackedRows, Any]:
     """The points as one array, and the file that holds them where one was made."""
+    if isinstance(x, StackedRows):
+        return x, None
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
     if "sparse" in type(x).__module__ or hasattr(x, "tocsr"):

@@ -1,11 +1,11 @@
-"""Publishing a data set: built beside its final name, renamed there when it is whole.
+"""Publishing a folder: built beside its final name, renamed there when it is whole.
 
-Whoever opens the final name sees the old data set, or the new one, or nothing; never a part. What
-an interrupted run has finished stays in ``.OUT.partial`` beside OUT, for the next run of the same
-command::
+A data set, or another :class:`Kind` of result. Whoever opens the final name sees the old one, or
+the new one, or nothing; never a part. What an interrupted run has finished stays in
+``.OUT.partial`` beside OUT, for the next run of the same command::
 
     .OUT.partial/lock            held by the run at work; a dead run holds nothing
-    .OUT.partial/PLAN/dataset    what will be renamed to OUT
+    .OUT.partial/PLAN/dataset    what will be renamed to OUT, whatever its kind
     .OUT.partial/PLAN/journal    results of finished pieces of work
     .OUT.partial/PLAN/drafts     files that are being written
     .OUT.partial/PLAN/report     what the run did; written just before the renaming
@@ -21,8 +21,9 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,39 @@ _OURS = re.compile(
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
-class Claim:
-    """The right to write one data set; :func:`claimed` gives it."""
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of folder that is published.
 
-    def __init__(self, out: Path, *, overwrite: bool, console: Console) -> None:
+    Attributes:
+        name: for messages.
+        foreign: something in a folder that is no part of such a result, so that ``--overwrite``
+            must not touch it; None when all of it is.
+    """
+
+    name: str
+    foreign: Callable[[Path], Path | None]
+
+
+def kind_of_files(name: str, *, marker: str, says: str, files: frozenset[str]) -> Kind:
+    """A kind of folder that holds these files only, ``marker`` among them, which says ``says``."""
+
+    def foreign(folder: Path) -> Path | None:
+        found = sorted(folder.iterdir())
+        about = folder / marker
+        if not about.is_file() or says.encode() not in about.read_bytes():
+            return found[0]
+        return next((path for path in found if path.name not in files or path.is_dir()), None)
+
+    return Kind(name=name, foreign=foreign)
+
+
+class Claim:
+    """The right to write one folder; :func:`claimed` gives it."""
+
+    def __init__(self, out: Path, *, overwrite: bool, kind: Kind, console: Console) -> None:
         self.out = out
+        self._kind = kind
         self._overwrite = overwrite
         self._console = console
         self._final = out.resolve()
@@ -73,13 +102,13 @@ class Claim:
         Raises:
             ValueError: OUT is taken, or the disk does not take the files.
         """
-        check_free(self.out, overwrite=self._overwrite)
+        check_free(self.out, overwrite=self._overwrite, kind=self._kind)
         folder = self.partial / f"{command}-{base}"
         for other in _plans(self.partial):
             if other != folder:
                 if _is_worth_keeping(other):
                     self._console.print(
-                        f"An unfinished ingest into {escape(str(self.out))} had another source, "
+                        f"An unfinished run into {escape(str(self.out))} had another source, "
                         "other settings or another version of coke: its work is discarded"
                     )
                 shutil.rmtree(other)
@@ -172,19 +201,26 @@ def published(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def claimed(
-    out: Path, *, overwrite: bool, restart: bool = False, console: Console
+    out: Path,
+    *,
+    overwrite: bool,
+    restart: bool = False,
+    kind: Kind | None = None,
+    console: Console,
 ) -> Iterator[Claim]:
     """The sole right to write ``out``, after cleaning up after runs that were killed.
 
     Args:
         out: the final folder. It may exist when it is empty, or with ``overwrite``.
-        overwrite: replace a data set (and nothing else) that is there.
+        overwrite: replace a data set (or what ``kind`` is; nothing else) that is there.
         restart: forget what an interrupted run has finished.
+        kind: what is written; a data set when None.
 
     Raises:
         ValueError: ``out`` is taken, or another run is writing it.
     """
-    claim = Claim(out, overwrite=overwrite, console=console)
+    kind = kind or DATASET
+    claim = Claim(out, overwrite=overwrite, kind=kind, console=console)
     partial, final = claim.partial, out.resolve()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +236,7 @@ def claimed(
             for path in _plans(partial):
                 shutil.rmtree(path)
         if not any((path / "report").exists() for path in _plans(partial)):
-            check_free(out, overwrite=overwrite)
+            check_free(out, overwrite=overwrite, kind=kind)
         yield claim
     finally:
         # After publishing the folder is gone; one that is there now is another run's.
@@ -213,12 +249,13 @@ def claimed(
         os.close(lock)
 
 
-def check_free(out: Path, *, overwrite: bool) -> None:
+def check_free(out: Path, *, overwrite: bool, kind: Kind | None = None) -> None:
     """Raises ValueError when ``out`` must not be written."""
+    kind = kind or DATASET
     if not out.exists():
         return
     if not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder for the data set")
+        raise ValueError(f"{out} is a file; give a folder for the {kind.name}")
     if not any(out.iterdir()):
         return
     if not overwrite:
@@ -226,10 +263,10 @@ def check_free(out: Path, *, overwrite: bool) -> None:
             f"{out} exists and is not empty; add --overwrite to replace it, or choose another "
             "folder"
         )
-    if foreign := _foreign(out):
+    if foreign := kind.foreign(out):
         raise ValueError(
-            f"{out} holds {foreign}, which is no part of a coke data set, so --overwrite does not "
-            "touch it; choose another folder, or remove it yourself"
+            f"{out} holds {foreign}, which is no part of a coke {kind.name}, so --overwrite does "
+            "not touch it; choose another folder, or remove it yourself"
         )
 
 
@@ -260,6 +297,9 @@ def _foreign(folder: Path) -> Path | None:
     return None
 
 
+DATASET = Kind(name="data set", foreign=_foreign)
+
+
 def _is_ours(folder: Path) -> bool:
     # The manifest may be damaged beyond parsing: replacing such a data set is the remedy.
     return is_dataset(folder) and FORMAT_NAME.encode() in (folder / "manifest.json").read_bytes()
@@ -286,8 +326,8 @@ def _lock(out: Path, partial: Path, console: Console) -> int:
                 os.close(descriptor)
                 raise
             console.print(
-                f"The file system of {escape(str(out))} has no locks: see to it that no other "
-                "ingest writes there"
+                f"The file system of {escape(str(out))} has no locks: see to it that nothing else "
+                "writes there"
             )
         if _is_current(descriptor, partial):
             os.ftruncate(descriptor, 0)

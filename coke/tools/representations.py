@@ -95,7 +95,7 @@ def open_splits(data: str | Path, test: str | Path | None) -> Splits:
         raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
     test_index = ImageIndex(find_split(data if test is None else test, TEST_SPLITS))
     for index in (train_index, test_index):
-        if (_live_labels(index) < 0).any():
+        if (live_labels(index) < 0).any():
             raise ValueError(
                 f"{index.folder} has images without a class label; evaluation needs labels "
                 "(ingest a folder of class folders)"
@@ -132,15 +132,13 @@ def representations(
     worse than it is.
     """
     if not baselines:
-        return {"CoKe": _frozen(trained.backbone, device)}
+        return {"CoKe": frozen(trained.backbone, device)}
     random = build_model(config.model, config.seed).backbone
-    recipe = config.view.evaluation()
-    shuffled = evaluation_loader(splits.train, config, recipe, batch_size, device, shuffle=True)
-    _calibrate(random, shuffled, device)
+    calibrate(random, splits.train, config, config.view.evaluation(), batch_size, device)
     return {
-        "random initialisation": _frozen(random, device),
+        "random initialisation": frozen(random, device),
         "raw pixels": raw_pixels,
-        "CoKe": _frozen(trained.backbone, device),
+        "CoKe": frozen(trained.backbone, device),
     }
 
 
@@ -207,10 +205,11 @@ def extract(
 
 def labels_of(index: ImageIndex, device: torch.device) -> Tensor:
     """Class labels (N,) int64, in the order of :func:`extract`."""
-    return torch.from_numpy(np.ascontiguousarray(_live_labels(index))).to(device)
+    return torch.from_numpy(np.ascontiguousarray(live_labels(index))).to(device)
 
 
-def _live_labels(index: ImageIndex) -> NDArray[np.int64]:
+def live_labels(index: ImageIndex) -> NDArray[np.int64]:
+    """Class labels (n_live,) of the ids that have an image, -1 = none."""
     return index.labels if index.live_ids is None else index.labels[index.live_ids]
 
 
@@ -221,25 +220,35 @@ def rows_of(index: ImageIndex, ids_B: Tensor) -> Tensor:
     return torch.from_numpy(np.searchsorted(index.live_ids, ids_B.numpy()))
 
 
-def _frozen(backbone: nn.Module, device: torch.device) -> Representation:
-    backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+def frozen(network: nn.Module, device: torch.device) -> Representation:
+    """A network in evaluation mode, as a function from images (B, 3, S, S) to features (B, D)."""
+    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.no_grad()
     def represent(images: Tensor) -> Tensor:
-        features_BD: Tensor = backbone(images)
+        features_BD: Tensor = network(images)
         return features_BD
 
     return represent
 
 
 @torch.no_grad()
-def _calibrate(backbone: nn.Module, loader: Loader, device: torch.device) -> None:
-    backbone.to(device).train()
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
+def calibrate(
+    network: nn.Module,
+    index: ImageIndex,
+    config: Config,
+    recipe: ViewRecipe,
+    batch_size: int,
+    device: torch.device,
+) -> None:
+    """Gives an untrained network the batch-norm statistics of a data set, from a few batches."""
+    loader = evaluation_loader(index, config, recipe, batch_size, device, shuffle=True)
+    network.to(device).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # a plain average over the batches
     for count, batch in enumerate(loader.epoch(0), start=1):
-        backbone(batch.views[0].to(device))
+        network(batch.views[0].to(device))
         if count == _CALIBRATION_BATCHES:
             break
