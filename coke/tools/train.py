@@ -88,7 +88,7 @@ def train(
         for epoch in range(first_epoch, config.epochs + 1):
             if config.recipes_at(epoch) != loader.recipes:
                 loader = _loader(config, index, device, epoch)
-            meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
+            meter = reporter.start_epoch(epoch, loader.steps_per_epoch, left_out=loader.left_out)
             model.train()
             for step, batch in enumerate(meter.timing_data(loader.epoch(epoch))):
                 views = [view.to(device, non_blocking=True) for view in batch.views]
