@@ -14,7 +14,7 @@ from rich.console import Console
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.checkpoint import save_checkpoint
-from coke.model.coke_model import build_model
+from coke.model.coke_model import build_model, check_view_sizes
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
@@ -60,6 +60,7 @@ def train(
         run.check_resumable(config, index)
     loader = _loader(config, index, device, epoch=0)
     model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    check_view_sizes(model, config.view_sizes())
     optimizer = build_optimizer(model, config.optimizer)
     settings = asdict(config.clustering)
     clustering = Clustering(
