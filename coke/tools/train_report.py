@@ -230,7 +230,8 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
     if record.epoch >= 3 and chance is not None and chance > LOSS_AT_CHANCE:
         warnings.append(
             f"the loss is {chance:.2f} of ln K: nothing is learned. Lower temperature, use fewer "
-            "clusters (clustering.n_clusters), or change optimizer.lr"
+            "clusters (clustering.n_clusters), or change optimizer.lr; with two views, give labels "
+            "more weight at the start (alpha_warmup_epochs)"
         )
     return warnings
 
