@@ -113,6 +113,11 @@ class Config:
         for name in ("alpha", "alpha_start", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a weight between 0 and 1")
+        if self.beta == 0 and self.model.predictor_hidden:
+            raise ValueError(
+                f"beta is 0 and model.predictor_hidden {self.model.predictor_hidden}: no loss "
+                "would reach the predictor; set model.predictor_hidden=0, which trains the same"
+            )
         for name in ("alpha_warmup_epochs", "reference_temperature"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is positive, or 0 for none")

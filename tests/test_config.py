@@ -123,6 +123,7 @@ def test_both_large_views_grow_and_small_ones_do_not() -> None:
         ("imagenet-1view", {"small_views": 2}, r"small_views is 2 with 1 view; .*--views 2"),
         ("imagenet-2view", {"small_views": -1}, "small_views is -1"),
         ("imagenet-2view", {"alpha": 1.5}, "alpha is 1.5; it is a weight between 0 and 1"),
+        ("imagenet-2view", {"beta": 0.0}, "no loss would reach the predictor; .*_hidden=0"),
         ("imagenet-2view", {"alpha_start": -0.1}, "alpha_start is -0.1; it is a weight"),
         ("imagenet-2view", {"alpha_warmup_epochs": -1}, "alpha_warmup_epochs is -1"),
         ("imagenet-2view", {"reference_temperature": -0.1}, "reference_temperature is -0.1"),
@@ -154,7 +155,7 @@ def test_assignments_are_typed_as_toml_and_nested() -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("model.dept=18", r"unknown config key 'model\.dept'; valid keys: depth, width, stem"),
+        ("model.dept=18", r"unknown config key 'model\.dept'; valid keys: backbone, depth, width"),
         ("epoch=3", "unknown config key 'epoch'; valid keys: preset, views, small_views"),
         ("epochs=three", "config key 'epochs' is 'three'; it must be int"),
         ("epochs=true", "config key 'epochs' is True; it must be int"),
