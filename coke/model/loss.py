@@ -124,21 +124,11 @@ def two_view_loss(
         alpha: weight of the label; the rest is the other view's distribution.
         reference_temperature: of that distribution; ``temperature`` when None, as in the paper.
     """
-    first, second = views
-    sharpness = reference_temperature or temperature
-    losses = [
-        coke_loss(
-            *view,
-            centers,
-            targets,
-            temperature=temperature,
-            beta=beta,
-            references=reference(other[0], centers, sharpness),
-            alpha=alpha,
-        )
-        for view, other in ((first, second), (second, first))
-    ]
-    return (losses[0] + losses[1]) / 2
+    first, second = (
+        reference(projected_BD, centers, reference_temperature or temperature)
+        for projected_BD, _ in views
+    )
+    return _mean_loss(views, (second, first), centers, targets, temperature, beta, alpha)
 
 
 def multi_crop_loss(
@@ -163,28 +153,38 @@ def multi_crop_loss(
         small_views: the features of the small ones.
         others: see :func:`two_view_loss`.
     """
-    large = two_view_loss(
-        views,
-        centers,
-        targets,
-        temperature=temperature,
-        alpha=alpha,
-        beta=beta,
-        reference_temperature=reference_temperature,
+    first, second = (
+        reference(projected_BD, centers, reference_temperature or temperature)
+        for projected_BD, _ in views
     )
-    sharpness = reference_temperature or temperature
-    predicted = [reference(projected_BD, centers, sharpness) for projected_BD, _ in views]
-    both = [(p_BK + q_BK) / 2 for p_BK, q_BK in zip(*predicted, strict=True)]
-    small = [
+    both = [(p_BK + q_BK) / 2 for p_BK, q_BK in zip(first, second, strict=True)]
+    large = _mean_loss(views, (second, first), centers, targets, temperature, beta, alpha)
+    small = _mean_loss(
+        small_views, [both] * len(small_views), centers, targets, temperature, beta, alpha
+    )
+    return (large + small) / 2
+
+
+def _mean_loss(
+    views: Sequence[ViewFeatures],
+    references: Sequence[list[Tensor]],
+    centers: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    temperature: float,
+    beta: float,
+    alpha: float,
+) -> Tensor:
+    """The mean over views, each with its own reference."""
+    losses = [
         coke_loss(
             *view,
             centers,
             targets,
             temperature=temperature,
             beta=beta,
-            references=both,
+            references=per_head,
             alpha=alpha,
         )
-        for view in small_views
+        for view, per_head in zip(views, references, strict=True)
     ]
-    return large / 2 + torch.stack(small).mean() / 2
+    return torch.stack(losses).mean()
