@@ -47,7 +47,7 @@ def forward_step(
     Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
     """
     large, small = views[: config.views], views[config.views :]
-    # Small views are draws of one recipe: one pass over all of them is what keeps a device busy.
+    # Small views are draws of one recipe and go through the network as one batch.
     stacked = [torch.cat(list(small))] if small else []
     with autocast(precision, large[0].device):
         features: list[ViewFeatures] = model([*large, *stacked])
