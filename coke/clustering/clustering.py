@@ -9,8 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coke.clustering.head import DUAL_RULES, Head
+from coke.clustering.batch_check import BatchCheck
+from coke.clustering.head import CENTER_UPDATES, DUAL_RULES, Head
 from coke.clustering.label_store import LabelStore, SparseLabels
+from coke.clustering.scratch import Scratch
+
+#: Where the loss takes labels and centers from: the epoch before, or the iteration it is in.
+COUPLINGS = ("last_epoch", "current")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,11 @@ class Clustering:
             averaged (Eqn. 13).
         label_size: clusters an averaged label may hold.
         label_temperature: temperature that smooths averaged labels (App. B.2.2).
+        center_update: ``"running"`` moves centers after every batch (Eqn. 11), ``"epoch"`` once
+            per epoch (Eqn. 10), as the second stage always does.
+        labels_from, centers_from: the ablation of Table 2: what the loss discriminates by comes
+            from the ``"last_epoch"``, as the paper has it, or is the ``"current"`` one. See
+            :meth:`current_targets` and :meth:`loss_centers`.
         centers: initial centers, a (K, D) tensor per head; random on the sphere when None.
         seed: seed of the random centers.
 
@@ -62,12 +72,16 @@ class Clustering:
         first_stage_epochs: int = 801,
         label_size: int = 5,
         label_temperature: float = 0.5,
+        center_update: str = "running",
+        labels_from: str = "last_epoch",
+        centers_from: str = "last_epoch",
         centers: Sequence[Tensor] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         n_clusters = tuple(int(k) for k in n_clusters)
         _check_settings(n_ids, n_clusters, min_ratio, dual_rule, label_size, label_temperature)
+        _check_coupling(center_update, labels_from, centers_from)
         if centers is None:
             generator = torch.Generator().manual_seed(seed)
             centers = [torch.randn(k, dim, generator=generator) for k in n_clusters]
@@ -76,6 +90,7 @@ class Clustering:
                 f"centers have shapes {[tuple(c.shape) for c in centers]}; heads with n_clusters "
                 f"{n_clusters} and dim {dim} need {[(k, dim) for k in n_clusters]}"
             )
+        scratch = Scratch()  # heads take turns
         self.heads = [
             Head(
                 n_ids=n_ids,
@@ -83,6 +98,8 @@ class Clustering:
                 min_ratio=min_ratio,
                 dual_rule=dual_rule,
                 dual_lr=dual_lr,
+                center_update=center_update,
+                scratch=scratch,
             )
             for c in centers
         ]
@@ -92,11 +109,14 @@ class Clustering:
         self.first_stage_epochs = first_stage_epochs
         self.label_size = label_size
         self.label_temperature = label_temperature
+        self.labels_from = labels_from
+        self.centers_from = centers_from
         self.label_store = LabelStore(n_ids, n_clusters, device)
         self.soft_labels: list[SparseLabels] | None = None
         self.epoch = 0
         self._changed_H = torch.zeros(len(self.heads), dtype=torch.int64, device=device)
         self._labelled = 0
+        self._check = BatchCheck(n_ids, device)
 
     @property
     def second_stage(self) -> bool:
@@ -112,21 +132,62 @@ class Clustering:
             return [soft.targets(ids, self.label_temperature) for soft in self.soft_labels]
         return list(self.label_store.read(ids))
 
+    def loss_centers(self) -> list[Tensor]:
+        """What the loss discriminates against: per head (K, D) float32, unit norm.
+
+        The centers of the epoch before; with ``centers_from="current"`` those that move after
+        every batch. In the second stage none do, and these are last epoch's as well.
+        """
+        if self.centers_from == "current" and not self.second_stage:
+            return [head.running_centers for head in self.heads]
+        return [head.centers for head in self.heads]
+
+    @torch.no_grad()
+    def current_targets(self, features: Tensor) -> list[Tensor]:
+        """The labels that these features would get now: what ``labels_from="current"`` trains on.
+
+        Nothing is learned from them; :meth:`step` does that, once for the global batch.
+
+        Args:
+            features: (B, D) float32, as for :meth:`step`.
+
+        Returns: per head hard labels (B,) int64, in the second stage too.
+        """
+        self._check_shape(features)
+        return [head.assign(features, second_stage=self.second_stage)[0] for head in self.heads]
+
     @torch.no_grad()
     def step(self, features: Tensor, ids: Tensor) -> list[Tensor]:
         """Assigns a batch under the size constraint and learns from it.
+
+        With several processes it is the global batch, the same on every rank, see
+        :func:`coke.clustering.gather.gather_batch`.
 
         Args:
             features: (B, D) float32; unit norm, or the mean of unit-norm views (Eqn. 15).
             ids: (B,) int64, each at most once.
 
         Returns: per head the new labels (B,) int64.
+
+        Raises:
+            ValueError: shapes or dtypes do not fit, features hold NaN or a zero vector, ids are out
+                of range or repeated; before anything is changed. On a GPU, what depends on values
+                is raised by :meth:`end_epoch` instead: to look at them the host would have to wait
+                for the device in every step.
         """
-        if features.ndim != 2 or features.shape != (len(ids), self.dim):
+        self._check_shape(features)
+        if ids.ndim != 1 or len(features) != len(ids):
             raise ValueError(
-                f"features have shape {tuple(features.shape)}; "
-                f"{len(ids)} ids at dim {self.dim} need {(len(ids), self.dim)}"
+                f"features have shape {tuple(features.shape)} and ids {tuple(ids.shape)}; "
+                "give one id per row"
             )
+        if ids.dtype != torch.int64:
+            raise ValueError(f"ids are {ids.dtype}; give int64")
+        self._check.add(features, ids)
+        if ids.device.type == "cpu":
+            self._check.raise_for_findings()
+        else:
+            ids = ids.clamp(0, self.n_ids - 1)  # an index out of range would end the process
         labels = [head.step(features, second_stage=self.second_stage) for head in self.heads]
         before_HB, labels_HB = self.label_store.read(ids), torch.stack(labels)
         self._changed_H += (before_HB != labels_HB).sum(dim=1)  # stays on the device
@@ -135,6 +196,15 @@ class Clustering:
         if self.second_stage:
             self._average_labels(ids, labels)
         return labels
+
+    def _check_shape(self, features: Tensor) -> None:
+        if features.ndim != 2 or features.shape[1] != self.dim or not len(features):
+            raise ValueError(
+                f"features have shape {tuple(features.shape)}; give (B, {self.dim}), as dim says, "
+                "with at least one row"
+            )
+        if features.dtype != torch.float32:
+            raise ValueError(f"features are {features.dtype}; give float32")
 
     def _average_labels(self, ids: Tensor, labels: list[Tensor]) -> None:
         if self.soft_labels is None:
@@ -151,7 +221,12 @@ class Clustering:
         ]
 
     def end_epoch(self) -> list[HeadReport]:
-        """Freezes (second stage: averages) the centers, clears counts; returns what happened."""
+        """Freezes (second stage: averages) the centers, clears counts; returns what happened.
+
+        Raises:
+            ValueError: on a GPU, a batch of this epoch was unfit, see :meth:`step`.
+        """
+        self._check.raise_for_findings()
         reports = [
             _report(head, int(self._changed_H[j]) / max(self._labelled, 1))
             for j, head in enumerate(self.heads)
@@ -167,6 +242,10 @@ class Clustering:
         return reports
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of a run depends on, at any step.
+
+        These are the state's own tensors: copy what must outlive the next step.
+        """
         return {
             "heads": [head.state_dict() for head in self.heads],
             "label_store": self.label_store.state_dict(),
@@ -234,3 +313,18 @@ def _check_settings(
         raise ValueError(f"label_size is {label_size}; an averaged label holds at least 1 cluster")
     if label_temperature <= 0:
         raise ValueError(f"label_temperature is {label_temperature}; it must be positive")
+
+
+def _check_coupling(center_update: str, labels_from: str, centers_from: str) -> None:
+    for name, value, valid in (
+        ("center_update", center_update, CENTER_UPDATES),
+        ("labels_from", labels_from, COUPLINGS),
+        ("centers_from", centers_from, COUPLINGS),
+    ):
+        if value not in valid:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(valid)}")
+    if center_update == "epoch" and centers_from == "current":
+        raise ValueError(
+            "centers_from is 'current', but with center_update 'epoch' centers do not move within "
+            "an epoch; use center_update 'running'"
+        )

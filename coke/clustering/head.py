@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.clustering.assignment import assign, assign_in_sweeps, update_centers, update_duals
+from coke.clustering.assignment import (
+    assign,
+    assign_in_sweeps,
+    similarities,
+    update_centers_,
+    update_duals,
+)
+from coke.clustering.scratch import Scratch
 from coke.clustering.sizes import SizeBounds
 
 DUAL_RULES = ("paper", "auto")
+CENTER_UPDATES = ("running", "epoch")
 AUTO_STEP = 16.0  # times K / N, per instance
 AUTO_SWEEP = 8  # instances between two dual moves
 
@@ -23,14 +31,19 @@ class Head:
 
     Attributes:
         centers: (K, D) float32, frozen during an epoch: what the loss discriminates against.
-        running_centers: (K, D) float32, moved after every batch.
+        running_centers: (K, D) float32, moved in place after every batch.
         duals: (K,) float32.
-        counts: (K,) float32, instances received this epoch.
+        counts: (K,) float32, instances received this epoch; changed in place.
 
     The dual rule ``paper`` takes one step of fixed size ``dual_lr`` per batch, as the released
     code does; it holds the constraint at ImageNet scale and fails where N / (K * batch) is small.
     ``auto`` takes a step of 16 K / N per instance, after every 8 instances, which holds it there
     as well.
+
+    With the center update ``running``, a batch is assigned to the running centers, which stay on
+    the unit sphere (Eqn. 11). With ``epoch``, and always in the second stage, it is assigned to the
+    frozen ones, and the running centers are plain means that replace them when the epoch ends
+    (Eqn. 10).
     """
 
     def __init__(
@@ -41,6 +54,8 @@ class Head:
         min_ratio: float,
         dual_rule: str,
         dual_lr: float,
+        center_update: str = "running",
+        scratch: Scratch | None = None,
     ) -> None:
         self.centers = F.normalize(centers_KD.to(torch.float32), dim=1)
         self.running_centers = self.centers.clone()
@@ -51,6 +66,8 @@ class Head:
         self.min_ratio = min_ratio
         self.dual_rule = dual_rule
         self.dual_lr = dual_lr
+        self.center_update = center_update
+        self._scratch = scratch or Scratch()
         self._averaged_epochs = 0  # epochs averaged into the frozen centers (second stage)
 
     @property
@@ -58,28 +75,42 @@ class Head:
         """Smallest allowed cluster size over an epoch: min_ratio * N / K."""
         return self.min_ratio * self.n_ids / self.n_clusters
 
+    def moves_once_per_epoch(self, second_stage: bool) -> bool:
+        """Whether batches are assigned to the frozen centers."""
+        return second_stage or self.center_update == "epoch"
+
     def step(self, features_BD: Tensor, *, second_stage: bool) -> Tensor:
         """Assigns a batch, then moves duals, counts and running centers. Returns labels (B,)."""
-        against = self.centers if second_stage else self.running_centers
+        labels, self.duals = self.assign(features_BD, second_stage=second_stage)
+        update_centers_(
+            self.running_centers,
+            self.counts,
+            features_BD,
+            labels,
+            normalize=not self.moves_once_per_epoch(second_stage),
+        )
+        return labels
+
+    def assign(self, features_BD: Tensor, *, second_stage: bool) -> tuple[Tensor, Tensor]:
+        """Labels (B,) of a batch, and the duals (K,) after it; changes nothing."""
+        once = self.moves_once_per_epoch(second_stage)
+        against = self.centers if once else self.running_centers
         free = self.min_ratio >= 1  # an equality constraint has duals of any sign
         if self.dual_rule == "paper":
-            labels = assign(features_BD, against, self.duals)
-            self.duals = update_duals(
+            labels = assign(features_BD, against, self.duals, self._scratch)
+            duals = update_duals(
                 self.duals, labels, lr=self.dual_lr, min_ratio=self.min_ratio, free=free
             )
         else:
             share = self.min_ratio / self.n_clusters
-            labels, self.duals = assign_in_sweeps(
-                features_BD @ against.T,
+            labels, duals = assign_in_sweeps(
+                similarities(features_BD, against, self._scratch),
                 self.duals,
                 SizeBounds(lower=share, upper=share if free else math.inf),
                 rate=AUTO_STEP * self.n_clusters / self.n_ids,
                 sweep=AUTO_SWEEP,
             )
-        self.running_centers, self.counts = update_centers(
-            self.running_centers, self.counts, features_BD, labels, normalize=not second_stage
-        )
-        return labels
+        return labels, duals
 
     def end_epoch(self, *, second_stage: bool, averaging_starts: bool) -> None:
         """Freezes the running centers for the next epoch and clears the counts.
@@ -93,11 +124,15 @@ class Head:
             latest = F.normalize(self.running_centers, dim=1)
             self.centers = F.normalize((1 - weight) * self.centers + weight * latest, dim=1)
             self.running_centers = self.centers.clone()
+        elif self.moves_once_per_epoch(second_stage):
+            self.centers = F.normalize(self.running_centers, dim=1)
+            self.running_centers = self.centers.clone()
         else:
             self.centers = self.running_centers.clone()
         self.counts = torch.zeros_like(self.counts)
 
     def state_dict(self) -> dict[str, Any]:
+        """The state's own tensors: copy what must outlive the next step."""
         return {
             "centers": self.centers,
             "running_centers": self.running_centers,

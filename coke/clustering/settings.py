@@ -15,6 +15,9 @@ class ClusteringConfig:
         dual_rule: ``"paper"`` (one step of ``dual_lr`` per batch) or ``"auto"``.
         first_stage_epochs: epochs, the scan included, before labels and centers are averaged.
         label_size, label_temperature: averaged labels of the second stage.
+        center_update: ``"running"`` moves centers after every batch, ``"epoch"`` once per epoch.
+        labels_from, centers_from: the ablation of Table 2: the loss takes them from the
+            ``"last_epoch"`` (the paper's choice) or uses the ``"current"`` ones.
     """
 
     n_clusters: tuple[int, ...] = (3000,)
@@ -24,3 +27,6 @@ class ClusteringConfig:
     first_stage_epochs: int = 100_000
     label_size: int = 5
     label_temperature: float = 0.5
+    center_update: str = "running"
+    labels_from: str = "last_epoch"
+    centers_from: str = "last_epoch"

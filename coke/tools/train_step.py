@@ -42,7 +42,8 @@ def forward_step(
 
     Args:
         views: (B, 3, S, S) each, of the same images: ``config.views`` large ones, then the small.
-        targets: per head, see :meth:`Clustering.targets`.
+        targets: per head, see :meth:`Clustering.targets`; not used where the settings ask for the
+            current labels.
 
     Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
     """
@@ -52,7 +53,9 @@ def forward_step(
     with autocast(precision, large[0].device):
         features: list[ViewFeatures] = model([*large, *stacked])
     features_BD = clustered_features(features[: config.views])
-    centers = [head.centers for head in clustering.heads]
+    centers = clustering.loss_centers()
+    if clustering.labels_from == "current":
+        targets = clustering.current_targets(features_BD)
     if config.views == 1:
         loss = coke_loss(
             *features[0], centers, targets, temperature=config.temperature, beta=config.beta

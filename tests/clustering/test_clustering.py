@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from typing import Any
 
@@ -132,10 +133,103 @@ def test_the_average_starts_anew_with_the_second_stage() -> None:
 
 
 @pytest.mark.parametrize("dual_rule", ["paper", "auto"])
-@pytest.mark.parametrize("min_ratio", [0.4, 1.0])
-def test_restoring_at_every_step_changes_nothing(dual_rule: str, min_ratio: float) -> None:
+def test_current_targets_are_what_the_step_will_assign(dual_rule: str) -> None:
+    c = build(dual_rule=dual_rule, dual_lr=3.0, labels_from="current")
+    for epoch in range(FIRST + 2):  # into the second stage
+        for x, ids in batches(epoch):
+            before = copy.deepcopy(c.state_dict())
+            current = c.current_targets(x)
+            after = c.state_dict()
+            for saved, head in zip(before["heads"], after["heads"], strict=True):
+                for name in ("centers", "running_centers", "duals", "counts"):
+                    assert torch.equal(saved[name], head[name])
+            assert torch.equal(torch.stack(current), torch.stack(c.step(x, ids)))
+        c.end_epoch()
+    with pytest.raises(ValueError, match=re.escape("features have shape (7, 3)")):
+        c.current_targets(torch.ones(7, 3))
+
+
+def test_loss_centers_are_last_epochs_or_the_moving_ones() -> None:
+    """C^{t-1} against C^t of Table 2."""
+    last, current = build(), build(centers_from="current")
+    for epoch in range(FIRST + 2):
+        frozen = [h.centers.clone() for h in last.heads]
+        for x, ids in batches(epoch):
+            for c in (last, current):
+                c.step(x, ids)
+            for kept, moving, before, head in zip(
+                last.loss_centers(), current.loss_centers(), frozen, last.heads, strict=True
+            ):
+                assert torch.equal(kept, before)
+                torch.testing.assert_close(moving.norm(dim=1), torch.ones(len(moving)))
+                # In the second stage no centers move within an epoch.
+                assert torch.equal(moving, kept if last.second_stage else head.running_centers)
+                assert torch.equal(moving, kept) == last.second_stage
+        for c in (last, current):
+            c.end_epoch()
+
+
+def test_centers_once_per_epoch_are_the_means_of_their_clusters() -> None:
+    """Eqn. 10 by a loop, and labels by last epoch's centers whatever the batch."""
+    c = build(center_update="epoch", dual_rule="paper", dual_lr=0.0, first_stage_epochs=100)
+    for epoch in range(3):
+        frozen = [h.centers.clone() for h in c.heads]
+        given = [(x, ids, c.step(x, ids)) for x, ids in batches(epoch)]
+        c.end_epoch()
+        x = torch.cat([x for x, _, _ in given])
+        for j, (head, before) in enumerate(zip(c.heads, frozen, strict=True)):
+            labels = torch.cat([labels[j] for _, _, labels in given])
+            assert torch.equal(labels, (x @ before.T).argmax(1))
+            for k in range(head.n_clusters):
+                own = x[labels == k]
+                expected = F.normalize(own.mean(0), dim=0) if len(own) else before[k]
+                torch.testing.assert_close(head.centers[k], expected)
+                assert torch.equal(head.running_centers[k], head.centers[k])
+
+
+@pytest.mark.parametrize("views", [2, 3, 8])
+def test_the_label_of_several_views_is_that_of_their_mean_similarity(views: int) -> None:
+    """Eqn. 15: one label maximises the mean over views of similarity, plus the dual."""
+    generator = torch.Generator().manual_seed(0)
+    x = F.normalize(torch.randn(views, N, DIM, generator=generator), dim=2)
+    c = build(dual_rule="paper", dual_lr=2.0)
+    for rows in torch.arange(N).split(BATCH):
+        expected = [
+            torch.stack([v[rows] @ h.running_centers.T for v in x]).mean(0).add(h.duals).argmax(1)
+            for h in c.heads
+        ]
+        got = c.step(x.mean(0)[rows], rows)
+        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("dual_rule", ["paper", "auto"])
+@pytest.mark.parametrize("min_ratio", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_every_ratio_clusters(dual_rule: str, min_ratio: float) -> None:
+    """Sizes count every id once; duals are free at ratio 1, never negative below, idle at 0."""
+    c = build(dual_rule=dual_rule, min_ratio=min_ratio, dual_lr=2.0)
+    duals = []
+    for epoch in range(4):
+        for x, ids in batches(epoch):
+            c.step(x, ids)
+            duals += [head.duals.clone() for head in c.heads]
+        assert [int(head.counts.sum()) for head in c.heads] == [N, N]
+        c.end_epoch()
+    assert (torch.cat(duals).min() < 0) == (min_ratio == 1)
+    assert (torch.cat(duals).max() > 0) == (min_ratio > 0)
+
+
+@pytest.mark.parametrize("center_update", ["running", "epoch"])
+@pytest.mark.parametrize(("dual_rule", "min_ratio"), [("paper", 0.4), ("auto", 0.4), ("auto", 1.0)])
+def test_restoring_at_every_step_changes_nothing(
+    dual_rule: str, min_ratio: float, center_update: str
+) -> None:
     epochs = 5
-    options: dict[str, Any] = {"dual_rule": dual_rule, "min_ratio": min_ratio, "dual_lr": 3.0}
+    options: dict[str, Any] = {
+        "dual_rule": dual_rule,
+        "min_ratio": min_ratio,
+        "dual_lr": 3.0,
+        "center_update": center_update,
+    }
     original = build(**options)
     saved: list[tuple[int, int, dict[str, Any]]] = []
     trace: list[list[Tensor]] = []
@@ -228,6 +322,13 @@ def test_same_seed_same_centers() -> None:
         ({"min_ratio": float("nan")}, "min_ratio is nan"),
         ({"dual_rule": "best"}, "dual_rule is 'best'; choose one of paper, auto"),
         ({"label_size": 0}, "label_size is 0"),
+        ({"center_update": "daily"}, "center_update is 'daily'; choose one of running, epoch"),
+        ({"labels_from": "now"}, "labels_from is 'now'; choose one of last_epoch, current"),
+        ({"centers_from": "now"}, "centers_from is 'now'; choose one of last_epoch, current"),
+        (
+            {"center_update": "epoch", "centers_from": "current"},
+            "centers_from is 'current', but with center_update 'epoch' centers do not move",
+        ),
         (
             {"centers": [torch.eye(3, 4)]},
             "centers have shapes [(3, 4)]; heads with n_clusters (3, 5) and dim 4 "
@@ -242,11 +343,96 @@ def test_wrong_settings_name_their_value(wrong: dict[str, Any], message: str) ->
         build(**wrong)
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (6, 4), (7,), (7, 4, 1)])
-def test_features_must_fit_ids_and_dim(shape: tuple[int, ...]) -> None:
-    message = f"features have shape {shape}; 7 ids at dim 4 need (7, 4)"
+@pytest.mark.parametrize(
+    ("features", "ids", "message"),
+    [
+        (torch.ones(7, 3), torch.arange(7), "features have shape (7, 3); give (B, 4)"),
+        (torch.ones(7), torch.arange(7), "features have shape (7,); give (B, 4)"),
+        (torch.ones(7, 4, 1), torch.arange(7), "features have shape (7, 4, 1); give (B, 4)"),
+        (torch.ones(0, 4), torch.arange(0), "features have shape (0, 4); give (B, 4), as dim says"),
+        (torch.ones(6, 4), torch.arange(7), "features have shape (6, 4) and ids (7,); give one id"),
+        (torch.ones(7, 4), torch.zeros(7, 1).long(), "and ids (7, 1); give one id per row"),
+        (torch.ones(7, 4).half(), torch.arange(7), "features are torch.float16; give float32"),
+        (torch.ones(7, 4), torch.ones(7).bool(), "ids are torch.bool; give int64"),
+    ],
+)
+def test_features_must_fit_ids_and_dim(features: Tensor, ids: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        build().step(torch.zeros(shape), torch.arange(7))
+        build().step(features, ids)
+
+
+UNFIT: list[tuple[dict[tuple[int, int], float], dict[int, int], str]] = [
+    ({(3, 1): math.nan}, {}, "the features of id 13 hold NaN or infinity"),
+    ({(0, 0): -math.inf}, {}, "the features of id 10 hold NaN or infinity"),
+    ({(5, d): 0.0 for d in range(DIM)}, {}, "the features of id 15 are a zero vector"),
+    ({}, {2: -1}, "ids hold -1; with n_ids 24 they must be 0 to 23"),
+    ({}, {2: N}, "ids hold 24; with n_ids 24 they must be 0 to 23"),
+    ({}, {2: 15}, "id 15 is repeated inside a batch"),
+]
+
+
+def unfit(x: dict[tuple[int, int], float], ids: dict[int, int]) -> tuple[Tensor, Tensor]:
+    """Seven rows of ids 10 to 16, apart from these entries."""
+    features, rows = torch.full((7, DIM), 0.5), torch.arange(10, 17)
+    for at, value in x.items():
+        features[at] = value
+    for row, i in ids.items():
+        rows[row] = i
+    return features, rows
+
+
+@pytest.mark.parametrize(("x", "ids", "message"), UNFIT)
+def test_an_unfit_batch_is_refused_before_anything_changes(
+    x: dict[tuple[int, int], float], ids: dict[int, int], message: str
+) -> None:
+    c = build()
+    before = copy.deepcopy(c.state_dict())
+    with pytest.raises(ValueError, match=re.escape(message)):
+        c.step(*unfit(x, ids))
+    after = c.state_dict()
+    assert torch.equal(after["label_store"]["labels"], before["label_store"]["labels"])
+    for saved, head in zip(before["heads"], after["heads"], strict=True):
+        assert all(torch.equal(saved[k], head[k]) for k in ("running_centers", "duals", "counts"))
+    c.step(*unfit({}, {}))  # and it goes on
+    c.end_epoch()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_no_step_waits_and_the_epochs_end_raises() -> None:
+    for rule in ("paper", "auto"):
+        for x, ids, message in UNFIT:
+            c = build(device="cuda", dual_rule=rule, first_stage_epochs=0)
+            good = [t.cuda() for t in unfit({}, {})]
+            bad = [t.cuda() for t in unfit(x, ids)]
+            c.step(good[0], good[1])  # the second stage sets up its labels
+            c.end_epoch()
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                for features, rows in (good, bad, good):
+                    c.targets(good[1])
+                    c.step(features, rows)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            with pytest.raises(ValueError, match=re.escape(message)):
+                c.end_epoch()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dual_rule", ["paper", "auto"])
+def test_a_gpu_gives_the_same_bits_again(dual_rule: str) -> None:
+    """Ranks that see the same batches must not drift apart."""
+    features = F.normalize(torch.randn(2000, 64, device="cuda"), dim=1)
+    states = []
+    for _ in range(3):
+        c = build(n_ids=2000, dim=64, n_clusters=(10, 30), device="cuda", dual_rule=dual_rule)
+        for _ in range(4):
+            for ids in torch.arange(2000, device="cuda").split(700):
+                c.step(features[ids], ids)
+            c.end_epoch()
+        states.append([t for h in c.heads for t in (h.centers, h.running_centers, h.duals)])
+    for other in states[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(states[0], other, strict=True))
 
 
 def test_a_mismatched_state_is_refused() -> None:

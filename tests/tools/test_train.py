@@ -18,6 +18,7 @@ from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from coke.model.coke_model import build_model
+from coke.model.loss import coke_loss
 from coke.pipeline.index import ImageIndex
 from coke.tools import train as train_module
 from coke.tools import train_step as train_step_module
@@ -88,6 +89,52 @@ def test_the_scan_moves_labels_and_statistics_but_no_weights(
     unseen = Clustering(n_ids=60, dim=8, n_clusters=(3, 5))
     unseen.load_state_dict(state["clustering"])
     assert (unseen.label_store.read(torch.arange(60)) >= 0).all()
+
+
+@pytest.mark.parametrize("labels_from", ["last_epoch", "current"])
+@pytest.mark.parametrize("centers_from", ["last_epoch", "current"])
+def test_the_couplings_of_table_2(
+    labels_from: str,
+    centers_from: str,
+    stripes: Path,
+    tiny: Config,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss sees what the step has read from the last epoch, or what it is about to write."""
+    coupled = replace(tiny.clustering, labels_from=labels_from, centers_from=centers_from)
+    seen: list[tuple[list[Tensor], list[Tensor]]] = []
+    differs = {"labels": 0, "centers": 0}
+    step = Clustering.step
+
+    def spy_loss(
+        a: Tensor, b: Tensor | None, centers: list[Tensor], targets: list[Tensor], **kwargs: Any
+    ) -> Tensor:
+        seen.append(([c.clone() for c in centers], [t.clone() for t in targets]))
+        return coke_loss(a, b, centers, targets, **kwargs)
+
+    def spy_step(self: Clustering, features: Tensor, ids: Tensor) -> list[Tensor]:
+        last = list(self.label_store.read(ids))
+        frozen = [head.centers.clone() for head in self.heads]
+        running = [head.running_centers.clone() for head in self.heads]
+        new = step(self, features, ids)
+        if self.epoch:
+            centers, targets = seen.pop()
+            for j in range(len(self.heads)):
+                assert torch.equal(targets[j], (last if labels_from == "last_epoch" else new)[j])
+                expected = frozen if centers_from == "last_epoch" else running
+                assert torch.equal(centers[j], expected[j])
+                differs["labels"] += not torch.equal(last[j], new[j])
+                differs["centers"] += not torch.equal(frozen[j], running[j])
+        return new
+
+    monkeypatch.setattr(train_step_module, "coke_loss", spy_loss)
+    monkeypatch.setattr(Clustering, "step", spy_step)
+    config = replace(tiny, epochs=1, clustering=coupled)
+    train(config, stripes, tmp_path / "run", console=quiet)
+    assert not seen
+    assert min(differs.values()) > 0
 
 
 def test_resuming_after_any_epoch_gives_the_uninterrupted_run(

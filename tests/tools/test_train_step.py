@@ -122,6 +122,20 @@ def test_alpha_is_that_of_the_clusterings_epoch(mixed: Config) -> None:
     assert len(set(constant)) == 3
 
 
+def test_current_labels_are_those_of_the_mean_feature(mixed: Config) -> None:
+    """Table 2's ablation for two views: what the batch is about to be assigned to."""
+    model, _ = build(mixed)
+    clustering = Clustering(n_ids=60, dim=8, n_clusters=HEADS, labels_from="current")
+    clustering.end_epoch()
+    views = [images(0), images(1)]
+    features, loss = forward_step(model, views, TARGETS, clustering, mixed, "fp32")
+    current = clustering.current_targets(features)
+    centers = clustering.loss_centers()
+    expected = two_view_loss(build(mixed)[0](views), centers, current, **mixture(mixed))
+    torch.testing.assert_close(loss, expected)
+    assert loss != two_view_loss(build(mixed)[0](views), centers, TARGETS, **mixture(mixed))
+
+
 @pytest.mark.parametrize("views", [1, 2])
 def test_the_scan_gives_unit_features_or_their_mean_and_moves_no_weights(
     mixed: Config, views: int
