@@ -43,8 +43,8 @@ class Config:
         beta: weight of the predictor's loss where there is a predictor.
         alpha: with 2 views, weight of the label; the rest of the target is what the other view
             predicts (Sec. 3.4).
-        alpha_start, alpha_warmup_epochs: alpha of the first epoch, and over how many epochs it
-            moves to ``alpha``; see :meth:`alpha_at`. 0 epochs: constant, as in the paper.
+        alpha_start, alpha_warmup: alpha of the first epoch, and the share of the epochs over which
+            it moves to ``alpha``; see :meth:`alpha_at`. 0: constant, as in the paper.
         reference_temperature: temperature of the other view's prediction; 0 for ``temperature``,
             as in the paper.
         precision: ``auto``, ``fp32`` or ``bf16``.
@@ -71,7 +71,7 @@ class Config:
     beta: float = 1.0
     alpha: float = 0.2
     alpha_start: float = 1.0
-    alpha_warmup_epochs: int = 0
+    alpha_warmup: float = 0.0
     reference_temperature: float = 0.0
     seed: int = 0
     precision: str = "auto"
@@ -113,14 +113,20 @@ class Config:
         for name in ("alpha", "alpha_start", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a weight between 0 and 1")
+        if not 0 <= self.alpha_warmup <= 1:
+            raise ValueError(
+                f"alpha_warmup is {self.alpha_warmup}; it is a share of the epochs, from 0 to 1"
+            )
         if self.beta == 0 and self.model.predictor_hidden:
             raise ValueError(
                 f"beta is 0 and model.predictor_hidden {self.model.predictor_hidden}: no loss "
                 "would reach the predictor; set model.predictor_hidden=0, which trains the same"
             )
-        for name in ("alpha_warmup_epochs", "reference_temperature"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is positive, or 0 for none")
+        if self.reference_temperature < 0:
+            raise ValueError(
+                f"reference_temperature is {self.reference_temperature}; it is positive, or 0 for "
+                "temperature"
+            )
         if self.batch_size < 2:
             raise ValueError("batch_size is 1; batch norm needs at least 2 images")
         if not 0 <= self.seed < 2**63:
@@ -180,9 +186,9 @@ class Config:
         What a network predicts at the start is nearly flat. With most of the target from there,
         the loss stays near ln K and little is learned; labels are as sharp at the start as later.
         """
-        if self.alpha_warmup_epochs == 0:
+        if self.alpha_warmup == 0:
             return self.alpha
-        left = max(1 - max(epoch - 1, 0) / self.alpha_warmup_epochs, 0.0)
+        left = max(1 - max(epoch - 1, 0) / (self.alpha_warmup * self.epochs), 0.0)
         return self.alpha + left * (self.alpha_start - self.alpha)
 
 
@@ -251,7 +257,7 @@ presets: dict[str, Config] = {
         second_view=_DEMO_VIEW,
     ),
     "cifar10": _SMALL,
-    "cifar10-2view": replace(_SMALL, preset="cifar10-2view", views=2, alpha_warmup_epochs=10),
+    "cifar10-2view": replace(_SMALL, preset="cifar10-2view", views=2, alpha_warmup=1.0),
     "imagenet-1view": Config(
         preset="imagenet-1view",
         epochs=800,

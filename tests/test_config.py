@@ -90,9 +90,11 @@ def test_the_multi_view_presets_have_the_papers_views_and_constant_alpha() -> No
 
 
 def test_alpha_moves_from_its_start_over_the_warmup() -> None:
-    config = replace(Config(), views=2, alpha=0.2, alpha_start=1.0, alpha_warmup_epochs=4)
+    config = replace(Config(), views=2, epochs=8, alpha=0.2, alpha_start=1.0, alpha_warmup=0.5)
     alphas = [config.alpha_at(epoch) for epoch in range(8)]
     assert alphas == pytest.approx([1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+    whole = replace(config, alpha_warmup=1.0)
+    assert [whole.alpha_at(e) for e in (1, 5, 8)] == pytest.approx([1.0, 0.6, 0.3])
     low = replace(config, alpha_start=0.0)
     assert [low.alpha_at(e) for e in (1, 3, 9)] == pytest.approx([0.0, 0.1, 0.2])
 
@@ -125,7 +127,7 @@ def test_both_large_views_grow_and_small_ones_do_not() -> None:
         ("imagenet-2view", {"alpha": 1.5}, "alpha is 1.5; it is a weight between 0 and 1"),
         ("imagenet-2view", {"beta": 0.0}, "no loss would reach the predictor; .*_hidden=0"),
         ("imagenet-2view", {"alpha_start": -0.1}, "alpha_start is -0.1; it is a weight"),
-        ("imagenet-2view", {"alpha_warmup_epochs": -1}, "alpha_warmup_epochs is -1"),
+        ("imagenet-2view", {"alpha_warmup": 1.5}, "alpha_warmup is 1.5; it is a share"),
         ("imagenet-2view", {"reference_temperature": -0.1}, "reference_temperature is -0.1"),
     ],
 )

@@ -231,7 +231,7 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
         warnings.append(
             f"the loss is {chance:.2f} of ln K: nothing is learned. Lower temperature, use fewer "
             "clusters (clustering.n_clusters), or change optimizer.lr; with two views, give labels "
-            "more weight at the start (alpha_warmup_epochs)"
+            "more weight at the start (alpha_warmup)"
         )
     return warnings
 

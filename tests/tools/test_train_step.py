@@ -107,7 +107,7 @@ def test_small_views_learn_from_large_ones_and_are_not_clustered(mixed: Config) 
 
 
 def test_alpha_is_that_of_the_clusterings_epoch(mixed: Config) -> None:
-    config = replace(mixed, alpha_start=0.9, alpha_warmup_epochs=2)
+    config = replace(mixed, alpha_start=0.9, alpha_warmup=2 / 3)
     views = [images(0), images(1)]
     model, clustering = build(config)
     losses = []

@@ -33,7 +33,7 @@ def multi_crop(tiny: Config) -> Config:
         start_size=8,
         small_view=replace(tiny.view, size=8),
         second_view=replace(tiny.view, solarize_p=0.2),
-        alpha_warmup_epochs=3,
+        alpha_warmup=1.0,
         beta=0.5,
         model=replace(tiny.model, predictor_hidden=8),
     )
