@@ -47,6 +47,7 @@ def forward_step(
 
     Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
     """
+    assert len(views) == config.views + config.small_views
     large, small = views[: config.views], views[config.views :]
     # Small views are draws of one recipe and go through the network as one batch.
     stacked = [torch.cat(list(small))] if small else []
@@ -88,8 +89,8 @@ def clustered_features(large: Sequence[ViewFeatures]) -> Tensor:
 def _unstacked(features: ViewFeatures, count: int) -> list[ViewFeatures]:
     projected, predicted = features
     if predicted is None:
-        return [(projected_BD, None) for projected_BD in projected.chunk(count)]
-    return [*zip(projected.chunk(count), predicted.chunk(count), strict=True)]
+        return [(projected_BD, None) for projected_BD in projected.tensor_split(count)]
+    return [*zip(projected.tensor_split(count), predicted.tensor_split(count), strict=True)]
 
 
 def train_step(
