@@ -1,4 +1,4 @@
-"""One step: which views meet which loss, and what is clustered."""
+"""One step of several views: which view meets which loss, and what is clustered."""
 
 from __future__ import annotations
 
