@@ -33,26 +33,27 @@ def discrimination_loss(
         features_BD: (B, D) float32, unit norm.
         centers_KD: (K, D) float32, unit norm, no gradient.
         targets: (B,) int64 labels (Eqn. 12), or (B, K) float32 soft labels (Eqn. 14). An image
-            without a label (-1), such as one that the scan left out, has no part in the label's
-            term.
+            without a label (-1), such as one that the scan left out, teaches nothing.
         temperature: lambda.
         reference_BK: (B, K) float32, no gradient, what other views predict; see :func:`reference`.
 
-    Returns: the mean over the batch, a scalar.
+    Returns: the mean over the images with a label, a scalar; 0 where there are none.
     """
     # One log-softmax serves both terms: it is the (B, K) work that costs memory and time here.
     log_p_BK = F.log_softmax(features_BD @ centers_KD.T / temperature, dim=1)
-    loss = _cross_entropy(log_p_BK, targets)
-    if reference_BK is None:
-        return loss
-    return alpha * loss + (1 - alpha) * _cross_entropy(log_p_BK, reference_BK)
-
-
-def _cross_entropy(log_p_BK: Tensor, targets: Tensor) -> Tensor:
     if targets.ndim == 2:
-        return -(targets * log_p_BK).sum(dim=1).mean()
-    total = F.nll_loss(log_p_BK, targets, ignore_index=-1, reduction="sum")
-    return total / (targets >= 0).sum().clamp(min=1)
+        loss_B = _cross_entropy(log_p_BK, targets)
+        labelled_B = torch.ones_like(loss_B)
+    else:
+        loss_B = F.nll_loss(log_p_BK, targets, ignore_index=-1, reduction="none")
+        labelled_B = (targets >= 0).to(loss_B.dtype)
+    if reference_BK is not None:
+        loss_B = alpha * loss_B + (1 - alpha) * _cross_entropy(log_p_BK, reference_BK)
+    return (labelled_B * loss_B).sum() / labelled_B.sum().clamp(min=1)
+
+
+def _cross_entropy(log_p_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    return -(targets_BK * log_p_BK).sum(dim=1)
 
 
 @torch.no_grad()

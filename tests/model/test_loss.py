@@ -255,9 +255,20 @@ def test_references_come_from_the_projector() -> None:
     assert not torch.allclose(gradient(views), gradient(moved))
 
 
-def test_an_image_without_a_label_learns_from_the_other_view_only() -> None:
-    views = random_views(2, predictor=False)
-    unseen = [torch.full((6,), -1) for _ in SIZES]
-    loss = two_view_loss(views, MANY_CENTERS, unseen, temperature=0.1, alpha=0.25)
-    alone = two_view_loss(views, MANY_CENTERS, unseen, temperature=0.1, alpha=0.0)
-    torch.testing.assert_close(loss, 0.75 * alone)
+def test_an_image_without_a_label_teaches_nothing() -> None:
+    """The loss is the mean over the others: what ranks and pieces of a batch weigh it with."""
+    views = random_views(2)
+    some = [torch.where(torch.arange(6) % 3 > 0, labels, -1) for labels in LABELS]
+    kept = torch.tensor([1, 2, 4, 5])
+
+    def of(rows: Tensor, labels: list[Tensor]) -> Tensor:
+        picked = [(a[rows], None if b is None else b[rows]) for a, b in views]
+        targets = [y[rows] for y in labels]
+        return two_view_loss(picked, MANY_CENTERS, targets, temperature=0.1, alpha=0.25, beta=0.5)
+
+    torch.testing.assert_close(of(torch.arange(6), some), of(kept, LABELS))
+    assert of(torch.tensor([0, 3]), some) == 0
+    nobody = torch.arange(0)
+    assert of(nobody, LABELS) == 0, "an empty piece of a batch has a loss, and it is 0"
+    soft = [F.one_hot(y, k).float() for y, k in zip(LABELS, SIZES, strict=True)]
+    assert of(nobody, soft) == 0
