@@ -193,7 +193,7 @@ def train(
     out: Annotated[Optional[Path], typer.Option(help="Run folder; runs/PRESET if unset.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
-    views: Annotated[Optional[int], typer.Option(help="Views per image.")] = None,
+    views: Annotated[Optional[int], typer.Option(help="Large views per image: 1 or 2.")] = None,
     epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
     batch_size: BatchOption = None,
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
@@ -206,7 +206,7 @@ def train(
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
-    """Learn a representation without labels: CoKe, one view per image."""
+    """Learn a representation without labels: CoKe, on one view per image or on several."""
     from coke.tools.run_folder import RunFolder
     from coke.tools.train import train as run
 

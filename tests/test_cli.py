@@ -79,14 +79,14 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
     small = (*fast.split(), "--set", "clustering.n_clusters=[2, 3]")
     assert "unknown preset 'huge'; choose one of demo" in error("train", out, "--preset", "huge")
     line = error("train", out, "--set", "model.dpth=3")
-    assert "unknown config key 'model.dpth'; valid keys: depth" in line
+    assert "unknown config key 'model.dpth'; valid keys: backbone" in line
     assert run(monkeypatch, "train", out, "--out", tmp_path / "run", *small) == 0
     draw_stripes(tmp_path / "more", 14, seed=0)
     assert run(monkeypatch, "ingest", tmp_path / "more", tmp_path / "b", "--workers", 1) == 0
     line = error("train", tmp_path / "b", "--out", tmp_path / "run", "--resume")
     assert "another data set" in line and "12 images" in line and "14" in line
     assert "is no data set" in error("train", tmp_path / "src")
-    assert "--views 1" in error("train", out, "--views", 2)
+    assert "train on 1 view or on 2" in error("train", out, "--views", 3)
     (tmp_path / "bad.toml").write_text("epochs = 1\nbatchsize = 2\n")
     assert "unknown config key 'batchsize'" in error(
         "train", out, "--config", tmp_path / "bad.toml"
@@ -187,7 +187,7 @@ def test_inspect_draws_a_sheet_or_says_what_is_wrong(
         assert image.width > 200
     assert "exists; give --overwrite" in fails(monkeypatch, capsys, *inspect, *given)
     error = fails(monkeypatch, capsys, *inspect, "--views", "imagenet", "--out", sheet)
-    assert "unknown view recipe 'imagenet'; choose one of demo, cifar10, imagenet-1view" in error
+    assert "unknown view recipe 'imagenet'; choose one of demo, cifar10, cifar10-2view" in error
     error = fails(monkeypatch, capsys, *inspect, "--views", "cifar10")
     assert "needs --out" in error
     assert "needs --views" in fails(monkeypatch, capsys, *inspect, "--out", sheet)

@@ -1,4 +1,7 @@
-"""Discrimination losses: a normalised softmax against the frozen centers (Sec. 3.3)."""
+"""Discrimination losses: a normalised softmax against the frozen centers (Sec. 3.3 and 3.4).
+
+Shapes: B batch, D feature dimension, K clusters of a head.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+#: Unit-norm features (B, D) of one view after the projector and, where there is one, the predictor.
+ViewFeatures = tuple[Tensor, Tensor | None]
+
 
 def discrimination_loss(
-    features_BD: Tensor, centers_KD: Tensor, targets: Tensor, temperature: float
+    features_BD: Tensor,
+    centers_KD: Tensor,
+    targets: Tensor,
+    temperature: float,
+    *,
+    reference_BK: Tensor | None = None,
+    alpha: float = 1.0,
 ) -> Tensor:
     """Cross entropy of the labels against the centers of the epoch before, one head.
+
+    With a reference, the target is ``alpha`` of the label and ``1 - alpha`` of the reference
+    (Sec. 3.4, Two Views).
 
     Args:
         features_BD: (B, D) float32, unit norm.
@@ -20,14 +35,35 @@ def discrimination_loss(
         targets: (B,) int64 labels (Eqn. 12), or (B, K) float32 soft labels (Eqn. 14). An image
             without a label (-1), such as one that the scan left out, teaches nothing.
         temperature: lambda.
+        reference_BK: (B, K) float32, no gradient, what other views predict; see :func:`reference`.
 
-    Returns: the mean over the batch, a scalar.
+    Returns: the mean over the images with a label, a scalar; 0 where there are none.
     """
-    logits_BK = features_BD @ centers_KD.T / temperature
+    # One log-softmax serves both terms: it is the (B, K) work that costs memory and time here.
+    log_p_BK = F.log_softmax(features_BD @ centers_KD.T / temperature, dim=1)
     if targets.ndim == 2:
-        return F.cross_entropy(logits_BK, targets)
-    total = F.cross_entropy(logits_BK, targets, ignore_index=-1, reduction="sum")
-    return total / (targets >= 0).sum().clamp(min=1)
+        loss_B = _cross_entropy(log_p_BK, targets)
+        labelled_B = torch.ones_like(loss_B)
+    else:
+        loss_B = F.nll_loss(log_p_BK, targets, ignore_index=-1, reduction="none")
+        labelled_B = (targets >= 0).to(loss_B.dtype)
+    if reference_BK is not None:
+        loss_B = alpha * loss_B + (1 - alpha) * _cross_entropy(log_p_BK, reference_BK)
+    return (labelled_B * loss_B).sum() / labelled_B.sum().clamp(min=1)
+
+
+def _cross_entropy(log_p_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    return -(targets_BK * log_p_BK).sum(dim=1)
+
+
+@torch.no_grad()
+def reference(projected_BD: Tensor, centers: Sequence[Tensor], temperature: float) -> list[Tensor]:
+    """What a view predicts: per head the distribution (B, K) over its clusters, no gradient.
+
+    It comes from the projector for either loss, that of the projector and that of the predictor:
+    the centers are means of projected features.
+    """
+    return [F.softmax(projected_BD @ centers_KD.T / temperature, dim=1) for centers_KD in centers]
 
 
 def coke_loss(
@@ -38,6 +74,8 @@ def coke_loss(
     *,
     temperature: float,
     beta: float = 1.0,
+    references: Sequence[Tensor] | None = None,
+    alpha: float = 1.0,
 ) -> Tensor:
     """The loss of one view, averaged over heads.
 
@@ -47,15 +85,107 @@ def coke_loss(
     Args:
         projected_BD, predicted_BD: unit-norm features (B, D) after projector and predictor.
         centers: frozen centers (K, D) of each head.
-        targets: per head, see :func:`discrimination_loss`.
+        targets, references, alpha: per head, see :func:`discrimination_loss`.
     """
     weighted = [(projected_BD, 1.0)]
     if predicted_BD is not None:
         weighted = [(predicted_BD, beta), (projected_BD, 1 - beta)]
     terms = [
-        weight * discrimination_loss(features, head_centers, head_targets, temperature)
+        weight
+        * discrimination_loss(
+            features,
+            head_centers,
+            targets[j],
+            temperature,
+            reference_BK=None if references is None else references[j],
+            alpha=alpha,
+        )
         for features, weight in weighted
         if weight > 0
-        for head_centers, head_targets in zip(centers, targets, strict=True)
+        for j, head_centers in enumerate(centers)
     ]
     return torch.stack(terms).sum() / len(centers)
+
+
+def two_view_loss(
+    views: Sequence[ViewFeatures],
+    centers: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float = 1.0,
+    reference_temperature: float | None = None,
+) -> Tensor:
+    """The mean of both views' losses, each with the other view as its reference (Alg. 2).
+
+    Args:
+        views: the features of the two views.
+        centers, targets, temperature, beta: see :func:`coke_loss`; the label is that of the image.
+        alpha: weight of the label; the rest is the other view's distribution.
+        reference_temperature: of that distribution; ``temperature`` when None, as in the paper.
+    """
+    first, second = (
+        reference(projected_BD, centers, reference_temperature or temperature)
+        for projected_BD, _ in views
+    )
+    return _mean_loss(views, (second, first), centers, targets, temperature, beta, alpha)
+
+
+def multi_crop_loss(
+    views: Sequence[ViewFeatures],
+    small_views: Sequence[ViewFeatures],
+    centers: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float = 1.0,
+    reference_temperature: float | None = None,
+) -> Tensor:
+    """Half the loss of the two large views, half the mean loss of the small ones.
+
+    A small view's reference is the mean of both large views' distributions; nothing learns from
+    what a small view predicts. This is the release's loss: it writes ``2 alpha`` of the label and
+    ``1 - alpha`` of the distributions' sum, and halves both.
+
+    Args:
+        views: the features of the two large views.
+        small_views: the features of the small ones.
+        others: see :func:`two_view_loss`.
+    """
+    first, second = (
+        reference(projected_BD, centers, reference_temperature or temperature)
+        for projected_BD, _ in views
+    )
+    both = [(p_BK + q_BK) / 2 for p_BK, q_BK in zip(first, second, strict=True)]
+    large = _mean_loss(views, (second, first), centers, targets, temperature, beta, alpha)
+    small = _mean_loss(
+        small_views, [both] * len(small_views), centers, targets, temperature, beta, alpha
+    )
+    return (large + small) / 2
+
+
+def _mean_loss(
+    views: Sequence[ViewFeatures],
+    references: Sequence[list[Tensor]],
+    centers: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    temperature: float,
+    beta: float,
+    alpha: float,
+) -> Tensor:
+    """The mean over views, each with its own reference."""
+    losses = [
+        coke_loss(
+            *view,
+            centers,
+            targets,
+            temperature=temperature,
+            beta=beta,
+            references=per_head,
+            alpha=alpha,
+        )
+        for view, per_head in zip(views, references, strict=True)
+    ]
+    return torch.stack(losses).mean()
