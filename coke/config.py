@@ -45,7 +45,11 @@ class Config:
             user's cache folder, where empty.
         cache_gb: gigabytes that their containers may take there.
         drop_ragged: leave out an epoch's last batch where it is short.
-        keep_checkpoints: how many of the newest checkpoints stay.
+        keep_checkpoints: how many of the newest checkpoints stay, beside that of the best probe.
+        checkpoint_every: steps between two checkpoints within an epoch; 0 for ends of epochs only.
+        max_bad_steps: steps in a row that are not finite before the run ends.
+        probe_every: epochs between two k-NN probes on labelled images; 0 for none.
+        probe_images: training images of a probe at most; half as many are classified.
     """
 
     preset: str = "custom"
@@ -66,6 +70,10 @@ class Config:
     cache_gb: float = DEFAULT_CACHE_GB
     drop_ragged: bool = False
     keep_checkpoints: int = 2
+    checkpoint_every: int = 0
+    max_bad_steps: int = 5
+    probe_every: int = 0
+    probe_images: int = 10_000
     view: ViewRecipe = field(default_factory=ViewRecipe)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -74,9 +82,14 @@ class Config:
     def __post_init__(self) -> None:
         if self.views != 1:
             raise ValueError(f"views is {self.views}; this version of coke trains on --views 1")
-        for name in ("epochs", "batch_size", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "keep_checkpoints", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("checkpoint_every", "probe_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number, or 0 for never")
+        if self.probe_images < 2:
+            raise ValueError(f"probe_images is {self.probe_images}; a probe needs at least 2")
         if self.start_size != 0 and not 8 <= self.start_size <= self.view.size:
             raise ValueError(
                 f"start_size is {self.start_size}; it is 0, or between 8 and view.size "
@@ -114,7 +127,17 @@ class Config:
 
 
 #: What may differ between a run and its resumption without changing what is learned.
-MACHINE_SETTINGS = ("device", "threads", "cache_dir", "cache_gb", "keep_checkpoints")
+MACHINE_SETTINGS = (
+    "device",
+    "threads",
+    "cache_dir",
+    "cache_gb",
+    "keep_checkpoints",
+    "checkpoint_every",
+    "max_bad_steps",
+    "probe_every",
+    "probe_images",
+)
 
 _CIFAR_VIEW = ViewRecipe(
     size=24,

@@ -5,6 +5,7 @@ Shapes: B batch, D feature dimension.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,15 +14,29 @@ from rich.console import Console
 
 from coke.clustering import Clustering
 from coke.config import Config
-from coke.model.checkpoint import save_checkpoint
+from coke.model.checkpoint import Moment
+from coke.model.checkpoint_writer import CheckpointWriter
 from coke.model.coke_model import build_model
+from coke.model.finite import NonFiniteStep, Statistics, check_features
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
-from coke.tools.run_folder import RunFolder
+from coke.tools.bad_steps import BadSteps
+from coke.tools.initial_weights import load_initial_weights
+from coke.tools.interruption import Interruption, RunStopped
+from coke.tools.metric_sinks import check_wandb
+from coke.tools.probe import KnnProbe
+from coke.tools.run_folder import AUTO, RESUME, START, RunFolder
+from coke.tools.run_session import RunSession
 from coke.tools.train_report import EpochRecord, TrainReporter
 from coke.tools.train_step import scan_step, train_step
+from coke.tools.training_state import (
+    Progress,
+    Trained,
+    own_layer_randomness,
+    seed_layers,
+)
 
 
 def train(
@@ -29,10 +44,13 @@ def train(
     data: str | Path,
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: bool | str = False,
+    init_from: str | Path | None = None,
+    probe_data: str | Path | None = None,
+    wandb: str | None = None,
     console: Console | None = None,
 ) -> EpochRecord:
-    """Trains a representation and writes it, epoch by epoch, to a run folder.
+    """Trains a representation and writes it, as it goes on, to a run folder.
 
     Epoch 0 is the initialisation scan: forward passes that give every image its first labels. In
     every later epoch a batch is trained towards its labels of the epoch before, against the centers
@@ -43,21 +61,37 @@ def train(
         data: a data set made by ``coke ingest``, or a folder whose ``train`` is one; a path or a
             URL.
         out: the run folder.
-        resume: continue the run in ``out`` from its newest checkpoint.
+        resume: continue the run in ``out`` from its newest checkpoint; with ``"auto"`` continue
+            where there is one, start where there is none, and return where the run is complete.
+        init_from: weights to start a new run from, see
+            :func:`coke.tools.initial_weights.load_initial_weights`.
+        probe_data: labelled images for the online probe (``config.probe_every``); ``data`` when
+            None.
+        wandb: a project on Weights & Biases that metrics also go to.
 
     Returns: the record of the last epoch.
 
     Raises:
-        ValueError: settings, data set or run folder do not fit; before any work where possible.
+        ValueError: settings, data set or run folder do not fit, before any work where possible; too
+            many steps in a row were not finite; a checkpoint could not be written.
+        RunStopped: a signal asked for the end; the run is saved.
     """
+    console = console or Console()
+    mode = _mode(resume)
+    _check_options(config, mode, init_from, probe_data, wandb)
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
     _check_batches(config, index.n_live)
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     run = RunFolder(out)
-    first_epoch = 0
-    if resume:
-        run.check_resumable(config, index)
+    resuming = run.resumes(mode, config, index)
+    if resuming and run.is_complete(config.epochs):
+        complete = f"run {out} is complete: all {config.epochs} epochs are done"
+        if mode == RESUME:
+            raise ValueError(complete)
+        console.print(complete, highlight=False)
+        return EpochRecord.of(run.records()[-1])
+
     loader = _loader(config, index, device, epoch=0)
     model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.optimizer)
@@ -65,56 +99,135 @@ def train(
     clustering = Clustering(
         n_ids=len(index), dim=config.model.dim, seed=config.seed, device=device, **settings
     )
+    probe = KnnProbe(config, probe_data or data, device) if config.probe_every else None
+    trained = Trained(model=model, optimizer=optimizer, clustering=clustering, precision=precision)
+    weights = None
+    if init_from is not None and not resuming:
+        weights = load_initial_weights(model, init_from)
 
-    if resume:
-        state = run.state()
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        clustering.load_state_dict(state["clustering"])
-        if state["precision"] != precision:
-            raise ValueError(
-                f"run {out} was trained in {state['precision']}, this would go on in {precision}; "
-                f"add --set precision={state['precision']}, or use a machine like the first"
-            )
-        first_epoch = int(state["epoch"]) + 1
-        run.keep_metrics_before(first_epoch)
-        if first_epoch > config.epochs:
-            raise ValueError(f"run {out} is complete: all {config.epochs} epochs are done")
-    else:
-        run.create(config, index)
+    with ExitStack() as stack:  # left in the reverse order, however the run ends
+        stack.enter_context(RunSession(run.path))
+        interruption = stack.enter_context(Interruption())
+        stack.enter_context(own_layer_randomness(device))
+        progress = Progress()
+        if resuming:
+            progress = trained.load(run.newest_state(), run.path)
+            run.keep_metrics_before(progress.epoch)
+        else:
+            run.create(config, index, weights)
+        reporter = stack.enter_context(
+            TrainReporter(config, run, console, precision, device, progress.epoch, wandb)
+        )
+        checkpoints = stack.enter_context(
+            CheckpointWriter(run.checkpoints, config.keep_checkpoints)
+        )
+        bad_steps = BadSteps(config.max_bad_steps, progress.bad_in_a_row)
+        statistics = Statistics(model)
+        best = run.best_epoch()
 
-    reporter = TrainReporter(config, run, console or Console(), precision, device)
-    with reporter:
-        for epoch in range(first_epoch, config.epochs + 1):
+        for epoch in range(progress.epoch, config.epochs + 1):
             if config.view_at(epoch) != loader.recipes[0]:
                 loader = _loader(config, index, device, epoch)
-            meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
+            steps = loader.steps_per_epoch
+            meter = reporter.start_epoch(epoch, steps, done=progress.step, state=progress.meter)
+            batches = loader.resume(progress.loader) if progress.loader else loader.epoch(epoch)
             model.train()
-            for step, batch in enumerate(meter.timing_data(loader.epoch(epoch))):
+            for step, batch in enumerate(meter.timing_data(batches), start=progress.step):
                 views = [view.to(device, non_blocking=True) for view in batch.views]
                 ids = batch.ids.to(device, non_blocking=True)
-                if epoch == 0:
-                    features_BD, loss, lr = scan_step(model, views, precision), None, 0.0
+                lr = _learning_rate(config, epoch, step, steps)
+                seed_layers(config.seed, epoch * steps + step)
+                statistics.keep()
+                try:
+                    if epoch == 0:
+                        features_BD, loss = scan_step(model, views, precision), None
+                        check_features(features_BD)
+                    else:
+                        set_learning_rate(optimizer, lr)
+                        targets = clustering.targets(ids)
+                        features_BD, loss = train_step(
+                            model, optimizer, views, targets, clustering, config, precision
+                        )
+                except NonFiniteStep as bad:  # nothing has moved but batch norm's statistics
+                    statistics.restore()
+                    meter.skip(len(ids))
+                    reporter.warn(bad_steps.skipped(bad, epoch, step, batch.ids, lr))
                 else:
-                    progress = epoch - 1 + step / loader.steps_per_epoch
-                    lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
-                    set_learning_rate(optimizer, lr)
-                    targets = clustering.targets(ids)
-                    features_BD, loss = train_step(
-                        model, optimizer, views, targets, clustering, config, precision
-                    )
-                clustering.step(features_BD, ids)
-                meter.update(len(ids), loss)
-            record = reporter.end_epoch(meter, clustering.end_epoch(), lr)
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "clustering": clustering.state_dict(),
-                "epoch": epoch,
-                "precision": precision,
-            }
-            save_checkpoint(run.checkpoints, epoch, state, config.keep_checkpoints)
+                    clustering.step(features_BD, ids)
+                    meter.update(len(ids), loss)
+                    bad_steps.good()
+
+                done = step + 1
+                if done < steps:
+                    taken = epoch * steps + done
+                    stopping = interruption.requested()
+                    if stopping or _is_due(config.checkpoint_every, taken):
+                        moment = Moment(epoch=epoch, step=taken)
+                        within = Progress(
+                            epoch=epoch,
+                            step=done,
+                            loader=loader.state(),
+                            meter=meter.state(),
+                            bad_in_a_row=bad_steps.in_a_row,
+                        )
+                        checkpoints.save(moment, trained.state_dict(within), best)
+                    if stopping:
+                        checkpoints.wait()
+                        raise RunStopped(_farewell(run, interruption, epoch, taken))
+                checkpoints.raise_error()
+
+            heads = clustering.end_epoch()
+            top1 = probe.top1(model.backbone) if probe and probe.due(epoch) else None
+            record = reporter.end_epoch(meter, heads, lr, top1)
+            best = run.best_epoch()
+            progress = Progress(epoch=epoch + 1, bad_in_a_row=bad_steps.in_a_row)
+            checkpoints.save(Moment(epoch=epoch), trained.state_dict(progress), best)
+            if epoch < config.epochs and interruption.requested():
+                checkpoints.wait()
+                raise RunStopped(_farewell(run, interruption, epoch, (epoch + 1) * steps))
     return record
+
+
+def _mode(resume: bool | str) -> str:
+    mode = resume if isinstance(resume, str) else (RESUME if resume else START)
+    if mode not in (START, RESUME, AUTO):
+        raise ValueError(f"resume is {resume!r}; give True, False or {AUTO!r}")
+    return mode
+
+
+def _check_options(
+    config: Config,
+    mode: str,
+    init_from: str | Path | None,
+    probe_data: str | Path | None,
+    wandb: str | None,
+) -> None:
+    """Refuses options that do not go together, or that nothing would come of."""
+    if mode == RESUME and init_from is not None:
+        raise ValueError("--init-from starts a new run, --resume continues one: give one of them")
+    if probe_data is not None and config.probe_every == 0:
+        raise ValueError("--probe-data needs --probe-every N: how many epochs between two probes")
+    if wandb is not None:
+        check_wandb()
+
+
+def _learning_rate(config: Config, epoch: int, step: int, steps: int) -> float:
+    """Of a step of an epoch of so many; the scan learns nothing."""
+    if epoch == 0:
+        return 0.0
+    progress = epoch - 1 + step / steps
+    return learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
+
+
+def _is_due(every: int, taken: int) -> bool:
+    return every > 0 and taken % every == 0
+
+
+def _farewell(run: RunFolder, interruption: Interruption, epoch: int, taken: int) -> str:
+    return (
+        f"stopped by {interruption.reason} in epoch {epoch}, after {taken} steps in all; saved in "
+        f"{run.path}: go on with --resume"
+    )
 
 
 def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int) -> Loader:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,6 +26,8 @@ from torch import Tensor
 from coke.clustering import HeadReport
 from coke.config import Config
 from coke.pipeline.loader import Batch
+from coke.tools.interruption import RunStopped
+from coke.tools.metric_sinks import metric_sinks
 from coke.tools.run_folder import RunFolder
 
 _REFRESH_S = 0.5  # between two looks at the loss: each makes a GPU finish what it has queued
@@ -37,6 +40,9 @@ class EpochRecord:
     """One line of ``metrics.jsonl``. ``loss`` is None for the initialisation scan (epoch 0).
 
     ``loss_over_chance`` is the loss divided by ln K (mean over heads): 1 means nothing is learned.
+    ``skipped_steps`` were not finite and moved nothing. ``gpu_gib`` is the peak of torch's memory
+    on the GPU so far, None on a CPU. ``probe`` is the k-NN top-1 in percent, None where the epoch
+    was not probed.
     """
 
     epoch: int
@@ -47,20 +53,60 @@ class EpochRecord:
     data_wait: float
     seconds: float
     heads: list[HeadReport]
+    skipped_steps: int = 0
+    gpu_gib: float | None = None
+    probe: float | None = None
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Self:
+        """The record that a line of ``metrics.jsonl`` holds."""
+        return cls(**{**line, "heads": [HeadReport(**head) for head in line["heads"]]})
 
 
 class EpochMeter:
-    """Counts images, seconds, waiting and loss of one epoch."""
+    """Counts images, seconds, waiting and loss of one epoch.
 
-    def __init__(self, epoch: int, progress: Progress, task: TaskID) -> None:
+    Args:
+        state: :meth:`state` of the same epoch, where it was interrupted.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        progress: Progress,
+        tasks: tuple[TaskID, TaskID],
+        device: torch.device,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self.epoch = epoch
         self.images = 0
+        self.skipped = 0
         self._progress = progress
-        self.task = task
+        self.task, self._whole = tasks
+        self._device = device
         self._loss_sum: Tensor | None = None
+        self._loss_images = 0
         self._started = time.perf_counter()
         self._waited = 0.0
         self._shown = 0.0
+        if state is not None:
+            self.images, self.skipped = int(state["images"]), int(state["skipped"])
+            if state["loss_sum"] is not None:
+                self._loss_sum = state["loss_sum"].to(device)
+            self._loss_images = int(state["loss_images"])
+            self._started -= float(state["seconds"])
+            self._waited = float(state["waited"])
+
+    def state(self) -> dict[str, Any]:
+        """What it has counted, for a checkpoint within the epoch."""
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            "loss_sum": self._loss_sum,
+            "loss_images": self._loss_images,
+            "seconds": self.seconds,
+            "waited": self._waited,
+        }
 
     def timing_data(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Passes batches through and notes how long each was waited for."""
@@ -72,21 +118,37 @@ class EpochMeter:
                 return
             yield batch
 
+    def skip(self, n_images: int) -> None:
+        """Counts a step that moved nothing."""
+        self.skipped += 1
+        self.update(n_images, None)
+
     def update(self, n_images: int, loss: Tensor | None) -> None:
         self.images += n_images
         if loss is not None:
             weighted = loss * n_images
             self._loss_sum = weighted if self._loss_sum is None else self._loss_sum + weighted
+            self._loss_images += n_images
         self._progress.advance(self.task)
+        self._progress.advance(self._whole)
         now = time.perf_counter()
         if now - self._shown > _REFRESH_S:
             self._shown = now
-            shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
-            rate = self.images / (now - self._started)
-            self._progress.update(self.task, status=f"{shown}{rate:,.0f} img/s")
+            self._progress.update(self.task, status=self._status())
+
+    def _status(self) -> str:
+        shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
+        shown += f"{self.images / self.seconds:,.0f} img/s  data wait {self.data_wait:.0%}"
+        return shown if (gib := self.gpu_gib()) is None else f"{shown}  {gib:.1f} GiB"
+
+    def gpu_gib(self) -> float | None:
+        """Peak of torch's memory on the GPU so far; None on a CPU."""
+        if self._device.type != "cuda":
+            return None
+        return float(torch.cuda.max_memory_allocated(self._device) / 2**30)
 
     def mean_loss(self) -> float | None:
-        return None if self._loss_sum is None else float(self._loss_sum) / self.images
+        return None if self._loss_sum is None else float(self._loss_sum) / self._loss_images
 
     @property
     def seconds(self) -> float:
@@ -107,6 +169,8 @@ class TrainReporter:
         console: Console,
         precision: str,
         device: torch.device,
+        first_epoch: int = 0,
+        wandb: str | None = None,
     ) -> None:
         self._config = config
         self._run = run
@@ -125,7 +189,9 @@ class TrainReporter:
             console=console,
             transient=True,
         )
-        self._tensorboard = _summary_writer(run, console)
+        self._whole: TaskID | None = None
+        self._first_epoch = first_epoch
+        self._sinks = metric_sinks(config, run, first_epoch, wandb, console)
         console.print(
             f"training [bold]{config.preset}[/] on {device} in {precision}: {config.epochs} epochs "
             f"after the initialisation scan, batch {config.batch_size}, "
@@ -143,22 +209,28 @@ class TrainReporter:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for sink in self._sinks:
+            sink.close(failed=kind is not None and kind is not RunStopped)
 
-    def start_epoch(self, epoch: int, steps: int) -> EpochMeter:
+    def start_epoch(
+        self, epoch: int, steps: int, *, done: int = 0, state: Mapping[str, Any] | None = None
+    ) -> EpochMeter:
+        """A meter for an epoch, of which ``done`` steps were taken and counted in ``state``."""
         name = "scan" if epoch == 0 else f"epoch {epoch}/{self._config.epochs}"
-        task = self._progress.add_task(name, total=steps, status="")
-        return EpochMeter(epoch, self._progress, task)
+        task = self._progress.add_task(name, total=steps, completed=done, status="")
+        if self._whole is None:  # counts from here: its remaining time goes by this machine's pace
+            left = (self._config.epochs + 1 - self._first_epoch) * steps - done
+            self._whole = self._progress.add_task("all epochs", total=left, status="")
+        return EpochMeter(epoch, self._progress, (task, self._whole), self._device, state)
 
-    def end_epoch(self, meter: EpochMeter, heads: list[HeadReport], lr: float) -> EpochRecord:
+    def warn(self, warning: str) -> None:
+        self._console.print(f"[bold yellow]warning:[/] {escape(warning)}", highlight=False)
+
+    def end_epoch(
+        self, meter: EpochMeter, heads: list[HeadReport], lr: float, probe: float | None = None
+    ) -> EpochRecord:
         """Shows the epoch's line, records it, and warns of a collapse."""
         loss = meter.mean_loss()
-        if loss is not None and not math.isfinite(loss):
-            raise ValueError(
-                f"the loss of epoch {meter.epoch} is {loss}: training diverged, and this epoch is "
-                "not saved. Start again with a lower optimizer.lr, or with --set precision=fp32"
-            )
         record = EpochRecord(
             epoch=meter.epoch,
             loss=loss,
@@ -168,15 +240,17 @@ class TrainReporter:
             data_wait=meter.data_wait,
             seconds=meter.seconds,
             heads=heads,
+            skipped_steps=meter.skipped,
+            gpu_gib=meter.gpu_gib(),
+            probe=probe,
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
         self._run.append_metrics(asdict(record))
-        if self._tensorboard is not None:
-            for name, value in scalars(record).items():
-                self._tensorboard.add_scalar(name, value, record.epoch)
+        for sink in self._sinks:
+            sink.log(record.epoch, scalars(record))
         for warning in collapse_warnings(record, meter.images):
-            self._console.print(f"[bold yellow]warning:[/] {warning}", highlight=False)
+            self.warn(warning)
         return record
 
 
@@ -187,6 +261,12 @@ def epoch_lines(record: EpochRecord, epochs: int) -> str:
     if record.loss is not None:
         loss = f"loss {record.loss:.3f} ({record.loss_over_chance:.2f} ln K)  "
     speed = f"{record.images_per_second:,.0f} img/s  data wait {record.data_wait:.0%}"
+    if record.gpu_gib is not None:
+        speed += f"  {record.gpu_gib:.1f} GiB"
+    if record.skipped_steps:
+        speed += f"  {record.skipped_steps} steps skipped"
+    if record.probe is not None:
+        speed += f"  k-NN {record.probe:.2f}"
     heads = [
         f"  K={h.n_clusters:,}: {h.smallest}-{h.largest} images, {h.empty} empty, "
         f"violation {h.violation:.1%}, churn {h.churn:.0%}"
@@ -201,7 +281,12 @@ def scalars(record: EpochRecord) -> dict[str, float]:
         "train/images_per_second": record.images_per_second,
         "train/data_wait": record.data_wait,
         "train/lr": record.lr,
+        "train/skipped_steps": float(record.skipped_steps),
     }
+    if record.gpu_gib is not None:
+        found["train/gpu_gib"] = record.gpu_gib
+    if record.probe is not None:
+        found["probe/knn_top1"] = record.probe
     if record.loss is not None and record.loss_over_chance is not None:
         found |= {"train/loss": record.loss, "train/loss_over_chance": record.loss_over_chance}
     for j, head in enumerate(record.heads):
@@ -227,15 +312,3 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
             "clusters (clustering.n_clusters), or change optimizer.lr"
         )
     return warnings
-
-
-def _summary_writer(run: RunFolder, console: Console) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        console.print(
-            "TensorBoard is not installed (`pip install tensorboard`): metrics go "
-            f"to {run.metrics} only"
-        )
-        return None
-    return SummaryWriter(str(run.tensorboard))

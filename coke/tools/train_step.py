@@ -13,6 +13,7 @@ from torch import Tensor
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.coke_model import CoKe
+from coke.model.finite import check_gradients
 from coke.model.loss import coke_loss
 from coke.model.precision import autocast
 
@@ -70,9 +71,14 @@ def train_step(
     config: Config,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """One discrimination step. Returns the features (B, D) it saw and the loss, both detached."""
+    """One discrimination step. Returns the features (B, D) it saw and the loss, both detached.
+
+    Raises:
+        NonFiniteStep: the loss or a gradient is not finite; the weights have not moved.
+    """
     features_BD, loss = forward_step(model, views, targets, clustering, config, precision)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    check_gradients(loss, model)
     optimizer.step()
     return features_BD, loss.detach()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
 from coke.clustering.settings import ClusteringConfig
 from coke.config import Config, presets
@@ -26,6 +29,17 @@ def draw_stripes(folder: Path, images: int, seed: int) -> None:
         place = folder / ("vertical" if i % 2 else "horizontal")
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{i:03d}.jpg")
+
+
+def equal_states(a: Any, b: Any) -> bool:
+    """Whether two nested states are equal bit for bit."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal_states(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal_states, a, b))
+    return bool(a == b)
 
 
 @pytest.fixture(scope="session")
