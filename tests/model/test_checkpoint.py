@@ -233,7 +233,7 @@ def test_an_error_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment
     for n in itertools.count():
         folder = tmp_path / f"failed-{n}"
         save(folder, end(0), end(1))
-        happened = []
+        happened: list[int] = []
 
         def fail(happened: list[int] = happened, n: int = n) -> None:
             happened.append(n)

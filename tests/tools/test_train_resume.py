@@ -391,8 +391,8 @@ def test_two_processes_do_not_train_in_one_folder(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    real = train_module.train_step
-    refused = []
+    real = train_step_module.train_step
+    refused: list[str] = []
 
     def meanwhile(*args: Any, **kwargs: Any) -> Any:
         if not refused:

@@ -1,0 +1,48 @@
+"""Signals become a flag; ranks agree on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from coke.tools.interruption import Interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interruption() as interruption:
+        assert not interruption.requested()
+        os.kill(os.getpid(), number)
+        assert interruption.requested() and interruption.requested()
+        assert interruption.reason == number.name
+    assert signal.getsignal(number) == before
+
+
+def test_another_ranks_signal_counts() -> None:
+    asked: list[bool] = []
+
+    def agree(mine: bool) -> bool:
+        asked.append(mine)
+        return True
+
+    with Interruption(agree) as interruption:
+        assert interruption.requested()
+        assert asked == [False] and interruption.reason == "a signal to another rank"
+
+
+def test_outside_of_the_main_thread_nothing_is_handled() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    inside = []
+
+    def work() -> None:
+        with Interruption() as interruption:
+            inside.append((signal.getsignal(signal.SIGTERM), interruption.requested()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [(before, False)]
