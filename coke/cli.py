@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -205,8 +206,19 @@ def train(
     ] = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    nproc: Annotated[
+        Optional[int], typer.Option(help="Ranks to start on this machine: one per GPU.")
+    ] = None,
+    accumulate: Annotated[
+        Optional[int], typer.Option(help="Pieces a step is taken in, to save memory.")
+    ] = None,
+    memory_budget: Annotated[
+        Optional[str], typer.Option(help="Such as 16GiB: refuse what a rank needs more for.")
+    ] = None,
 ) -> None:
     """Learn a representation without labels: CoKe, one view per image."""
+    if nproc is not None and "RANK" not in os.environ:
+        _start_ranks(nproc)
     from coke.tools.run_folder import RunFolder
     from coke.tools.train import train as run
 
@@ -219,6 +231,8 @@ def train(
         "device": device,
         "loader": loader,
         "cache_dir": cache_dir,
+        "accumulate": accumulate,
+        "memory_budget": memory_budget,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)
@@ -312,6 +326,16 @@ def eval_linear(
         device=device,
         baselines=baselines,
     )
+
+
+def _start_ranks(nproc: int) -> None:
+    """Runs this same command as ``nproc`` ranks, and ends as they do."""
+    from coke.tools.launch import launch
+
+    outcome = launch(nproc, sys.argv[1:])
+    if outcome.message is not None:
+        _fail(outcome.message, outcome.status)
+    sys.exit(outcome.status)
 
 
 def _resolve(

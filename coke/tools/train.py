@@ -15,13 +15,30 @@ from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.checkpoint import save_checkpoint
 from coke.model.coke_model import build_model
+from coke.model.distributed import (
+    device_of_this_rank,
+    is_main,
+    on_main,
+    process_group,
+    rank,
+    ranks_of_this_machine,
+    world_size,
+)
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
-from coke.model.precision import resolve_device, resolve_precision
+from coke.model.precision import (
+    gradient_scaler,
+    resolve_device,
+    resolve_precision,
+    set_tensor_cores,
+)
+from coke.model.replica import replicate
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
+from coke.tools.micro_batches import global_batch
 from coke.tools.run_folder import RunFolder
 from coke.tools.train_report import EpochRecord, TrainReporter
-from coke.tools.train_step import scan_step, train_step
+from coke.tools.train_step import scan_batch, train_step
+from coke.tools.workers import default_workers
 
 
 def train(
@@ -50,17 +67,40 @@ def train(
     Raises:
         ValueError: settings, data set or run folder do not fit; before any work where possible.
     """
+    device = resolve_device(device_of_this_rank(config.device))
+    with process_group(device, config.rank_timeout):
+        return _train(config, data, out, device, resume=resume, console=console)
+
+
+def _train(
+    config: Config,
+    data: str | Path,
+    out: str | Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    console: Console | None,
+) -> EpochRecord:
+    """:func:`train` on one rank. All ranks do the same; rank 0 also shows, records and saves."""
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
     _check_batches(config, index.n_live)
-    device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     run = RunFolder(out)
     first_epoch = 0
     if resume:
         run.check_resumable(config, index)
     loader = _loader(config, index, device, epoch=0)
-    model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_tensor_cores(precision)
+    model = build_model(config.model, config.seed)
+    network = replicate(
+        model,
+        device,
+        channels_last=config.channels_last,
+        checkpoint=config.checkpoint_activations,
+        compile=config.compile,
+    )
     optimizer = build_optimizer(model, config.optimizer)
+    scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
         n_ids=len(index), dim=config.model.dim, seed=config.seed, device=device, **settings
@@ -70,6 +110,7 @@ def train(
         state = run.state()
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
         clustering.load_state_dict(state["clustering"])
         if state["precision"] != precision:
             raise ValueError(
@@ -77,13 +118,15 @@ def train(
                 f"add --set precision={state['precision']}, or use a machine like the first"
             )
         first_epoch = int(state["epoch"]) + 1
-        run.keep_metrics_before(first_epoch)
+        on_main(lambda: run.keep_metrics_before(first_epoch))
         if first_epoch > config.epochs:
             raise ValueError(f"run {out} is complete: all {config.epochs} epochs are done")
     else:
-        run.create(config, index)
+        on_main(lambda: run.create(config, index))
 
-    reporter = TrainReporter(config, run, console or Console(), precision, device)
+    reporter = TrainReporter(
+        config, run, console or Console(quiet=not is_main()), precision, device
+    )
     with reporter:
         for epoch in range(first_epoch, config.epochs + 1):
             if config.view_at(epoch) != loader.recipes[0]:
@@ -94,26 +137,38 @@ def train(
                 views = [view.to(device, non_blocking=True) for view in batch.views]
                 ids = batch.ids.to(device, non_blocking=True)
                 if epoch == 0:
-                    features_BD, loss, lr = scan_step(model, views, precision), None, 0.0
+                    features_BD = scan_batch(network, views, config, precision, batch.sizes)
+                    loss, lr = None, 0.0
                 else:
                     progress = epoch - 1 + step / loader.steps_per_epoch
                     lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
                     set_learning_rate(optimizer, lr)
                     targets = clustering.targets(ids)
                     features_BD, loss = train_step(
-                        model, optimizer, views, targets, clustering, config, precision
+                        network,
+                        optimizer,
+                        views,
+                        targets,
+                        clustering,
+                        config,
+                        precision,
+                        scaler=scaler,
+                        sizes=batch.sizes,
                     )
+                features_BD, ids = global_batch(features_BD, ids, batch.sizes)
                 clustering.step(features_BD, ids)
                 meter.update(len(ids), loss)
             record = reporter.end_epoch(meter, clustering.end_epoch(), lr)
             state = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
                 "clustering": clustering.state_dict(),
                 "epoch": epoch,
                 "precision": precision,
             }
-            save_checkpoint(run.checkpoints, epoch, state, config.keep_checkpoints)
+            if is_main():
+                save_checkpoint(run.checkpoints, epoch, state, config.keep_checkpoints)
     return record
 
 
@@ -127,20 +182,29 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
         window=config.window,
         cache_gb=config.cache_gb,
         drop_ragged=config.drop_ragged,
+        world=world_size(),
+        rank=rank(),
         device=str(device),
-        threads=config.threads or None,
+        threads=config.threads or max(1, default_workers() // ranks_of_this_machine()),
         backend=config.loader,
     )
 
 
 def _check_batches(config: Config, n: int) -> None:
-    """Refuses batches that batch norm cannot train on: it needs two images."""
+    """Refuses batches that batch norm cannot train on: it needs two images in every piece."""
+    piece = config.batch_size // config.accumulate
+    if piece % world_size():
+        raise ValueError(
+            f"batch_size is {config.batch_size}: {world_size()} ranks with accumulate "
+            f"{config.accumulate} need a multiple of {world_size() * config.accumulate}"
+        )
     if n < 2:
         raise ValueError(f"the data set has {n} image; training needs at least 2")
-    if not config.drop_ragged and n % config.batch_size == 1:
+    if not config.drop_ragged and n % piece == 1:
+        what = "batch" if config.accumulate == 1 else f"of {config.accumulate} pieces a batch"
         raise ValueError(
-            f"batch_size is {config.batch_size}: with {n} images the last batch has 1, too few for "
-            "batch norm; use another batch size, or --set drop_ragged=true"
+            f"batch_size is {config.batch_size}: with {n} images the last {what} has 1, too few "
+            "for batch norm; use another batch size, or --set drop_ragged=true"
         )
     if config.drop_ragged and n < config.batch_size:
         raise ValueError(

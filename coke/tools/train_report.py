@@ -24,6 +24,7 @@ from torch import Tensor
 
 from coke.clustering import HeadReport
 from coke.config import Config
+from coke.model.distributed import is_main, world_size
 from coke.pipeline.loader import Batch
 from coke.tools.run_folder import RunFolder
 
@@ -125,10 +126,11 @@ class TrainReporter:
             console=console,
             transient=True,
         )
-        self._tensorboard = _summary_writer(run, console)
+        self._records = is_main()
+        self._tensorboard = _summary_writer(run, console) if self._records else None
         console.print(
             f"training [bold]{config.preset}[/] on {device} in {precision}: {config.epochs} epochs "
-            f"after the initialisation scan, batch {config.batch_size}, "
+            f"after the initialisation scan, batch {config.batch_size}{_sharing(config)}, "
             f"heads {' + '.join(f'{k:,}' for k in config.clustering.n_clusters)} -> {run.path}"
         )
 
@@ -171,7 +173,8 @@ class TrainReporter:
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
-        self._run.append_metrics(asdict(record))
+        if self._records:
+            self._run.append_metrics(asdict(record))
         if self._tensorboard is not None:
             for name, value in scalars(record).items():
                 self._tensorboard.add_scalar(name, value, record.epoch)
@@ -227,6 +230,12 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
             "clusters (clustering.n_clusters), or change optimizer.lr"
         )
     return warnings
+
+
+def _sharing(config: Config) -> str:
+    """How a batch is shared out: nothing to say of one rank that takes it in one piece."""
+    ranks = f" on {world_size()} ranks" if world_size() > 1 else ""
+    return ranks + (f" in {config.accumulate} pieces" if config.accumulate > 1 else "")
 
 
 def _summary_writer(run: RunFolder, console: Console) -> Any:
