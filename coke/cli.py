@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -236,8 +237,19 @@ def train(
         Optional[str],
         typer.Option(metavar="[auto]", help="Continue the run in --out; auto: or start it."),
     ] = None,
+    nproc: Annotated[
+        Optional[int], typer.Option(help="Ranks to start on this machine: one per GPU.")
+    ] = None,
+    accumulate: Annotated[
+        Optional[int], typer.Option(help="Pieces a step is taken in, to save memory.")
+    ] = None,
+    memory_budget: Annotated[
+        Optional[str], typer.Option(help="Such as 16GiB: refuse what a rank needs more for.")
+    ] = None,
 ) -> None:
     """Learn a representation without labels: CoKe, one view per image."""
+    if nproc is not None and "RANK" not in os.environ:
+        _start_ranks(nproc)
     from coke.tools.run_folder import AUTO, RESUME, START, RunFolder
     from coke.tools.train import train as run
 
@@ -256,6 +268,8 @@ def train(
         "cache_dir": cache_dir,
         "checkpoint_every": checkpoint_every,
         "probe_every": probe_every,
+        "accumulate": accumulate,
+        "memory_budget": memory_budget,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)
@@ -367,6 +381,16 @@ def eval_linear(
         device=device,
         baselines=baselines,
     )
+
+
+def _start_ranks(nproc: int) -> None:
+    """Runs this same command as ``nproc`` ranks, and ends as they do."""
+    from coke.tools.launch import launch
+
+    outcome = launch(nproc, sys.argv[1:])
+    if outcome.message is not None:
+        _fail(outcome.message, outcome.status)
+    sys.exit(outcome.status)
 
 
 def _resolve(

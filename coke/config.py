@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from coke.byte_size import parse_bytes
 from coke.clustering.settings import ClusteringConfig
 from coke.model.coke_model import ModelConfig
 from coke.model.optimizer import OptimizerConfig
@@ -29,12 +30,20 @@ class Config:
     Attributes:
         views: views per image; this version trains on 1.
         epochs: training epochs; the initialisation scan (epoch 0) comes on top.
-        batch_size: images per step.
+        batch_size: images per step, over all ranks together.
+        accumulate: pieces a step is taken in, one after the other, which saves memory: the loss,
+            labels, duals, centers and counts are those of the whole batch; batch norm sees a piece.
         start_size: side of the views of the first epochs, which grows to ``view.size``; 0 for no
             growth. See :meth:`view_at`.
         temperature: lambda of the softmax (Eqn. 12).
         beta: weight of the predictor's loss where there is a predictor.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``tf32``, ``bf16`` or ``fp16`` (with a gradient scaler).
+        channels_last: memory layout of images and convolutions; the faster one almost everywhere.
+        compile: ``torch.compile`` the network.
+        checkpoint_activations: compute a block's activations again in the backward pass instead of
+            keeping them.
+        memory_budget: such as ``16GiB``: refuse to start where a rank's estimate is above it.
+        rank_timeout: seconds that ranks wait for each other before they give up.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         loader: ``auto``, ``dali``, ``pil`` or ``ffcv``.
         threads: DALI's CPU threads; 0 = all cores.
@@ -56,11 +65,17 @@ class Config:
     views: int = 1
     epochs: int = 200
     batch_size: int = 1024
+    accumulate: int = 1
     start_size: int = 0
     temperature: float = 0.1
     beta: float = 1.0
     seed: int = 0
     precision: str = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_activations: bool = False
+    memory_budget: str = ""
+    rank_timeout: float = 600.0
     device: str = "auto"
     loader: str = "auto"
     threads: int = 0
@@ -82,7 +97,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.views != 1:
             raise ValueError(f"views is {self.views}; this version of coke trains on --views 1")
-        for name in ("epochs", "batch_size", "keep_checkpoints", "max_bad_steps"):
+        for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("checkpoint_every", "probe_every"):
@@ -101,6 +116,15 @@ class Config:
             raise ValueError(f"beta is {self.beta}; it is a weight between 0 and 1")
         if self.batch_size < 2:
             raise ValueError("batch_size is 1; batch norm needs at least 2 images")
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate is {self.accumulate} and batch_size {self.batch_size}: give a divisor "
+                "that leaves at least 2 images in each piece"
+            )
+        if self.memory_budget:
+            parse_bytes(self.memory_budget)
+        if self.rank_timeout <= 0:
+            raise ValueError(f"rank_timeout is {self.rank_timeout}; give seconds, more than 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; give 0 <= seed < 2**63")
         if self.order not in SHUFFLES:
@@ -137,6 +161,11 @@ MACHINE_SETTINGS = (
     "max_bad_steps",
     "probe_every",
     "probe_images",
+    "channels_last",
+    "compile",
+    "checkpoint_activations",
+    "memory_budget",
+    "rank_timeout",
 )
 
 _CIFAR_VIEW = ViewRecipe(

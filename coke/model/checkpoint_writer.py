@@ -24,9 +24,11 @@ class CheckpointWriter:
     Args:
         folder: where checkpoints go.
         keep: how many to keep, see :func:`coke.model.checkpoint.prune`.
+        writes: on other ranks than one, False: :meth:`save` does nothing there.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, *, writes: bool = True) -> None:
+        self._writes = writes
         self._folder = folder
         self._keep = keep
         # The interpreter joins an executor's thread at its end: a started save is finished.
@@ -39,6 +41,8 @@ class CheckpointWriter:
         Raises:
             ValueError: the save before this one failed.
         """
+        if not self._writes:
+            return
         self.wait()
         self._saving = self._thread.submit(self._write, moment, on_cpu(state), best_epoch)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -16,24 +18,26 @@ def check_features(features_BD: Tensor) -> None:
         raise NonFiniteStep("features are not finite")
 
 
-def check_gradients(loss: Tensor, model: nn.Module) -> None:
+def check_loss(loss: Tensor) -> None:
+    """Raises :class:`NonFiniteStep` where the loss is not finite. Waits for the GPU."""
+    if not bool(torch.isfinite(loss)):
+        raise NonFiniteStep(f"loss is {float(loss)}")
+
+
+def check_gradients(loss: Tensor, gradients: Sequence[Tensor]) -> None:
     """Raises :class:`NonFiniteStep` where the loss or any gradient is not finite.
 
-    To be asked after ``backward`` and before the optimiser moves. Gradients that were averaged over
-    ranks are equal on all of them, so a gradient that is not finite stops every rank at the same
-    step. One number is read from the device: a GPU's queue runs empty once a step, for about as
-    long as it takes to launch the kernels of the optimiser.
-
-    With float16 and a gradient scaler, infinite gradients are part of the search for a scale, and
-    the scaler skips the optimiser itself: ask :func:`check_features` there instead.
+    To be asked after ``backward`` and before the optimiser moves. A loss and gradients that were
+    reduced over ranks are equal on all of them, so that all raise, or none. One number is read from
+    the device: a GPU's queue runs empty once a step, for about as long as it takes to launch the
+    kernels of the optimiser.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    # A norm is finite where all numbers are, short of float32's range: one value per tensor.
-    norms = torch.stack(torch._foreach_norm(gradients))
-    loss_ok = torch.isfinite(loss.detach())
-    if not bool(loss_ok & torch.isfinite(norms).all()):
-        bad = "gradients are not finite" if bool(loss_ok) else f"loss is {float(loss.detach())}"
-        raise NonFiniteStep(bad)
+    finite = torch.isfinite(loss)
+    if gradients:  # a norm is finite where all numbers are, short of float32's range
+        finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(list(gradients)))).all()
+    if not bool(finite):
+        check_loss(loss)
+        raise NonFiniteStep("gradients are not finite")
 
 
 class Statistics:

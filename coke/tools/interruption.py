@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from typing import Any, Self
 #: Exit status of a run that stopped on request and can be resumed (``EX_TEMPFAIL``).
 STOPPED_STATUS = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME_S = 0.3  # a terminal and a launcher may both pass one Ctrl-C on
 
 
 class RunStopped(Exception):  # noqa: N818 - it is no error
@@ -20,18 +22,20 @@ class RunStopped(Exception):  # noqa: N818 - it is no error
 
 
 class Interruption:
-    """Context manager that turns the first signal into a flag, and lets the second end all.
+    """Context manager that turns a signal into a flag; a second SIGINT (Ctrl-C) ends all at once.
 
-    Only Python's main thread may handle signals: elsewhere this does nothing.
+    A second SIGTERM does not: schedulers send it to every process, and launchers pass it on. Only
+    Python's main thread may handle signals: elsewhere this does nothing.
 
     Args:
         agree: makes one answer of the answers of all ranks, each of which must ask at the same
-            steps; itself where there is one.
+            steps, see :class:`coke.model.any_rank.AnyRank`.
     """
 
     def __init__(self, agree: Callable[[bool], bool] = bool) -> None:
         self._agree = agree
         self._received: str | None = None
+        self._at = 0.0
         self._handlers: dict[int, Any] = {}
 
     def requested(self) -> bool:
@@ -58,7 +62,9 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:
-            self._received = signal.Signals(number).name
+            self._received, self._at = signal.Signals(number).name, time.monotonic()
+            return
+        if number == signal.SIGTERM or time.monotonic() - self._at < _SAME_S:
             return
         if sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the cursor that progress bars hide

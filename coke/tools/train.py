@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,29 +15,48 @@ from rich.console import Console
 
 from coke.clustering import Clustering
 from coke.config import Config
+from coke.model.any_rank import AnyRank
 from coke.model.checkpoint import Moment
 from coke.model.checkpoint_writer import CheckpointWriter
 from coke.model.coke_model import build_model
+from coke.model.distributed import (
+    barrier,
+    device_of_this_rank,
+    is_main,
+    on_main,
+    process_group,
+    rank,
+    ranks_of_this_machine,
+    world_size,
+)
 from coke.model.finite import NonFiniteStep, Statistics, check_features
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
-from coke.model.precision import resolve_device, resolve_precision
+from coke.model.precision import (
+    gradient_scaler,
+    resolve_device,
+    resolve_precision,
+    set_tensor_cores,
+)
+from coke.model.replica import replicate
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
 from coke.tools.bad_steps import BadSteps
 from coke.tools.initial_weights import load_initial_weights
 from coke.tools.interruption import Interruption, RunStopped
 from coke.tools.metric_sinks import check_wandb
+from coke.tools.micro_batches import global_batch
 from coke.tools.probe import KnnProbe
 from coke.tools.run_folder import AUTO, RESUME, START, RunFolder
 from coke.tools.run_session import RunSession
 from coke.tools.train_report import EpochRecord, TrainReporter
-from coke.tools.train_step import scan_step, train_step
+from coke.tools.train_step import scan_batch, train_step
 from coke.tools.training_state import (
     Progress,
     Trained,
     own_layer_randomness,
     seed_layers,
 )
+from coke.tools.workers import default_workers
 
 
 def train(
@@ -76,16 +96,42 @@ def train(
             many steps in a row were not finite; a checkpoint could not be written.
         RunStopped: a signal asked for the end; the run is saved.
     """
-    console = console or Console()
     mode = _mode(resume)
     _check_options(config, mode, init_from, probe_data, wandb)
+    device = resolve_device(device_of_this_rank(config.device))
+    with process_group(device, config.rank_timeout):
+        return _train(
+            config,
+            data,
+            out,
+            device,
+            mode=mode,
+            init_from=init_from,
+            probe_data=probe_data or data,
+            wandb=wandb,
+            console=console or Console(quiet=not is_main()),
+        )
+
+
+def _train(
+    config: Config,
+    data: str | Path,
+    out: str | Path,
+    device: torch.device,
+    *,
+    mode: str,
+    init_from: str | Path | None,
+    probe_data: str | Path,
+    wandb: str | None,
+    console: Console,
+) -> EpochRecord:
+    """:func:`train` on one rank. All ranks do the same; rank 0 also shows, records and saves."""
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
     _check_batches(config, index.n_live)
-    device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     run = RunFolder(out)
-    resuming = run.resumes(mode, config, index)
-    if resuming and run.is_complete(config.epochs):
+    resuming = on_main(lambda: run.resumes(mode, config, index))
+    if resuming and on_main(lambda: run.is_complete(config.epochs)):
         complete = f"run {out} is complete: all {config.epochs} epochs are done"
         if mode == RESUME:
             raise ValueError(complete)
@@ -93,33 +139,49 @@ def train(
         return EpochRecord.of(run.records()[-1])
 
     loader = _loader(config, index, device, epoch=0)
-    model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_tensor_cores(precision)
+    model = build_model(config.model, config.seed)
+    weights = None
+    if init_from is not None and not resuming:
+        weights = load_initial_weights(model, init_from)
+        console.print("\n".join(weights.lines()), highlight=False, markup=False)
+    network = replicate(
+        model,
+        device,
+        channels_last=config.channels_last,
+        checkpoint=config.checkpoint_activations,
+        compile=config.compile,
+    )
     optimizer = build_optimizer(model, config.optimizer)
+    scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
         n_ids=len(index), dim=config.model.dim, seed=config.seed, device=device, **settings
     )
-    probe = KnnProbe(config, probe_data or data, device) if config.probe_every else None
-    trained = Trained(model=model, optimizer=optimizer, clustering=clustering, precision=precision)
-    weights = None
-    if init_from is not None and not resuming:
-        weights = load_initial_weights(model, init_from)
+    probe = KnnProbe(config, probe_data, device) if config.probe_every else None
+    trained = Trained(
+        model=model,
+        optimizer=optimizer,
+        scaler=scaler,
+        clustering=clustering,
+        precision=precision,
+    )
 
     with ExitStack() as stack:  # left in the reverse order, however the run ends
-        stack.enter_context(RunSession(run.path))
-        interruption = stack.enter_context(Interruption())
+        on_main(lambda: _hold(stack, run))
+        interruption = stack.enter_context(Interruption(AnyRank(device)))
         stack.enter_context(own_layer_randomness(device))
         progress = Progress()
         if resuming:
             progress = trained.load(run.newest_state(), run.path)
-            run.keep_metrics_before(progress.epoch)
+            on_main(lambda: run.keep_metrics_before(progress.epoch))
         else:
-            run.create(config, index, weights)
+            on_main(lambda: run.create(config, index, weights))
         reporter = stack.enter_context(
             TrainReporter(config, run, console, precision, device, progress.epoch, wandb)
         )
         checkpoints = stack.enter_context(
-            CheckpointWriter(run.checkpoints, config.keep_checkpoints)
+            CheckpointWriter(run.checkpoints, config.keep_checkpoints, writes=is_main())
         )
         bad_steps = BadSteps(config.max_bad_steps, progress.bad_in_a_row)
         statistics = Statistics(model)
@@ -135,26 +197,38 @@ def train(
             for step, batch in enumerate(meter.timing_data(batches), start=progress.step):
                 views = [view.to(device, non_blocking=True) for view in batch.views]
                 ids = batch.ids.to(device, non_blocking=True)
+                images = sum(batch.sizes)
                 lr = _learning_rate(config, epoch, step, steps)
-                seed_layers(config.seed, epoch * steps + step)
+                seed_layers(config.seed, epoch * steps + step, rank())
                 statistics.keep()
                 try:
                     if epoch == 0:
-                        features_BD, loss = scan_step(model, views, precision), None
-                        check_features(features_BD)
+                        features_BD = scan_batch(network, views, config, precision, batch.sizes)
+                        loss = None
                     else:
                         set_learning_rate(optimizer, lr)
                         targets = clustering.targets(ids)
                         features_BD, loss = train_step(
-                            model, optimizer, views, targets, clustering, config, precision
+                            network,
+                            optimizer,
+                            views,
+                            targets,
+                            clustering,
+                            config,
+                            precision,
+                            scaler=scaler,
+                            sizes=batch.sizes,
                         )
+                    features_BD, ids = global_batch(features_BD, ids, batch.sizes)
+                    if loss is None:
+                        check_features(features_BD)
                 except NonFiniteStep as bad:  # nothing has moved but batch norm's statistics
                     statistics.restore()
-                    meter.skip(len(ids))
+                    meter.skip(images)
                     reporter.warn(bad_steps.skipped(bad, epoch, step, batch.ids, lr))
                 else:
                     clustering.step(features_BD, ids)
-                    meter.update(len(ids), loss)
+                    meter.update(images, loss)
                     bad_steps.good()
 
                 done = step + 1
@@ -173,19 +247,28 @@ def train(
                         checkpoints.save(moment, trained.state_dict(within), best)
                     if stopping:
                         checkpoints.wait()
+                        barrier()  # a rank that ends takes the others along: not before it is saved
                         raise RunStopped(_farewell(run, interruption, epoch, taken))
                 checkpoints.raise_error()
 
             heads = clustering.end_epoch()
-            top1 = probe.top1(model.backbone) if probe and probe.due(epoch) else None
+            top1 = None
+            if probe is not None and probe.due(epoch):
+                top1 = on_main(partial(probe.top1, model.backbone))
             record = reporter.end_epoch(meter, heads, lr, top1)
             best = run.best_epoch()
             progress = Progress(epoch=epoch + 1, bad_in_a_row=bad_steps.in_a_row)
             checkpoints.save(Moment(epoch=epoch), trained.state_dict(progress), best)
             if epoch < config.epochs and interruption.requested():
                 checkpoints.wait()
+                barrier()
                 raise RunStopped(_farewell(run, interruption, epoch, (epoch + 1) * steps))
     return record
+
+
+def _hold(stack: ExitStack, run: RunFolder) -> None:
+    """Keeps the run folder for this run until the stack is left."""
+    stack.enter_context(RunSession(run.path))
 
 
 def _mode(resume: bool | str) -> str:
@@ -240,20 +323,29 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
         window=config.window,
         cache_gb=config.cache_gb,
         drop_ragged=config.drop_ragged,
+        world=world_size(),
+        rank=rank(),
         device=str(device),
-        threads=config.threads or None,
+        threads=config.threads or max(1, default_workers() // ranks_of_this_machine()),
         backend=config.loader,
     )
 
 
 def _check_batches(config: Config, n: int) -> None:
-    """Refuses batches that batch norm cannot train on: it needs two images."""
+    """Refuses batches that batch norm cannot train on: it needs two images in every piece."""
+    piece = config.batch_size // config.accumulate
+    if piece % world_size():
+        raise ValueError(
+            f"batch_size is {config.batch_size}: {world_size()} ranks with accumulate "
+            f"{config.accumulate} need a multiple of {world_size() * config.accumulate}"
+        )
     if n < 2:
         raise ValueError(f"the data set has {n} image; training needs at least 2")
-    if not config.drop_ragged and n % config.batch_size == 1:
+    if not config.drop_ragged and n % piece == 1:
+        what = "batch" if config.accumulate == 1 else f"of {config.accumulate} pieces a batch"
         raise ValueError(
-            f"batch_size is {config.batch_size}: with {n} images the last batch has 1, too few for "
-            "batch norm; use another batch size, or --set drop_ragged=true"
+            f"batch_size is {config.batch_size}: with {n} images the last {what} has 1, too few "
+            "for batch norm; use another batch size, or --set drop_ragged=true"
         )
     if config.drop_ragged and n < config.batch_size:
         raise ValueError(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from coke.clustering import HeadReport
 from coke.config import Config
+from coke.model.distributed import is_main, world_size
 from coke.pipeline.loader import Batch
 from coke.tools.interruption import RunStopped
 from coke.tools.metric_sinks import metric_sinks
@@ -191,10 +192,13 @@ class TrainReporter:
         )
         self._whole: TaskID | None = None
         self._first_epoch = first_epoch
-        self._sinks = metric_sinks(config, run, first_epoch, wandb, console)
+        self._records = is_main()
+        self._sinks = (
+            metric_sinks(config, run, first_epoch, wandb, console) if self._records else []
+        )
         console.print(
             f"training [bold]{config.preset}[/] on {device} in {precision}: {config.epochs} epochs "
-            f"after the initialisation scan, batch {config.batch_size}, "
+            f"after the initialisation scan, batch {config.batch_size}{_sharing(config)}, "
             f"heads {' + '.join(f'{k:,}' for k in config.clustering.n_clusters)} -> {run.path}"
         )
 
@@ -246,7 +250,8 @@ class TrainReporter:
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
-        self._run.append_metrics(asdict(record))
+        if self._records:
+            self._run.append_metrics(asdict(record))
         for sink in self._sinks:
             sink.log(record.epoch, scalars(record))
         for warning in collapse_warnings(record, meter.images):
@@ -312,3 +317,9 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
             "clusters (clustering.n_clusters), or change optimizer.lr"
         )
     return warnings
+
+
+def _sharing(config: Config) -> str:
+    """How a batch is shared out: nothing to say of one rank that takes it in one piece."""
+    ranks = f" on {world_size()} ranks" if world_size() > 1 else ""
+    return ranks + (f" in {config.accumulate} pieces" if config.accumulate > 1 else "")

@@ -47,6 +47,7 @@ class Trained:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     clustering: Clustering
     precision: str
 
@@ -58,6 +59,7 @@ class Trained:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "clustering": self.clustering.state_dict(),
             "precision": self.precision,
             "epoch": progress.epoch if progress.step else progress.epoch - 1,
@@ -78,6 +80,7 @@ class Trained:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
         self.clustering.load_state_dict(state["clustering"])
         if "progress" not in state:  # of format version 1: the end of an epoch
             return Progress(epoch=int(state["epoch"]) + 1)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from coke.model.finite import NonFiniteStep, Statistics, check_features, check_gradients
+from coke.model.finite import (
+    NonFiniteStep,
+    Statistics,
+    check_features,
+    check_gradients,
+    check_loss,
+)
 
 INF, NAN = float("inf"), float("nan")
 
@@ -24,14 +30,21 @@ INF, NAN = float("inf"), float("nan")
     ],
 )
 def test_one_bad_number_is_enough(loss: float, gradient: float, message: str | None) -> None:
-    model = nn.Linear(3, 2)
-    model.weight.grad = torch.zeros(2, 3)
-    model.weight.grad[1, 2] = gradient  # the bias took no part: it has no gradient
+    gradients = [torch.zeros(2, 3), torch.ones(4)]
+    gradients[0][1, 2] = gradient
     if message is None:
-        check_gradients(torch.tensor(loss), model)
+        check_gradients(torch.tensor(loss), gradients)
         return
     with pytest.raises(NonFiniteStep, match=message):
-        check_gradients(torch.tensor(loss), model)
+        check_gradients(torch.tensor(loss), gradients)
+
+
+def test_a_loss_without_gradients() -> None:
+    check_gradients(torch.tensor(1.0), [])
+    check_loss(torch.tensor(1.0))
+    for check in (check_loss, lambda loss: check_gradients(loss, [])):
+        with pytest.raises(NonFiniteStep, match="loss is inf"):
+            check(torch.tensor(INF))
 
 
 def test_features() -> None:

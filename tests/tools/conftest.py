@@ -52,8 +52,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
-@pytest.fixture
-def tiny() -> Config:
+def tiny_config() -> Config:
     """A ResNet-10 of width 8 at 16 pixels, two heads, three batches of 16 and one of 12."""
     return replace(
         presets["demo"],
@@ -69,6 +68,12 @@ def tiny() -> Config:
         optimizer=replace(presets["demo"].optimizer, lr=0.15),
         clustering=ClusteringConfig(n_clusters=(3, 5)),
     )
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """See :func:`tiny_config`."""
+    return tiny_config()
 
 
 @pytest.fixture

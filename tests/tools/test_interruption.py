@@ -22,6 +22,14 @@ def test_a_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> Non
     assert signal.getsignal(number) == before
 
 
+def test_signals_that_are_passed_on_twice_are_one() -> None:
+    with Interruption() as interruption:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.reason == "SIGTERM"
+
+
 def test_another_ranks_signal_counts() -> None:
     asked: list[bool] = []
 

@@ -60,7 +60,7 @@ def test_records_every_epoch_and_keeps_what_decides_the_run(
 def test_the_scan_moves_labels_and_statistics_but_no_weights(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_backward(*_: Any) -> None:
+    def no_backward(*_: Any, **__: Any) -> None:
         raise AssertionError("the scan runs no training step")
 
     monkeypatch.setattr(train_module, "train_step", no_backward)

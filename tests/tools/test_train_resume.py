@@ -243,7 +243,7 @@ def test_auto_starts_goes_on_and_finds_complete(
         raise OSError("the machine fails")
 
     with monkeypatch.context() as patch:  # in the scan, before anything is saved
-        patch.setattr(train_module, "scan_step", dies)
+        patch.setattr(train_module, "scan_batch", dies)
         for _ in range(2):
             with pytest.raises(OSError, match="the machine fails"):
                 train(varied, stripes, run, resume="auto", console=quiet)
@@ -340,7 +340,7 @@ def test_a_step_that_is_not_finite_moves_nothing(
 
     run = tmp_path / "run"
     monkeypatch.setattr(CheckpointWriter, "save", save_and_note)
-    for name in ("scan_step", "train_step"):
+    for name in ("scan_batch", "train_step"):
         monkeypatch.setattr(train_module, name, poison(getattr(train_module, name)))
     train(config, stripes, run, console=quiet)
     for step in poisoned:
