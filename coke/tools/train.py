@@ -24,7 +24,12 @@ from coke.model.distributed import (
     ranks_of_this_machine,
     world_size,
 )
-from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
+from coke.model.optimizer import (
+    build_optimizer,
+    learning_rate,
+    scaled_to_batch,
+    set_learning_rate,
+)
 from coke.model.precision import (
     gradient_scaler,
     resolve_device,
@@ -34,6 +39,7 @@ from coke.model.precision import (
 from coke.model.replica import replicate
 from coke.pipeline.index import ImageIndex, find_split
 from coke.pipeline.loader import Loader, build_loader
+from coke.tools.memory_estimate import check_budget, mean_pixels
 from coke.tools.micro_batches import global_batch
 from coke.tools.run_folder import RunFolder
 from coke.tools.train_report import EpochRecord, TrainReporter
@@ -90,6 +96,7 @@ def _train(
     if resume:
         run.check_resumable(config, index)
     loader = _loader(config, index, device, epoch=0)
+    on_main(lambda: _check_memory(config, index, precision, device))
     set_tensor_cores(precision)
     model = build_model(config.model, config.seed)
     network = replicate(
@@ -99,7 +106,8 @@ def _train(
         checkpoint=config.checkpoint_activations,
         compile=config.compile,
     )
-    optimizer = build_optimizer(model, config.optimizer)
+    optimization = scaled_to_batch(config.optimizer, config.batch_size)
+    optimizer = build_optimizer(model, optimization)
     scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
@@ -141,7 +149,7 @@ def _train(
                     loss, lr = None, 0.0
                 else:
                     progress = epoch - 1 + step / loader.steps_per_epoch
-                    lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
+                    lr = learning_rate(optimization, progress=progress, epochs=config.epochs)
                     set_learning_rate(optimizer, lr)
                     targets = clustering.targets(ids)
                     features_BD, loss = train_step(
@@ -188,6 +196,20 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
         threads=config.threads or max(1, default_workers() // ranks_of_this_machine()),
         backend=config.loader,
     )
+
+
+def _check_memory(config: Config, index: ImageIndex, precision: str, device: torch.device) -> None:
+    """Refuses what does not fit into ``config.memory_budget``, where there is one."""
+    if config.memory_budget:
+        check_budget(
+            config,
+            [config.view_at(config.epochs)] * config.views,
+            n_ids=len(index),
+            pixels=mean_pixels(index),
+            world=world_size(),
+            precision=precision,
+            device=device,
+        )
 
 
 def _check_batches(config: Config, n: int) -> None:

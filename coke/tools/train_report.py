@@ -22,10 +22,12 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from coke.byte_size import show_bytes
 from coke.clustering import HeadReport
 from coke.config import Config
 from coke.model.distributed import is_main, world_size
 from coke.pipeline.loader import Batch
+from coke.tools.memory_estimate import peak_memory
 from coke.tools.run_folder import RunFolder
 
 _REFRESH_S = 0.5  # between two looks at the loss: each makes a GPU finish what it has queued
@@ -38,6 +40,7 @@ class EpochRecord:
     """One line of ``metrics.jsonl``. ``loss`` is None for the initialisation scan (epoch 0).
 
     ``loss_over_chance`` is the loss divided by ln K (mean over heads): 1 means nothing is learned.
+    ``peak_memory`` is in bytes, so far: of torch's tensors on a GPU, of the process on a CPU.
     """
 
     epoch: int
@@ -48,6 +51,7 @@ class EpochRecord:
     data_wait: float
     seconds: float
     heads: list[HeadReport]
+    peak_memory: int = 0
 
 
 class EpochMeter:
@@ -145,6 +149,11 @@ class TrainReporter:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if error is None:
+            where = "this process" if self._device.type == "cpu" else "torch on the GPU"
+            self._console.print(
+                f"peak memory of {where}: {show_bytes(peak_memory(self._device))}", highlight=False
+            )
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -170,6 +179,7 @@ class TrainReporter:
             data_wait=meter.data_wait,
             seconds=meter.seconds,
             heads=heads,
+            peak_memory=peak_memory(self._device),
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
