@@ -30,7 +30,13 @@ from coke.model.distributed import (
     world_size,
 )
 from coke.model.finite import NonFiniteStep, Statistics, check_features
-from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
+from coke.model.optimizer import (
+    OptimizerConfig,
+    build_optimizer,
+    learning_rate,
+    scaled_to_batch,
+    set_learning_rate,
+)
 from coke.model.precision import (
     gradient_scaler,
     resolve_device,
@@ -43,6 +49,7 @@ from coke.pipeline.loader import Loader, build_loader
 from coke.tools.bad_steps import BadSteps
 from coke.tools.initial_weights import load_initial_weights
 from coke.tools.interruption import Interruption, RunStopped
+from coke.tools.memory_estimate import check_budget, mean_pixels
 from coke.tools.metric_sinks import check_wandb
 from coke.tools.micro_batches import global_batch
 from coke.tools.probe import KnnProbe
@@ -139,6 +146,7 @@ def _train(
         return EpochRecord.of(run.records()[-1])
 
     loader = _loader(config, index, device, epoch=0)
+    on_main(lambda: _check_memory(config, index, precision, device))
     set_tensor_cores(precision)
     model = build_model(config.model, config.seed)
     weights = None
@@ -152,7 +160,8 @@ def _train(
         checkpoint=config.checkpoint_activations,
         compile=config.compile,
     )
-    optimizer = build_optimizer(model, config.optimizer)
+    optimization = scaled_to_batch(config.optimizer, config.batch_size)
+    optimizer = build_optimizer(model, optimization)
     scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
@@ -198,7 +207,7 @@ def _train(
                 views = [view.to(device, non_blocking=True) for view in batch.views]
                 ids = batch.ids.to(device, non_blocking=True)
                 images = sum(batch.sizes)
-                lr = _learning_rate(config, epoch, step, steps)
+                lr = _learning_rate(optimization, config.epochs, epoch, step / steps)
                 seed_layers(config.seed, epoch * steps + step, rank())
                 statistics.keep()
                 try:
@@ -294,12 +303,9 @@ def _check_options(
         check_wandb()
 
 
-def _learning_rate(config: Config, epoch: int, step: int, steps: int) -> float:
-    """Of a step of an epoch of so many; the scan learns nothing."""
-    if epoch == 0:
-        return 0.0
-    progress = epoch - 1 + step / steps
-    return learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
+def _learning_rate(config: OptimizerConfig, epochs: int, epoch: int, share: float) -> float:
+    """After a share 0..1 of an epoch; the scan learns nothing."""
+    return 0.0 if epoch == 0 else learning_rate(config, progress=epoch - 1 + share, epochs=epochs)
 
 
 def _is_due(every: int, taken: int) -> bool:
@@ -329,6 +335,20 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
         threads=config.threads or max(1, default_workers() // ranks_of_this_machine()),
         backend=config.loader,
     )
+
+
+def _check_memory(config: Config, index: ImageIndex, precision: str, device: torch.device) -> None:
+    """Refuses what does not fit into ``config.memory_budget``, where there is one."""
+    if config.memory_budget:
+        check_budget(
+            config,
+            [config.view_at(config.epochs)] * config.views,
+            n_ids=len(index),
+            pixels=mean_pixels(index),
+            world=world_size(),
+            precision=precision,
+            device=device,
+        )
 
 
 def _check_batches(config: Config, n: int) -> None:

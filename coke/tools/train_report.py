@@ -23,11 +23,13 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from coke.byte_size import show_bytes
 from coke.clustering import HeadReport
 from coke.config import Config
 from coke.model.distributed import is_main, world_size
 from coke.pipeline.loader import Batch
 from coke.tools.interruption import RunStopped
+from coke.tools.memory_estimate import peak_memory
 from coke.tools.metric_sinks import metric_sinks
 from coke.tools.run_folder import RunFolder
 
@@ -41,9 +43,9 @@ class EpochRecord:
     """One line of ``metrics.jsonl``. ``loss`` is None for the initialisation scan (epoch 0).
 
     ``loss_over_chance`` is the loss divided by ln K (mean over heads): 1 means nothing is learned.
-    ``skipped_steps`` were not finite and moved nothing. ``gpu_gib`` is the peak of torch's memory
-    on the GPU so far, None on a CPU. ``probe`` is the k-NN top-1 in percent, None where the epoch
-    was not probed.
+    ``peak_memory`` is in bytes, so far: of torch's tensors on a GPU, of the process on a CPU.
+    ``skipped_steps`` were not finite and moved nothing. ``probe`` is the k-NN top-1 in percent,
+    None where the epoch was not probed.
     """
 
     epoch: int
@@ -54,8 +56,8 @@ class EpochRecord:
     data_wait: float
     seconds: float
     heads: list[HeadReport]
+    peak_memory: int = 0
     skipped_steps: int = 0
-    gpu_gib: float | None = None
     probe: float | None = None
 
     @classmethod
@@ -140,13 +142,9 @@ class EpochMeter:
     def _status(self) -> str:
         shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
         shown += f"{self.images / self.seconds:,.0f} img/s  data wait {self.data_wait:.0%}"
-        return shown if (gib := self.gpu_gib()) is None else f"{shown}  {gib:.1f} GiB"
-
-    def gpu_gib(self) -> float | None:
-        """Peak of torch's memory on the GPU so far; None on a CPU."""
-        if self._device.type != "cuda":
-            return None
-        return float(torch.cuda.max_memory_allocated(self._device) / 2**30)
+        if self._device.type == "cpu":
+            return shown
+        return f"{shown}  {show_bytes(peak_memory(self._device))}"
 
     def mean_loss(self) -> float | None:
         return None if self._loss_sum is None else float(self._loss_sum) / self._loss_images
@@ -215,6 +213,11 @@ class TrainReporter:
         self._progress.stop()
         for sink in self._sinks:
             sink.close(failed=kind is not None and kind is not RunStopped)
+        if error is None:
+            where = "this process" if self._device.type == "cpu" else "torch on the GPU"
+            self._console.print(
+                f"peak memory of {where}: {show_bytes(peak_memory(self._device))}", highlight=False
+            )
 
     def start_epoch(
         self, epoch: int, steps: int, *, done: int = 0, state: Mapping[str, Any] | None = None
@@ -244,8 +247,8 @@ class TrainReporter:
             data_wait=meter.data_wait,
             seconds=meter.seconds,
             heads=heads,
+            peak_memory=peak_memory(self._device),
             skipped_steps=meter.skipped,
-            gpu_gib=meter.gpu_gib(),
             probe=probe,
         )
         self._progress.remove_task(meter.task)
@@ -266,8 +269,6 @@ def epoch_lines(record: EpochRecord, epochs: int) -> str:
     if record.loss is not None:
         loss = f"loss {record.loss:.3f} ({record.loss_over_chance:.2f} ln K)  "
     speed = f"{record.images_per_second:,.0f} img/s  data wait {record.data_wait:.0%}"
-    if record.gpu_gib is not None:
-        speed += f"  {record.gpu_gib:.1f} GiB"
     if record.skipped_steps:
         speed += f"  {record.skipped_steps} steps skipped"
     if record.probe is not None:
@@ -287,9 +288,8 @@ def scalars(record: EpochRecord) -> dict[str, float]:
         "train/data_wait": record.data_wait,
         "train/lr": record.lr,
         "train/skipped_steps": float(record.skipped_steps),
+        "train/peak_memory": float(record.peak_memory),
     }
-    if record.gpu_gib is not None:
-        found["train/gpu_gib"] = record.gpu_gib
     if record.probe is not None:
         found["probe/knn_top1"] = record.probe
     if record.loss is not None and record.loss_over_chance is not None:

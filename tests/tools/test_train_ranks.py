@@ -55,7 +55,7 @@ def gentle(tiny: Config) -> Config:
         beta=0.5,
         rank_timeout=60.0,
         model=replace(tiny.model, predictor_hidden=8),
-        optimizer=replace(tiny.optimizer, lr=0.005, warmup_epochs=0.0),
+        optimizer=replace(tiny.optimizer, lr=5e-4, warmup_epochs=0.0),
     )
 
 

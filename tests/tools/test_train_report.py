@@ -60,13 +60,13 @@ def test_warns_of_a_loss_at_chance_but_not_at_the_start() -> None:
     assert collapse_warnings(replace(stuck, epoch=2), 100) == []
 
 
-def test_what_was_skipped_probed_and_used_of_the_gpu_is_shown_and_logged() -> None:
-    record = replace(RECORD, skipped_steps=3, probe=61.5, gpu_gib=12.34)
-    assert "12.3 GiB  3 steps skipped  k-NN 61.50" in epoch_lines(record, 20)
+def test_what_was_skipped_and_probed_is_shown_and_logged() -> None:
+    record = replace(RECORD, skipped_steps=3, probe=61.5, peak_memory=2**30)
+    assert "3 steps skipped  k-NN 61.50" in epoch_lines(record, 20)
     found = scalars(record)
     assert (found["train/skipped_steps"], found["probe/knn_top1"]) == (3, 61.5)
-    assert found["train/gpu_gib"] == 12.34
-    assert not {"probe/knn_top1", "train/gpu_gib"} & scalars(RECORD).keys()
+    assert found["train/peak_memory"] == 2**30
+    assert "probe/knn_top1" not in scalars(RECORD)
 
 
 def test_a_record_comes_back_from_its_line() -> None:
