@@ -27,7 +27,6 @@ from coke.model.distributed import (
 from coke.model.optimizer import (
     build_optimizer,
     learning_rate,
-    scaled_to_batch,
     set_learning_rate,
 )
 from coke.model.precision import (
@@ -106,8 +105,7 @@ def _train(
         checkpoint=config.checkpoint_activations,
         compile=config.compile,
     )
-    optimization = scaled_to_batch(config.optimizer, config.batch_size)
-    optimizer = build_optimizer(model, optimization)
+    optimizer = build_optimizer(model, config.scaled_optimizer)
     scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
@@ -149,7 +147,9 @@ def _train(
                     loss, lr = None, 0.0
                 else:
                     progress = epoch - 1 + step / loader.steps_per_epoch
-                    lr = learning_rate(optimization, progress=progress, epochs=config.epochs)
+                    lr = learning_rate(
+                        config.scaled_optimizer, progress=progress, epochs=config.epochs
+                    )
                     set_learning_rate(optimizer, lr)
                     targets = clustering.targets(ids)
                     features_BD, loss = train_step(
