@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from coke.byte_size import parse_bytes
 from coke.clustering.settings import ClusteringConfig
 from coke.model.coke_model import ModelConfig
-from coke.model.optimizer import OptimizerConfig
+from coke.model.optimizer import OptimizerConfig, scaled_to_batch
 from coke.pipeline.order import DEFAULT_WINDOW, SHUFFLES
 from coke.pipeline.reader import DEFAULT_CACHE_GB
 from coke.pipeline.recipe import IMAGENET_SINGLE_VIEW, NAMED_RECIPES, ViewRecipe
@@ -135,6 +135,11 @@ class Config:
             raise ValueError(f"cache_gb is {self.cache_gb}; give a positive number of gigabytes")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
+
+    @property
+    def scaled_optimizer(self) -> OptimizerConfig:
+        """The optimiser's settings with the learning rate of this batch size."""
+        return scaled_to_batch(self.optimizer, self.batch_size)
 
     def view_at(self, epoch: int) -> ViewRecipe:
         """The view of an epoch: its side grows evenly, in steps of 4 pixels, from ``start_size``

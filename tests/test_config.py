@@ -74,6 +74,11 @@ def test_assignments_are_typed_as_toml_and_nested() -> None:
         ("temperature=0.0", "temperature is 0.0; it must be positive"),
         ("beta=2", "beta is 2.0; it is a weight between 0 and 1"),
         ("view.size=0", "view size is 0"),
+        ("accumulate=0", "accumulate is 0; it must be at least 1"),
+        ("accumulate=3", "accumulate is 3 and batch_size 1024: give a divisor"),
+        ("accumulate=1024", "at least 2 images in each piece"),
+        ("memory_budget=16G", "'16G' is no size in bytes; write 16GiB"),
+        ("rank_timeout=0", "rank_timeout is 0.0; give seconds"),
     ],
 )
 def test_bad_settings_name_the_key_and_the_value(assignment: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,11 +49,12 @@ def replicate(
     # breaks a second forward pass before the backward.
     named = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"
+    options: dict[str, Any] = {sync: False}
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,  # otherwise gradients take their memory twice
-        **{sync: False},
+        **options,
     )
 
 

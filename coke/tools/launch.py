@@ -25,6 +25,7 @@ PEER_LOST = 76
 
 #: Seconds that ranks have to end by themselves once one has failed.
 GRACE_S = 20.0
+_SETTLE_S = 2.0  # for those that are ending anyway, before they are told to
 _LOOK_S = 0.1
 
 
@@ -174,7 +175,10 @@ def _first_failure(ranks: Sequence[_Rank], patience_s: float) -> _Rank | None:
 
 
 def _end(ranks: Sequence[_Rank], grace_s: float) -> None:
-    """SIGTERM, and SIGKILL to those that have not ended ``grace_s`` later."""
+    """SIGTERM to those that do not end by themselves, and SIGKILL ``grace_s`` later."""
+    settled = time.monotonic() + min(_SETTLE_S, grace_s)
+    while time.monotonic() < settled and any(rank.status is None for rank in ranks):
+        time.sleep(_LOOK_S)
     for rank in ranks:
         if rank.status is None:
             rank.process.terminate()

@@ -31,10 +31,8 @@ from coke.model.distributed import (
 )
 from coke.model.finite import NonFiniteStep, Statistics, check_features
 from coke.model.optimizer import (
-    OptimizerConfig,
     build_optimizer,
     learning_rate,
-    scaled_to_batch,
     set_learning_rate,
 )
 from coke.model.precision import (
@@ -160,8 +158,7 @@ def _train(
         checkpoint=config.checkpoint_activations,
         compile=config.compile,
     )
-    optimization = scaled_to_batch(config.optimizer, config.batch_size)
-    optimizer = build_optimizer(model, optimization)
+    optimizer = build_optimizer(model, config.scaled_optimizer)
     scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
@@ -207,7 +204,7 @@ def _train(
                 views = [view.to(device, non_blocking=True) for view in batch.views]
                 ids = batch.ids.to(device, non_blocking=True)
                 images = sum(batch.sizes)
-                lr = _learning_rate(optimization, config.epochs, epoch, step / steps)
+                lr = _learning_rate(config, epoch, step / steps)
                 seed_layers(config.seed, epoch * steps + step, rank())
                 statistics.keep()
                 try:
@@ -303,9 +300,12 @@ def _check_options(
         check_wandb()
 
 
-def _learning_rate(config: OptimizerConfig, epochs: int, epoch: int, share: float) -> float:
+def _learning_rate(config: Config, epoch: int, share: float) -> float:
     """After a share 0..1 of an epoch; the scan learns nothing."""
-    return 0.0 if epoch == 0 else learning_rate(config, progress=epoch - 1 + share, epochs=epochs)
+    if epoch == 0:
+        return 0.0
+    done = epoch - 1 + share
+    return learning_rate(config.scaled_optimizer, progress=done, epochs=config.epochs)
 
 
 def _is_due(every: int, taken: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def narrow(tiny: Config) -> Config:
     ids=str,
 )
 def test_a_step_takes_what_was_estimated(
-    narrow: Config, changes: dict[str, int], tolerance: float
+    narrow: Config, changes: dict[str, Any], tolerance: float
 ) -> None:
     """Within 5 %; within 20 % where activations are so few that the copies which convolutions make
     of their weights show."""

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coke.clustering import Clustering
-from coke.config import Config
+from coke.config import Config, to_toml
 from coke.model import coke_model
 from coke.model.checkpoint import list_checkpoints, load_checkpoint
 from coke.model.coke_model import build_model, unit
@@ -34,7 +36,7 @@ from coke.model.distributed import (
 )
 from coke.model.replica import replicate
 from coke.pipeline.order import rank_sizes
-from coke.tools.micro_batches import global_batch, rows_by_rank
+from coke.tools.micro_batches import global_batch
 from coke.tools.train import train
 from coke.tools.train_step import scan_batch, train_step
 from tests.ranks import WORLD, free_port, run_ranks, saved, take_place
@@ -212,7 +214,50 @@ def test_who_loses_the_others_ends(two_ranks: Path) -> None:
     assert seconds < 30, "a dead rank is noticed at once, not after the time limit"
 
 
-def test_rows_come_back_in_the_order_of_one_rank() -> None:
-    assert rows_by_rank(7, 3).tolist() == [0, 3, 5, 1, 4, 6, 2]
-    by_rank = torch.tensor([0, 3, 6, 1, 4, 2, 5])  # of rank 0, then 1, then 2
-    assert by_rank[rows_by_rank(7, 3)].tolist() == list(range(7))
+def coke(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "coke", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def rank_processes(launcher: int) -> list[int]:
+    """The launcher's children, in the order they were started."""
+    listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return sorted(map(int, listed))
+
+
+def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
+    stripes: Path, tmp_path: Path, quiet: Console
+) -> None:
+    """``coke train --nproc 2``, of which one rank is killed; then the rest of it on one rank."""
+    config = replace(gentle(tiny_config()), epochs=1000)
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    run, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    command = ["train", stripes, "--config", tmp_path / "run.toml", "--nproc", 2, "--out", run]
+    launcher = coke(*command)
+    try:
+        started = time.monotonic()
+        while not metrics.is_file() or metrics.read_text().count("\n") < 2:
+            assert launcher.poll() is None, launcher.communicate()
+            assert time.monotonic() - started < LIMIT_S
+            time.sleep(0.1)
+        ranks = rank_processes(launcher.pid)
+        assert len(ranks) == 2
+        os.kill(ranks[1], signal.SIGKILL)
+        _, errors = launcher.communicate(timeout=60)
+    finally:
+        launcher.kill()
+    assert launcher.returncode == 1
+    assert "error: rank 1 of 2 was ended by SIGKILL" in errors
+    assert "Traceback" not in errors and len(errors.strip().splitlines()) <= 2, errors
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+    (run / "config.toml").write_text(to_toml(replace(config, epochs=30)))
+    last = train(replace(config, epochs=30), stripes, run, resume=True, console=quiet)  # one rank
+    assert last.epoch == 30
+    found = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
+    assert found == list(range(31))
