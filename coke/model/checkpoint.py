@@ -89,8 +89,8 @@ def save_checkpoint(folder: Path, moment: Moment, state: dict[str, Any]) -> Path
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise ValueError(
-            f"checkpoint {final} could not be written ({error}); the ones before it are intact: "
-            "free space and use --resume"
+            f"checkpoint {final} could not be written ({_cause(error)}); the ones before it are "
+            "intact: free space and use --resume"
         ) from error
     point_to(folder, "latest", final)
     return final
@@ -151,6 +151,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} has format version {version}; this coke reads {FORMAT_VERSION}"
         )
     return state
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the system said: torch's own error after a failed write is about its file positions."""
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, OSError):
+        first = first.__context__
+    return first or error
 
 
 def _named(folder: Path) -> Iterator[Path]:

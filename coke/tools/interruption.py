@@ -44,7 +44,7 @@ class Interruption:
 
     @property
     def reason(self) -> str:
-        return self._received or "a signal to another rank"
+        return self._received or "signal to another rank"
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -188,16 +188,16 @@ class RunFolder:
         return [found for line in lines if (found := _parsed(line)) is not None]
 
     def best(self) -> tuple[int, float] | None:
-        """Epoch and top-1 of the best probe; the earliest of equals, None without any."""
+        """Epoch and top-1 of the best probe; the latest of equals, None without any."""
         probed = [
-            (float(r["probe"]), -int(r["epoch"]))
+            (float(r["probe"]), int(r["epoch"]))
             for r in self.records()
             if r.get("probe") is not None
         ]
         if not probed:
             return None
         top1, epoch = max(probed)
-        return -epoch, top1
+        return epoch, top1
 
     def best_epoch(self) -> int | None:
         best = self.best()

@@ -314,7 +314,7 @@ def _is_due(every: int, taken: int) -> bool:
 
 def _farewell(run: RunFolder, interruption: Interruption, epoch: int, taken: int) -> str:
     return (
-        f"stopped by {interruption.reason} in epoch {epoch}, after {taken} steps in all; saved in "
+        f"{interruption.reason} in epoch {epoch}, after {taken} steps in all; saved in "
         f"{run.path}: go on with --resume"
     )
 

@@ -273,7 +273,9 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path: Path) -> 
     try:
         save(folder, end(1))
         if mounted:
-            with pytest.raises(ValueError, match=r"epoch-0002 could not be written .*free space"):
+            with pytest.raises(
+                ValueError, match=r"epoch-0002 could not be written .*No space left"
+            ):
                 save_checkpoint(folder, end(2), {"x": torch.zeros(size)})
         else:
             done = subprocess.run(
@@ -283,6 +285,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path: Path) -> 
                 check=False,
             )
             assert "epoch-0002 could not be written" in done.stderr, done.stderr
+            assert "File too large" in done.stderr
         assert names(folder) == ["epoch-0001", "latest"]
         assert load_checkpoint(folder / "epoch-0001")["epoch"] == 1
         save_checkpoint(folder, end(2), {"x": torch.zeros(100)})

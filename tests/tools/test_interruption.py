@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -30,6 +31,18 @@ def test_signals_that_are_passed_on_twice_are_one() -> None:
         assert interruption.reason == "SIGTERM"
 
 
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    child = os.fork()
+    if child == 0:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.4)  # sooner, it could be the first one again
+            if interruption.requested():
+                os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGINT
+
+
 def test_another_ranks_signal_counts() -> None:
     asked: list[bool] = []
 
@@ -39,7 +52,7 @@ def test_another_ranks_signal_counts() -> None:
 
     with Interruption(agree) as interruption:
         assert interruption.requested()
-        assert asked == [False] and interruption.reason == "a signal to another rank"
+        assert asked == [False] and interruption.reason == "signal to another rank"
 
 
 def test_outside_of_the_main_thread_nothing_is_handled() -> None:
