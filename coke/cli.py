@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from coke.config import Config
@@ -20,6 +22,18 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
+
+
+class ResumeCommand(TyperCommand):
+    """A command whose ``--resume`` takes ``auto`` after it, or nothing."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for argument, following in zip(args, [*args[1:], ""], strict=True):
+            alone = argument == "--resume" and following != "auto"
+            given.append("--resume=resume" if alone else argument)
+        return super().parse_args(ctx, given)
+
 
 # typer reads these annotations at run time, so they are spelled for the oldest Python it supports
 DataArgument = Annotated[
@@ -187,7 +201,7 @@ def inspect(
     )
 
 
-@app.command()
+@app.command(cls=ResumeCommand)
 def train(
     data: DataArgument,
     out: Annotated[Optional[Path], typer.Option(help="Run folder; runs/PRESET if unset.")] = None,
@@ -203,14 +217,47 @@ def train(
     cache_dir: Annotated[
         Optional[str], typer.Option(help="Where remote data is kept; $COKE_CACHE if unset.")
     ] = None,
+    checkpoint_every: Annotated[
+        Optional[int], typer.Option(help="Steps between checkpoints; 0: ends of epochs only.")
+    ] = None,
+    probe_every: Annotated[
+        Optional[int], typer.Option(help="Epochs between k-NN probes; 0 for none.")
+    ] = None,
+    probe_data: Annotated[
+        Optional[str], typer.Option(help="Labelled data set to probe on; DATA if unset.")
+    ] = None,
+    init_from: Annotated[
+        Optional[Path], typer.Option(help="Weights to start from: a run, checkpoint or file.")
+    ] = None,
+    wandb: Annotated[
+        Optional[str], typer.Option(help="Project on Weights & Biases to report to, too.")
+    ] = None,
     settings: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume: Annotated[
+        Optional[str],
+        typer.Option(metavar="[auto]", help="Continue the run in --out; auto: or start it."),
+    ] = None,
+    nproc: Annotated[
+        Optional[int], typer.Option(help="Ranks to start on this machine: one per GPU.")
+    ] = None,
+    accumulate: Annotated[
+        Optional[int], typer.Option(help="Pieces a step is taken in, to save memory.")
+    ] = None,
+    memory_budget: Annotated[
+        Optional[str], typer.Option(help="Such as 16GiB: refuse what a rank needs more for.")
+    ] = None,
 ) -> None:
     """Learn a representation without labels: CoKe, on one view per image or on several."""
-    from coke.tools.run_folder import RunFolder
+    if nproc is not None and "RANK" not in os.environ:
+        _start_ranks(nproc)
+    from coke.tools.run_folder import AUTO, RESUME, START, RunFolder
     from coke.tools.train import train as run
 
-    saved = RunFolder(out).config() if resume and out is not None else None
+    if resume not in (None, RESUME, AUTO):
+        raise ValueError(f"--resume is {resume!r}; give --resume alone, or --resume auto")
+    folder = None if out is None or resume is None else RunFolder(out)
+    continues = folder is not None and (resume == RESUME or folder.exists)
+    saved = folder.config() if folder is not None and continues else None
     given = {
         "views": views,
         "epochs": epochs,
@@ -219,12 +266,34 @@ def train(
         "device": device,
         "loader": loader,
         "cache_dir": cache_dir,
+        "checkpoint_every": checkpoint_every,
+        "probe_every": probe_every,
+        "accumulate": accumulate,
+        "memory_budget": memory_budget,
         "optimizer": None if lr is None else {"lr": lr},
     }
     resolved = _resolve(preset, config, settings, given, saved)
-    if resume and out is None:
+    if resume is not None and out is None:
         raise ValueError("--resume needs --out RUN: the run to continue")
-    run(resolved, data, out or Path("runs") / resolved.preset, resume=resume)
+    run(
+        resolved,
+        data,
+        out or Path("runs") / resolved.preset,
+        resume=resume or START,
+        init_from=init_from,
+        probe_data=probe_data,
+        wandb=wandb,
+    )
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look for runs.")] = Path("runs"),
+) -> None:
+    """List training runs with their state, epochs, loss and best probe."""
+    from coke.tools.runs import runs as run
+
+    run(folder)
 
 
 @app.command("bench-epoch")
@@ -396,6 +465,16 @@ def eval_linear(
     )
 
 
+def _start_ranks(nproc: int) -> None:
+    """Runs this same command as ``nproc`` ranks, and ends as they do."""
+    from coke.tools.launch import launch
+
+    outcome = launch(nproc, sys.argv[1:])
+    if outcome.message is not None:
+        _fail(outcome.message, outcome.status)
+    sys.exit(outcome.status)
+
+
 def _resolve(
     preset: str | None,
     file: Path | None,
@@ -421,9 +500,16 @@ def _resolve(
 
 
 def main() -> None:
-    """Entry point. A user's mistake ends in one line and exit status 2, a failing machine in 1."""
+    """Entry point. A user's mistake ends in one line and exit status 2, a failing machine in 1, a
+    run that a signal has stopped in 75.
+    """
+    from coke.tools.interruption import STOPPED_STATUS, RunStopped
+
     try:
         app()
+    except RunStopped as stopped:
+        _say(str(stopped), "stopped")
+        sys.exit(STOPPED_STATUS)
     except ValueError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -431,10 +517,14 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
+    _say(message, "error")
+    sys.exit(status)
+
+
+def _say(message: str, kind: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     Console(stderr=True, soft_wrap=True).print(
-        f"[bold red]error:[/] {escape(message)}", highlight=False
+        f"[bold red]{kind}:[/] {escape(message)}", highlight=False
     )
-    sys.exit(status)

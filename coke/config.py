@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from coke.byte_size import parse_bytes
 from coke.clustering.settings import ClusteringConfig
 from coke.model.coke_model import ModelConfig
-from coke.model.optimizer import OptimizerConfig
+from coke.model.optimizer import OptimizerConfig, scaled_to_batch
 from coke.pipeline.order import DEFAULT_WINDOW, SHUFFLES
 from coke.pipeline.reader import DEFAULT_CACHE_GB
 from coke.pipeline.recipe import (
@@ -36,7 +37,9 @@ class Config:
         views: large views per image, 1 or 2: ``view``, and ``second_view``.
         small_views: how many views ``small_view`` come on top of 2 large ones (multi-crop).
         epochs: training epochs; the initialisation scan (epoch 0) comes on top.
-        batch_size: images per step.
+        batch_size: images per step, over all ranks together.
+        accumulate: pieces a step is taken in, one after the other, which saves memory: the loss,
+            labels, duals, centers and counts are those of the whole batch; batch norm sees a piece.
         start_size: side of the views of the first epochs, which grows to ``view.size``; 0 for no
             growth. See :meth:`recipes_at`.
         temperature: lambda of the softmax (Eqn. 12).
@@ -47,7 +50,13 @@ class Config:
             it moves to ``alpha``; see :meth:`alpha_at`. 0: constant, as in the paper.
         reference_temperature: temperature of the other view's prediction; 0 for ``temperature``,
             as in the paper.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``tf32``, ``bf16`` or ``fp16`` (with a gradient scaler).
+        channels_last: memory layout of images and convolutions; the faster one almost everywhere.
+        compile: ``torch.compile`` the network.
+        checkpoint_activations: compute a block's activations again in the backward pass instead of
+            keeping them.
+        memory_budget: such as ``16GiB``: refuse to start where a rank's estimate is above it.
+        rank_timeout: seconds that ranks wait for each other before they give up.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         loader: ``auto``, ``dali``, ``pil`` or ``ffcv``.
         threads: DALI's CPU threads; 0 = all cores.
@@ -58,7 +67,11 @@ class Config:
             user's cache folder, where empty.
         cache_gb: gigabytes that their containers may take there.
         drop_ragged: leave out an epoch's last batch where it is short.
-        keep_checkpoints: how many of the newest checkpoints stay.
+        keep_checkpoints: how many of the newest checkpoints stay, beside that of the best probe.
+        checkpoint_every: steps between two checkpoints within an epoch; 0 for ends of epochs only.
+        max_bad_steps: steps in a row that are not finite before the run ends.
+        probe_every: epochs between two k-NN probes on labelled images; 0 for none.
+        probe_images: training images of a probe at most; half as many are classified.
     """
 
     preset: str = "custom"
@@ -66,6 +79,7 @@ class Config:
     small_views: int = 0
     epochs: int = 200
     batch_size: int = 1024
+    accumulate: int = 1
     start_size: int = 0
     temperature: float = 0.1
     beta: float = 1.0
@@ -75,6 +89,11 @@ class Config:
     reference_temperature: float = 0.0
     seed: int = 0
     precision: str = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_activations: bool = False
+    memory_budget: str = ""
+    rank_timeout: float = 600.0
     device: str = "auto"
     loader: str = "auto"
     threads: int = 0
@@ -84,6 +103,10 @@ class Config:
     cache_gb: float = DEFAULT_CACHE_GB
     drop_ragged: bool = False
     keep_checkpoints: int = 2
+    checkpoint_every: int = 0
+    max_bad_steps: int = 5
+    probe_every: int = 0
+    probe_images: int = 10_000
     view: ViewRecipe = field(default_factory=ViewRecipe)
     second_view: ViewRecipe = field(default_factory=ViewRecipe)
     small_view: ViewRecipe = IMAGENET_MULTICROP[-1]
@@ -100,9 +123,14 @@ class Config:
                 "2 large ones: use --views 2, or small_views=0"
             )
         self._check_views_agree()
-        for name in ("epochs", "batch_size", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("checkpoint_every", "probe_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number, or 0 for never")
+        if self.probe_images < 2:
+            raise ValueError(f"probe_images is {self.probe_images}; a probe needs at least 2")
         if self.start_size != 0 and not 8 <= self.start_size <= self.view.size:
             raise ValueError(
                 f"start_size is {self.start_size}; it is 0, or between 8 and view.size "
@@ -129,6 +157,15 @@ class Config:
             )
         if self.batch_size < 2:
             raise ValueError("batch_size is 1; batch norm needs at least 2 images")
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate is {self.accumulate} and batch_size {self.batch_size}: give a divisor "
+                "that leaves at least 2 images in each piece"
+            )
+        if self.memory_budget:
+            parse_bytes(self.memory_budget)
+        if self.rank_timeout <= 0:
+            raise ValueError(f"rank_timeout is {self.rank_timeout}; give seconds, more than 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}; give 0 <= seed < 2**63")
         if self.order not in SHUFFLES:
@@ -139,6 +176,11 @@ class Config:
             raise ValueError(f"cache_gb is {self.cache_gb}; give a positive number of gigabytes")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
+
+    @property
+    def scaled_optimizer(self) -> OptimizerConfig:
+        """The optimiser's settings with the learning rate of this batch size."""
+        return scaled_to_batch(self.optimizer, self.batch_size)
 
     def _check_views_agree(self) -> None:
         """Refuses an override that reached one view and was forgotten for another."""
@@ -193,7 +235,22 @@ class Config:
 
 
 #: What may differ between a run and its resumption without changing what is learned.
-MACHINE_SETTINGS = ("device", "threads", "cache_dir", "cache_gb", "keep_checkpoints")
+MACHINE_SETTINGS = (
+    "device",
+    "threads",
+    "cache_dir",
+    "cache_gb",
+    "keep_checkpoints",
+    "checkpoint_every",
+    "max_bad_steps",
+    "probe_every",
+    "probe_images",
+    "channels_last",
+    "compile",
+    "checkpoint_activations",
+    "memory_budget",
+    "rank_timeout",
+)
 
 _CIFAR_VIEW = ViewRecipe(
     size=24,

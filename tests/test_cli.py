@@ -15,6 +15,7 @@ from PIL import Image
 from coke import cli
 from coke.config import Config
 from coke.tools import train as train_module
+from coke.tools.interruption import RunStopped
 from tests.tools.conftest import draw_stripes
 
 
@@ -137,6 +138,69 @@ def test_resume_without_settings_takes_the_saved_ones(
     assert "epochs: 1 != 5" in line
     line = fails(monkeypatch, capsys, "train", tmp_path / "d", "--resume", "--preset", "demo")
     assert "--resume needs --out" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "resume"),
+    [
+        (["data"], "start"),
+        (["--resume", "data"], "resume"),
+        (["data", "--resume"], "resume"),
+        (["data", "--resume", "auto"], "auto"),
+        (["--resume", "auto", "data"], "auto"),
+        (["--resume=auto", "data"], "auto"),
+    ],
+)
+def test_resume_takes_auto_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], resume: str
+) -> None:
+    seen: list[tuple[object, object]] = []
+    monkeypatch.setattr(
+        train_module, "train", lambda _, data, *a, resume, **b: seen.append((data, resume))
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("epochs = 3\n")
+    assert run(monkeypatch, "train", *arguments, "--out", tmp_path / "run") == 0
+    assert seen == [("data", resume)]
+
+
+def test_a_bad_resume_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fails(monkeypatch, capsys, "train", "data", "--resume=maybe", "--out", "run")
+    assert "--resume is 'maybe'; give --resume alone, or --resume auto" in line
+
+
+def test_options_of_a_run_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Config, dict[str, object]]] = []
+    monkeypatch.setattr(train_module, "train", lambda c, *_, **given: seen.append((c, given)))
+    given = "--probe-every 2 --probe-data labelled --checkpoint-every 50 --init-from w --wandb p"
+    assert run(monkeypatch, "train", "data", *given.split()) == 0
+    ((config, options),) = seen
+    assert (config.probe_every, config.checkpoint_every) == (2, 50)
+    expected = {"resume": "start", "init_from": Path("w"), "probe_data": "labelled", "wandb": "p"}
+    assert options == expected
+
+
+def test_a_run_that_was_stopped_has_a_status_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise RunStopped("saved in run: go on with --resume")
+
+    monkeypatch.setattr(train_module, "train", stopped)
+    assert run(monkeypatch, "train", "data") == 75
+    assert "stopped: saved in run: go on with --resume" in capsys.readouterr().err
+
+
+def test_runs_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "holds no runs" in fails(monkeypatch, capsys, "runs", tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.toml").write_text("epochs = 3\n")
+    assert run(monkeypatch, "runs", tmp_path) == 0
+    assert "-/3" in capsys.readouterr().out
 
 
 def test_help_does_not_import_torch() -> None:

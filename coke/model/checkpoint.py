@@ -1,59 +1,135 @@
-"""Checkpoints: a directory per epoch, complete or not there at all."""
+"""Checkpoints: a directory each, complete or not there at all.
+
+``epoch-0003`` was taken when epoch 3 had ended, ``epoch-0004-step-0000051`` within epoch 4, when
+the run had done 51 steps. ``latest`` and ``best`` are links for people; nothing here reads them.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-FORMAT_VERSION = 1
-_PREFIX = "epoch-"
+FORMAT_VERSION = 2
+_READABLE = (1, 2)  # 1 knew only ends of epochs; their states are the same
+_STATE = "state.pt"
+_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{7,}))?")
 
 
-def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], keep: int) -> Path:
-    """Writes ``folder/epoch-NNNN`` beside its final name, syncs it, renames it into place.
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When a checkpoint was taken.
 
-    Older checkpoints beyond the newest ``keep`` are removed afterwards.
+    Attributes:
+        epoch: the epoch that had ended, or within which it was.
+        step: optimisation steps of the whole run until then; None at the end of an epoch.
+    """
+
+    epoch: int
+    step: int | None = None
+
+    @property
+    def name(self) -> str:
+        within = "" if self.step is None else f"-step-{self.step:07d}"
+        return f"epoch-{self.epoch:04d}{within}"
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Self:
+        """The moment that a checkpoint's name says."""
+        found = _NAME.fullmatch(checkpoint.name)
+        assert found is not None, f"{checkpoint} is not named as a checkpoint"
+        return cls(epoch=int(found[1]), step=None if found[2] is None else int(found[2]))
+
+    @property
+    def ends_epoch(self) -> bool:
+        return self.step is None
+
+    def __lt__(self, other: Moment) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[int, bool, int]:
+        return self.epoch, self.ends_epoch, self.step or 0
+
+
+def save_checkpoint(folder: Path, moment: Moment, state: dict[str, Any]) -> Path:
+    """Writes a checkpoint beside its final name, syncs it, renames it into place.
+
+    Nothing that was there is touched before the new one is safe on the disk, so whatever kills the
+    process, at any instant, a complete checkpoint remains where there was one.
 
     Raises:
-        ValueError: the disk refused; nothing incomplete is left and older checkpoints are kept.
+        ValueError: the disk refused; nothing incomplete is left and other checkpoints are as
+            they were.
     """
-    final = folder / f"{_PREFIX}{epoch:04d}"
+    final = folder / moment.name
     partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with (partial / "state.pt").open("wb") as file:
+        with open(partial / _STATE, "wb") as file:
             torch.save({"format_version": FORMAT_VERSION, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(partial)
-        if final.exists():  # the same epoch, written again after a resume
-            shutil.rmtree(final)
-        os.replace(partial, final)
+        if final.exists():  # the same moment, after a resume from an older one: swap the file
+            os.replace(partial / _STATE, final / _STATE)
+            _sync_directory(final)
+            os.rmdir(partial)
+        else:
+            _sync_directory(partial)
+            os.replace(partial, final)
         _sync_directory(folder)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise ValueError(
-            f"checkpoint {final} could not be written ({error}); free space and use --resume"
+            f"checkpoint {final} could not be written ({_cause(error)}); the ones before it are "
+            "intact: free space and use --resume"
         ) from error
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    point_to(folder, "latest", final)
     return final
+
+
+def point_to(folder: Path, link: str, checkpoint: Path) -> None:
+    """Sets the link ``latest`` or ``best``, where the file system has links."""
+    draft = folder / f".{link}.partial"
+    with suppress(OSError):
+        draft.unlink(missing_ok=True)
+        os.symlink(checkpoint.name, draft)
+        os.replace(draft, folder / link)
+
+
+def prune(folder: Path, *, keep: int, best_epoch: int | None = None) -> None:
+    """Removes what newer checkpoints have replaced, and what a killed process left behind.
+
+    The newest ``keep`` ends of epochs stay, and that of ``best_epoch``; of checkpoints within an
+    epoch the newest ``keep``, until the end of that epoch is saved.
+    """
+    found = [(path, Moment.of(path)) for path in list_checkpoints(folder)]
+    ends = [path for path, moment in found if moment.ends_epoch]
+    newest_end = Moment.of(ends[-1]) if ends else None
+    within = [path for path, moment in found if not moment.ends_epoch]
+    current = [p for p in within if newest_end is None or newest_end < Moment.of(p)]
+    kept = {*ends[-keep:], *current[-keep:]}
+    if best_epoch is not None:
+        kept.add(folder / Moment(epoch=best_epoch).name)
+    for path, _ in found:
+        if path not in kept:
+            _remove(path)
+    for leftover in [*folder.glob(".epoch-*"), *_without_state(folder)]:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    found = [p for p in folder.glob(f"{_PREFIX}[0-9]*") if (p / "state.pt").is_file()]
-    return sorted(found, key=epoch_of)
-
-
-def epoch_of(checkpoint: Path) -> int:
-    """The epoch a checkpoint was written after."""
-    return int(checkpoint.name.removeprefix(_PREFIX))
+    found = [path for path in _named(folder) if (path / _STATE).is_file()]
+    return sorted(found, key=Moment.of)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -63,18 +139,42 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: it is damaged, or of another format version.
     """
     try:
-        state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types here
         raise ValueError(
             f"checkpoint {path} cannot be read ({type(error).__name__}); "
             "delete it to resume from the one before"
         ) from error
     version = state.get("format_version") if isinstance(state, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in _READABLE:
         raise ValueError(
             f"checkpoint {path} has format version {version}; this coke reads {FORMAT_VERSION}"
         )
     return state
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the system said: torch's own error after a failed write is about its file positions."""
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, OSError):
+        first = first.__context__
+    return first or error
+
+
+def _named(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.glob("epoch-*") if _NAME.fullmatch(p.name))
+
+
+def _without_state(folder: Path) -> list[Path]:
+    return [path for path in _named(folder) if not (path / _STATE).exists()]
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint under a hidden name: a kill leaves nothing that looks like one."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.replace(checkpoint, hidden)
+    shutil.rmtree(hidden)
 
 
 def _sync_directory(folder: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -26,19 +26,41 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` becomes bf16 where the hardware computes it, else fp32."""
+    """``auto`` becomes bf16 where the hardware computes it, else fp32.
+
+    Raises:
+        ValueError: an unknown precision, or tf32 on a CPU.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision == "auto":
         return "bf16" if has_native_bf16(device) else "fp32"
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision is 'tf32', which {device} does not have; use fp32")
     return precision
+
+
+def set_tensor_cores(precision: str) -> None:
+    """Lets a GPU round float32 products to TF32, or not; a setting of the whole process.
+
+    ``fp32`` computes float32 throughout, ``tf32`` nothing but sums. In ``bf16`` and ``fp16`` the
+    network is rounded more than that anyway, while similarities to centers stay float32.
+    """
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def gradient_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Keeps small gradients above float16's smallest number; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context of a forward pass in a resolved precision."""
-    if precision == "fp32":
+    if precision in ("fp32", "tf32"):
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def resolve_device(device: str) -> torch.device:

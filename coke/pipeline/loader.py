@@ -7,7 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from coke.pipeline.order import (
     check_rank,
     check_start,
     epoch_order,
+    rank_sizes,
 )
 from coke.pipeline.pil_reference import PilViews
 from coke.pipeline.reader import DEFAULT_CACHE_GB, RecordReader
@@ -39,10 +40,14 @@ DALI_MISSING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """``ids`` (B,) int64 on the CPU; ``views`` (B, 3, S, S) float32 each, on its device."""
+    """``ids`` (B,) int64 on the CPU; ``views`` (B, 3, S, S) float32 each, on its device.
+
+    ``sizes``: images of this step on each rank, where one epoch is read.
+    """
 
     ids: Tensor
     views: list[Tensor]
+    sizes: tuple[int, ...] = ()
 
 
 class Loader:
@@ -132,8 +137,9 @@ class Loader:
         check_start(start, self.samples_per_epoch)
         self._epoch, self._position = epoch, start
         for batch in self._epoch_batches(epoch, start):
-            self._position = min(self._position + self.batch_size, self.samples_per_epoch)
-            yield batch
+            first = self._position
+            self._position = min(first + self.batch_size, self.samples_per_epoch)
+            yield replace(batch, sizes=rank_sizes(self._position - first, self._world))
 
     def _epoch_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         yield from self._batches((ids, epoch) for ids in self._local_ids(epoch, start))

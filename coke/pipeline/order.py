@@ -316,6 +316,11 @@ def order(
     return whole.ids(epoch, np.arange(start + rank, len(whole), world))
 
 
+def rank_sizes(images: int, world: int) -> tuple[int, ...]:
+    """How many images of a step each rank has: rank r takes every world-th, beginning at r."""
+    return tuple(len(range(r, images, world)) for r in range(world))
+
+
 def check_rank(rank: int, world: int) -> None:
     """Raises ValueError where ``rank`` is none of 0..world-1."""
     if not 0 <= rank < world:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,9 +23,14 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from coke.byte_size import show_bytes
 from coke.clustering import HeadReport
 from coke.config import Config
+from coke.model.distributed import is_main, world_size
 from coke.pipeline.loader import Batch
+from coke.tools.interruption import RunStopped
+from coke.tools.memory_estimate import peak_memory
+from coke.tools.metric_sinks import metric_sinks
 from coke.tools.run_folder import RunFolder
 
 _REFRESH_S = 0.5  # between two looks at the loss: each makes a GPU finish what it has queued
@@ -38,6 +44,9 @@ class EpochRecord:
 
     ``loss_over_chance`` is the loss divided by ln K (mean over heads): 1 means nothing is learned.
     ``left_out`` counts the images of a ragged last batch that was left out: they keep their labels.
+    ``peak_memory`` is in bytes, so far: of torch's tensors on a GPU, of the process on a CPU.
+    ``skipped_steps`` were not finite and moved nothing. ``probe`` is the k-NN top-1 in percent,
+    None where the epoch was not probed.
     """
 
     epoch: int
@@ -49,21 +58,63 @@ class EpochRecord:
     seconds: float
     heads: list[HeadReport]
     left_out: int = 0
+    peak_memory: int = 0
+    skipped_steps: int = 0
+    probe: float | None = None
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Self:
+        """The record that a line of ``metrics.jsonl`` holds."""
+        return cls(**{**line, "heads": [HeadReport(**head) for head in line["heads"]]})
 
 
 class EpochMeter:
-    """Counts images, seconds, waiting and loss of one epoch."""
+    """Counts images, seconds, waiting and loss of one epoch.
 
-    def __init__(self, epoch: int, progress: Progress, task: TaskID, left_out: int = 0) -> None:
+    Args:
+        left_out: images of the epoch that no batch has.
+        state: :meth:`state` of the same epoch, where it was interrupted.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        progress: Progress,
+        tasks: tuple[TaskID, TaskID],
+        device: torch.device,
+        left_out: int = 0,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self.epoch = epoch
         self.left_out = left_out
         self.images = 0
+        self.skipped = 0
         self._progress = progress
-        self.task = task
+        self.task, self._whole = tasks
+        self._device = device
         self._loss_sum: Tensor | None = None
+        self._loss_images = 0
         self._started = time.perf_counter()
         self._waited = 0.0
         self._shown = 0.0
+        if state is not None:
+            self.images, self.skipped = int(state["images"]), int(state["skipped"])
+            if state["loss_sum"] is not None:
+                self._loss_sum = state["loss_sum"].to(device)
+            self._loss_images = int(state["loss_images"])
+            self._started -= float(state["seconds"])
+            self._waited = float(state["waited"])
+
+    def state(self) -> dict[str, Any]:
+        """What it has counted, for a checkpoint within the epoch."""
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            "loss_sum": self._loss_sum,
+            "loss_images": self._loss_images,
+            "seconds": self.seconds,
+            "waited": self._waited,
+        }
 
     def timing_data(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Passes batches through and notes how long each was waited for."""
@@ -75,21 +126,33 @@ class EpochMeter:
                 return
             yield batch
 
+    def skip(self, n_images: int) -> None:
+        """Counts a step that moved nothing."""
+        self.skipped += 1
+        self.update(n_images, None)
+
     def update(self, n_images: int, loss: Tensor | None) -> None:
         self.images += n_images
         if loss is not None:
             weighted = loss * n_images
             self._loss_sum = weighted if self._loss_sum is None else self._loss_sum + weighted
+            self._loss_images += n_images
         self._progress.advance(self.task)
+        self._progress.advance(self._whole)
         now = time.perf_counter()
         if now - self._shown > _REFRESH_S:
             self._shown = now
-            shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
-            rate = self.images / (now - self._started)
-            self._progress.update(self.task, status=f"{shown}{rate:,.0f} img/s")
+            self._progress.update(self.task, status=self._status())
+
+    def _status(self) -> str:
+        shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
+        shown += f"{self.images / self.seconds:,.0f} img/s  data wait {self.data_wait:.0%}"
+        if self._device.type == "cpu":
+            return shown
+        return f"{shown}  {show_bytes(peak_memory(self._device))}"
 
     def mean_loss(self) -> float | None:
-        return None if self._loss_sum is None else float(self._loss_sum) / self.images
+        return None if self._loss_sum is None else float(self._loss_sum) / self._loss_images
 
     @property
     def seconds(self) -> float:
@@ -110,6 +173,8 @@ class TrainReporter:
         console: Console,
         precision: str,
         device: torch.device,
+        first_epoch: int = 0,
+        wandb: str | None = None,
     ) -> None:
         self._config = config
         self._run = run
@@ -128,10 +193,15 @@ class TrainReporter:
             console=console,
             transient=True,
         )
-        self._tensorboard = _summary_writer(run, console)
+        self._whole: TaskID | None = None
+        self._first_epoch = first_epoch
+        self._records = is_main()
+        self._sinks = (
+            metric_sinks(config, run, first_epoch, wandb, console) if self._records else []
+        )
         console.print(
             f"training [bold]{config.preset}[/] on {device} in {precision}: {config.epochs} epochs "
-            f"after the initialisation scan, batch {config.batch_size}, "
+            f"after the initialisation scan, batch {config.batch_size}{_sharing(config)}, "
             f"heads {' + '.join(f'{k:,}' for k in config.clustering.n_clusters)} -> {run.path}"
         )
 
@@ -146,22 +216,40 @@ class TrainReporter:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for sink in self._sinks:
+            sink.close(failed=kind is not None and kind is not RunStopped)
+        if error is None:
+            where = "this process" if self._device.type == "cpu" else "torch on the GPU"
+            self._console.print(
+                f"peak memory of {where}: {show_bytes(peak_memory(self._device))}", highlight=False
+            )
 
-    def start_epoch(self, epoch: int, steps: int, *, left_out: int = 0) -> EpochMeter:
+    def start_epoch(
+        self,
+        epoch: int,
+        steps: int,
+        *,
+        left_out: int = 0,
+        done: int = 0,
+        state: Mapping[str, Any] | None = None,
+    ) -> EpochMeter:
+        """A meter for an epoch, of which ``done`` steps were taken and counted in ``state``."""
         name = "scan" if epoch == 0 else f"epoch {epoch}/{self._config.epochs}"
-        task = self._progress.add_task(name, total=steps, status="")
-        return EpochMeter(epoch, self._progress, task, left_out)
+        task = self._progress.add_task(name, total=steps, completed=done, status="")
+        if self._whole is None:  # counts from here: its remaining time goes by this machine's pace
+            left = (self._config.epochs + 1 - self._first_epoch) * steps - done
+            self._whole = self._progress.add_task("all epochs", total=left, status="")
+        tasks = (task, self._whole)
+        return EpochMeter(epoch, self._progress, tasks, self._device, left_out, state)
 
-    def end_epoch(self, meter: EpochMeter, heads: list[HeadReport], lr: float) -> EpochRecord:
+    def warn(self, warning: str) -> None:
+        self._console.print(f"[bold yellow]warning:[/] {escape(warning)}", highlight=False)
+
+    def end_epoch(
+        self, meter: EpochMeter, heads: list[HeadReport], lr: float, probe: float | None = None
+    ) -> EpochRecord:
         """Shows the epoch's line, records it, and warns of a collapse."""
         loss = meter.mean_loss()
-        if loss is not None and not math.isfinite(loss):
-            raise ValueError(
-                f"the loss of epoch {meter.epoch} is {loss}: training diverged, and this epoch is "
-                "not saved. Start again with a lower optimizer.lr, or with --set precision=fp32"
-            )
         record = EpochRecord(
             epoch=meter.epoch,
             loss=loss,
@@ -172,15 +260,18 @@ class TrainReporter:
             seconds=meter.seconds,
             heads=heads,
             left_out=meter.left_out,
+            peak_memory=peak_memory(self._device),
+            skipped_steps=meter.skipped,
+            probe=probe,
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
-        self._run.append_metrics(asdict(record))
-        if self._tensorboard is not None:
-            for name, value in scalars(record).items():
-                self._tensorboard.add_scalar(name, value, record.epoch)
+        if self._records:
+            self._run.append_metrics(asdict(record))
+        for sink in self._sinks:
+            sink.log(record.epoch, scalars(record))
         for warning in collapse_warnings(record, meter.images):
-            self._console.print(f"[bold yellow]warning:[/] {warning}", highlight=False)
+            self.warn(warning)
         return record
 
 
@@ -193,6 +284,10 @@ def epoch_lines(record: EpochRecord, epochs: int) -> str:
     speed = f"{record.images_per_second:,.0f} img/s  data wait {record.data_wait:.0%}"
     if record.left_out:
         speed += f"  {record.left_out} images left out"
+    if record.skipped_steps:
+        speed += f"  {record.skipped_steps} steps skipped"
+    if record.probe is not None:
+        speed += f"  k-NN {record.probe:.2f}"
     heads = [
         f"  K={h.n_clusters:,}: {h.smallest}-{h.largest} images, {h.empty} empty, "
         f"violation {h.violation:.1%}, churn {h.churn:.0%}"
@@ -207,7 +302,11 @@ def scalars(record: EpochRecord) -> dict[str, float]:
         "train/images_per_second": record.images_per_second,
         "train/data_wait": record.data_wait,
         "train/lr": record.lr,
+        "train/skipped_steps": float(record.skipped_steps),
+        "train/peak_memory": float(record.peak_memory),
     }
+    if record.probe is not None:
+        found["probe/knn_top1"] = record.probe
     if record.loss is not None and record.loss_over_chance is not None:
         found |= {"train/loss": record.loss, "train/loss_over_chance": record.loss_over_chance}
     for j, head in enumerate(record.heads):
@@ -236,13 +335,7 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
     return warnings
 
 
-def _summary_writer(run: RunFolder, console: Console) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        console.print(
-            "TensorBoard is not installed (`pip install tensorboard`): metrics go "
-            f"to {run.metrics} only"
-        )
-        return None
-    return SummaryWriter(str(run.tensorboard))
+def _sharing(config: Config) -> str:
+    """How a batch is shared out: nothing to say of one rank that takes it in one piece."""
+    ranks = f" on {world_size()} ranks" if world_size() > 1 else ""
+    return ranks + (f" in {config.accumulate} pieces" if config.accumulate > 1 else "")

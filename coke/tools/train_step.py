@@ -6,20 +6,24 @@ Shapes: B batch, D feature dimension, K clusters of a head, S side of a view.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coke.clustering import Clustering
 from coke.config import Config
-from coke.model.coke_model import CoKe
+from coke.model.distributed import sum_over_ranks, world_size
+from coke.model.finite import check_gradients, check_loss
 from coke.model.loss import ViewFeatures, coke_loss, multi_crop_loss, two_view_loss
 from coke.model.precision import autocast
+from coke.model.replica import without_averaging
+from coke.tools.micro_batches import micro_batch_rows, micro_batches, weight_of
 
 
 @torch.no_grad()
-def scan_step(model: CoKe, views: Sequence[Tensor], precision: str) -> Tensor:
+def scan_step(model: nn.Module, views: Sequence[Tensor], precision: str) -> Tensor:
     """Features (B, D) of the initialisation scan: batch norm sees the data, weights do not move.
 
     Args:
@@ -30,8 +34,21 @@ def scan_step(model: CoKe, views: Sequence[Tensor], precision: str) -> Tensor:
     return clustered_features(features)
 
 
+def scan_batch(
+    model: nn.Module,
+    views: Sequence[Tensor],
+    config: Config,
+    precision: str,
+    sizes: Sequence[int] | None = None,
+) -> Tensor:
+    """:func:`scan_step` in the pieces that :func:`train_step` takes; features (B, D)."""
+    rows = micro_batch_rows(config.batch_size, config.accumulate)
+    pieces = micro_batches(views, [], rows=rows, sizes=sizes)
+    return torch.cat([scan_step(model, piece, precision) for piece, _ in pieces])
+
+
 def forward_step(
-    model: CoKe,
+    model: nn.Module,
     views: Sequence[Tensor],
     targets: Sequence[Tensor],
     clustering: Clustering,
@@ -94,17 +111,59 @@ def _unstacked(features: ViewFeatures, count: int) -> list[ViewFeatures]:
 
 
 def train_step(
-    model: CoKe,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     views: Sequence[Tensor],
     targets: Sequence[Tensor],
     clustering: Clustering,
     config: Config,
     precision: str,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One discrimination step. Returns the features (B, D) it saw and the loss, both detached."""
-    features_BD, loss = forward_step(model, views, targets, clustering, config, precision)
+    """One discrimination step, in ``config.accumulate`` pieces, by all ranks together.
+
+    The gradient is that of the mean loss over the labelled images of the global batch, however
+    ranks and pieces share them: each piece counts with the images it holds.
+
+    Args:
+        model: as :func:`coke.model.replica.replicate` returns it.
+        views, targets: of this rank's images.
+        scaler: of float16's gradients.
+        sizes: images of each rank in this batch; needed where ranks may differ.
+
+    Returns: this rank's features (B, D) and the loss over all ranks, both detached.
+
+    Raises:
+        NonFiniteStep: the loss or a gradient is not finite, on all ranks; no weight has moved.
+    """
+    scaler = scaler or torch.amp.GradScaler(views[0].device.type, enabled=False)
+    rows = micro_batch_rows(config.batch_size, config.accumulate)
+    pieces = list(micro_batches(views, targets, rows=rows, sizes=sizes))
+    usual = config.batch_size / world_size()  # images of a rank in a full batch
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return features_BD, loss.detach()
+    features, losses, weights = [], [], []
+    for number, (piece, labels) in enumerate(pieces, start=1):
+        with without_averaging(model) if number < len(pieces) else nullcontext():
+            features_BD, loss = forward_step(model, piece, labels, clustering, config, precision)
+            weight = weight_of(labels)
+            scaler.scale(loss * (weight / usual)).backward()
+        features.append(features_BD)
+        weights.append(weight)
+        losses.append(loss.detach() * weight if len(features_BD) else torch.zeros_like(weight))
+    total = sum_over_ranks(torch.stack([torch.stack(losses).sum(), torch.stack(weights).sum()]))
+    labelled = total[1].clamp(min=1)
+    loss = total[0] / labelled
+    grads = [
+        p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    if grads:
+        torch._foreach_mul_(grads, config.batch_size / labelled)  # by 1 where the batch is full
+    if scaler.is_enabled():
+        check_loss(loss)  # infinite gradients are part of the scaler's search: it leaves them out
+    else:
+        check_gradients(loss, grads)
+    scaler.step(optimizer)
+    scaler.update()
+    return torch.cat(features), loss

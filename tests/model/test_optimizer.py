@@ -14,6 +14,7 @@ from coke.model.optimizer import (
     OptimizerConfig,
     build_optimizer,
     learning_rate,
+    scaled_to_batch,
     set_learning_rate,
 )
 
@@ -98,3 +99,25 @@ def test_set_learning_rate_reaches_every_group() -> None:
 def test_wrong_settings_are_named(config: OptimizerConfig, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build_optimizer(network(), config)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        ("none", {256: 1.6, 512: 1.6, 1024: 1.6, 4096: 1.6}),
+        ("sqrt", {256: 0.8, 512: 1.131, 1024: 1.6, 4096: 3.2}),  # Table 9: 0.8, 1.2, 1.6
+        ("linear", {256: 0.4, 512: 0.8, 1024: 1.6, 4096: 6.4}),
+    ],
+)
+def test_learning_rates_of_other_batch_sizes(scaling: str, expected: dict[int, float]) -> None:
+    config = OptimizerConfig(lr=1.6, final_lr=0.016, lr_scaling=scaling)
+    for batch_size, lr in expected.items():
+        scaled = scaled_to_batch(config, batch_size)
+        assert scaled.lr == pytest.approx(lr, abs=1e-3)
+        assert scaled.final_lr == pytest.approx(lr / 100, abs=1e-4)
+        assert scaled_to_batch(scaled, 7) == scaled
+
+
+def test_unknown_scaling_is_named() -> None:
+    with pytest.raises(ValueError, match="lr_scaling is 'log'; choose one of none, sqrt, linear"):
+        OptimizerConfig(lr_scaling="log")

@@ -65,9 +65,11 @@ def test_auto_on_a_gpu_does_not_count_emulation(
 
 
 def test_unknown_precision_is_named() -> None:
-    message = "precision is 'fp16'; choose one of auto, fp32, bf16"
+    message = "precision is 'int8'; choose one of auto, fp32, tf32, bf16, fp16"
     with pytest.raises(ValueError, match=re.escape(message)):
-        resolve_precision("fp16", CPU)
+        resolve_precision("int8", CPU)
+    with pytest.raises(ValueError, match="precision is 'tf32', which cpu does not have; use fp32"):
+        resolve_precision("tf32", CPU)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

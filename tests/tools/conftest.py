@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
 from coke.clustering.settings import ClusteringConfig
 from coke.config import Config, presets
@@ -28,6 +31,17 @@ def draw_stripes(folder: Path, images: int, seed: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{i:03d}.jpg")
 
 
+def equal_states(a: Any, b: Any) -> bool:
+    """Whether two nested states are equal bit for bit."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal_states(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal_states, a, b))
+    return bool(a == b)
+
+
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a train (60 images) and a test (20 images) data set of two classes."""
@@ -38,8 +52,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
-@pytest.fixture
-def tiny() -> Config:
+def tiny_config() -> Config:
     """A ResNet-10 of width 8 at 16 pixels, two heads, three batches of 16 and one of 12."""
     view = replace(presets["cifar10"].view, size=16, evaluation_size=0)
     return replace(
@@ -57,6 +70,12 @@ def tiny() -> Config:
         optimizer=replace(presets["demo"].optimizer, lr=0.15),
         clustering=ClusteringConfig(n_clusters=(3, 5)),
     )
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """See :func:`tiny_config`."""
+    return tiny_config()
 
 
 @pytest.fixture

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from rich.progress import Progress
 
 from coke.clustering import HeadReport
-from coke.tools.train_report import EpochRecord, collapse_warnings, epoch_lines, scalars
+from coke.tools.train_report import (
+    EpochMeter,
+    EpochRecord,
+    collapse_warnings,
+    epoch_lines,
+    scalars,
+)
 
 HEAD = HeadReport(n_clusters=10, smallest=2, largest=40, empty=0, violation=0.5, churn=0.25)
 RECORD = EpochRecord(
@@ -47,3 +58,39 @@ def test_warns_of_a_loss_at_chance_but_not_at_the_start() -> None:
     (warning,) = collapse_warnings(stuck, 100)
     assert "0.99 of ln K" in warning and "temperature" in warning
     assert collapse_warnings(replace(stuck, epoch=2), 100) == []
+
+
+def test_what_was_skipped_and_probed_is_shown_and_logged() -> None:
+    record = replace(RECORD, skipped_steps=3, probe=61.5, peak_memory=2**30)
+    assert "3 steps skipped  k-NN 61.50" in epoch_lines(record, 20)
+    found = scalars(record)
+    assert (found["train/skipped_steps"], found["probe/knn_top1"]) == (3, 61.5)
+    assert found["train/peak_memory"] == 2**30
+    assert "probe/knn_top1" not in scalars(RECORD)
+
+
+def test_a_record_comes_back_from_its_line() -> None:
+    line = json.loads(json.dumps(asdict(RECORD)))
+    assert EpochRecord.of(line) == RECORD
+
+
+def test_a_meter_goes_on_where_it_was() -> None:
+    """Two halves of an epoch count what the whole counts, to the bit."""
+    device = torch.device("cpu")
+    losses = torch.rand(5, generator=torch.Generator().manual_seed(0)) / 3
+
+    def meter(state: dict[str, Any] | None = None) -> EpochMeter:
+        progress = Progress(disable=True)
+        tasks = progress.add_task("a"), progress.add_task("b")
+        return EpochMeter(1, progress, tasks, device, state=state)
+
+    whole, half = meter(), meter()
+    for i in range(5):
+        whole.update(10 + i, losses[i])
+        if i == 3:
+            half.skip(7)
+            half = meter(half.state())
+        half.update(10 + i, losses[i])
+    assert whole.mean_loss() == half.mean_loss()
+    assert (half.images, half.skipped, whole.skipped) == (whole.images + 7, 1, 0)
+    assert meter(meter().state()).mean_loss() is None

@@ -14,13 +14,14 @@ from rich.console import Console
 from torch import Tensor
 
 from coke.config import Config
-from coke.model.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from coke.model.checkpoint import Moment, list_checkpoints, load_checkpoint
+from coke.model.checkpoint_writer import CheckpointWriter
 from coke.model.coke_model import CoKe
-from coke.tools import train as train_module
 from coke.tools import train_step as train_step_module
 from coke.tools.representations import load_run
 from coke.tools.train import train
-from tests.tools.test_train import equal_states, records
+from tests.tools.conftest import equal_states
+from tests.tools.test_train import records
 
 
 @pytest.fixture
@@ -99,14 +100,16 @@ def test_resuming_multi_crop_gives_the_uninterrupted_run(
 ) -> None:
     train(multi_crop, stripes, tmp_path / "whole", console=quiet)
 
-    def save_and_die(folder: Path, epoch: int, *args: Any) -> Path:
-        path = save_checkpoint(folder, epoch, *args)
-        if epoch == 1:
+    save = CheckpointWriter.save
+
+    def save_and_die(self: CheckpointWriter, moment: Moment, *args: Any) -> None:
+        save(self, moment, *args)
+        self.wait()
+        if moment == Moment(epoch=1):
             raise KeyboardInterrupt
-        return path
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_checkpoint", save_and_die)
+        patch.setattr(CheckpointWriter, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             train(multi_crop, stripes, tmp_path / "stopped", console=quiet)
     train(multi_crop, stripes, tmp_path / "stopped", resume=True, console=quiet)

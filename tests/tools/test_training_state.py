@@ -1,0 +1,63 @@
+"""What a checkpoint of a run holds, and what layers draw without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from coke.clustering import Clustering
+from coke.config import Config
+from coke.model.coke_model import build_model
+from coke.tools.training_state import Progress, Trained, own_layer_randomness, seed_layers
+from tests.tools.conftest import equal_states
+
+
+def trained(config: Config, seed: int, precision: str = "fp32") -> Trained:
+    model = build_model(config.model, seed)
+    return Trained(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        clustering=Clustering(n_ids=20, dim=8, n_clusters=(3, 5), seed=seed),
+        precision=precision,
+    )
+
+
+def test_a_state_and_where_it_goes_on_come_back(tiny: Config) -> None:
+    saved, other = trained(tiny, 1), trained(tiny, 2)
+    saved.clustering.step(torch.eye(8), torch.arange(8))
+    loader = {"epoch": 4, "position": 48, "seed": 0, "order": 0, "window": 64}
+    within = Progress(epoch=4, step=3, loader=loader, meter={"images": 48}, bad_in_a_row=2)
+    for progress, epoch in ((within, 4), (Progress(epoch=5), 4), (Progress(), -1)):
+        state = saved.state_dict(progress)
+        assert state["epoch"] == epoch, "the epoch that the weights were trained in"
+        assert other.load(state, "run") == progress
+        assert equal_states(other.state_dict(progress), state)
+
+
+def test_a_state_of_the_first_format_goes_on_with_the_next_epoch(tiny: Config) -> None:
+    state: dict[str, Any] = trained(tiny, 1).state_dict(Progress(epoch=4))
+    del state["progress"], state["scaler"]
+    assert trained(tiny, 2).load(state, "run") == Progress(epoch=4)
+
+
+def test_another_precision_is_refused(tiny: Config) -> None:
+    state = trained(tiny, 1, "bf16").state_dict(Progress())
+    with pytest.raises(ValueError, match="run r was trained in bf16, this would go on in fp32"):
+        trained(tiny, 2).load(state, "r")
+
+
+def test_what_layers_draw_is_a_function_of_seed_step_and_rank() -> None:
+    def draw(*key: int) -> float:
+        seed_layers(*key)
+        return float(torch.rand(()))
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with own_layer_randomness(torch.device("cpu")):
+        assert draw(0, 5, 1) == draw(0, 5, 1)
+        assert len({draw(0, 5, 1), draw(1, 5, 1), draw(0, 6, 1), draw(0, 5, 0)}) == 4
+        assert draw(0, 5) == draw(0, 5, 0)
+    assert torch.equal(torch.get_rng_state(), before), "the caller's numbers are its own"
