@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from coke.byte_size import show_bytes
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.checkpoint import save_checkpoint
@@ -95,7 +96,7 @@ def _train(
     if resume:
         run.check_resumable(config, index)
     loader = _loader(config, index, device, epoch=0)
-    on_main(lambda: _check_memory(config, index, precision, device))
+    _check_memory(config, index, precision, device, console)
     set_tensor_cores(precision)
     model = build_model(config.model, config.seed)
     network = replicate(
@@ -116,13 +117,13 @@ def _train(
         state = run.state()
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
         clustering.load_state_dict(state["clustering"])
         if state["precision"] != precision:
             raise ValueError(
                 f"run {out} was trained in {state['precision']}, this would go on in {precision}; "
                 f"add --set precision={state['precision']}, or use a machine like the first"
             )
+        scaler.load_state_dict(state["scaler"])
         first_epoch = int(state["epoch"]) + 1
         on_main(lambda: run.keep_metrics_before(first_epoch))
         if first_epoch > config.epochs:
@@ -198,17 +199,29 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
     )
 
 
-def _check_memory(config: Config, index: ImageIndex, precision: str, device: torch.device) -> None:
-    """Refuses what does not fit into ``config.memory_budget``, where there is one."""
+def _check_memory(
+    config: Config,
+    index: ImageIndex,
+    precision: str,
+    device: torch.device,
+    console: Console | None,
+) -> None:
+    """Where there is a ``config.memory_budget``, shows what a rank needs or refuses it."""
     if config.memory_budget:
-        check_budget(
-            config,
-            [config.view_at(config.epochs)] * config.views,
-            n_ids=len(index),
-            pixels=mean_pixels(index),
-            world=world_size(),
-            precision=precision,
-            device=device,
+        estimate = on_main(
+            lambda: check_budget(
+                config,
+                [config.view_at(config.epochs)] * config.views,
+                n_ids=len(index),
+                pixels=mean_pixels(index),
+                world=world_size(),
+                precision=precision,
+                device=device,
+            )
+        )
+        (console or Console(quiet=not is_main())).print(
+            f"memory of a rank, estimated: {show_bytes(estimate.total)} ({estimate})",
+            highlight=False,
         )
 
 
