@@ -17,6 +17,7 @@ from coke.config import Config
 from coke.model.checkpoint import Moment, list_checkpoints, load_checkpoint
 from coke.model.checkpoint_writer import CheckpointWriter
 from coke.model.coke_model import CoKe
+from coke.tools import train as train_module
 from coke.tools import train_step as train_step_module
 from coke.tools.representations import load_run
 from coke.tools.train import train
