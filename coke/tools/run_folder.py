@@ -52,6 +52,7 @@ class RunFolder:
         Raises:
             ValueError: the folder, its settings or its data set do not allow what is asked for.
         """
+        run_session.check_unlocked(self.path)
         if resume == RESUME or (resume == AUTO and self.exists):
             self.check_resumable(config, index)
             if resume == RESUME:

@@ -133,6 +133,12 @@ def current_status(run: Path) -> RunStatus | None:
     )
 
 
+def check_unlocked(run: Path) -> None:
+    """Raises ValueError where a process of this machine trains in a folder; takes nothing."""
+    if _is_locked(run / LOCK):
+        raise ValueError(_in_use(run, read_status(run)))
+
+
 def _may_live(before: RunStatus | None, taken: bool | None) -> bool:
     """Whether the process that wrote a status may train still, though the lock did not refuse us:
     the kernel vouches for processes of this machine only."""

@@ -384,7 +384,7 @@ def test_two_processes_do_not_train_in_one_folder(
 
     def meanwhile(*args: Any, **kwargs: Any) -> Any:
         if not refused:
-            for resume in (True, "auto"):
+            for resume in (True, "auto", False):
                 with pytest.raises(ValueError, match="in use: process") as error:
                     train(varied, stripes, run, resume=resume, console=quiet)
                 refused.append(str(error.value))
@@ -392,4 +392,4 @@ def test_two_processes_do_not_train_in_one_folder(
 
     monkeypatch.setattr(train_module, "train_step", meanwhile)
     assert train(varied, stripes, run, console=quiet).epoch == varied.epochs
-    assert f"process {os.getpid()} on " in refused[0] and len(refused) == 2
+    assert f"process {os.getpid()} on " in refused[0] and len(refused) == 3
