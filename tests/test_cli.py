@@ -14,6 +14,7 @@ from coke import cli
 from coke.config import Config
 from coke.tools import train as train_module
 from coke.tools.interruption import RunStopped
+from coke.tools.launch import Outcome
 from tests.tools.conftest import draw_stripes
 
 
@@ -250,3 +251,36 @@ def test_inspect_draws_a_sheet_or_says_what_is_wrong(
     error = fails(monkeypatch, capsys, *inspect, "--views", "cifar10")
     assert "needs --out" in error
     assert "needs --views" in fails(monkeypatch, capsys, *inspect, "--out", sheet)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "shown"),
+    [(Outcome(0), ""), (Outcome(75), ""), (Outcome(1, "rank 1 of 2 died"), "rank 1 of 2 died")],
+)
+def test_nproc_runs_the_same_command_as_ranks_and_ends_as_they_do(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: Outcome,
+    shown: str,
+) -> None:
+    started: list[tuple[int, list[str]]] = []
+
+    def launch(nproc: int, arguments: list[str]) -> Outcome:
+        started.append((nproc, arguments))
+        return outcome
+
+    monkeypatch.setattr("coke.tools.launch.launch", launch)
+    monkeypatch.delenv("RANK", raising=False)
+    command = ["train", "data", "--nproc", "2", "--accumulate", "4"]
+    assert run(monkeypatch, *command) == outcome.status
+    assert started == [(2, command)]
+    assert shown in capsys.readouterr().err
+
+
+def test_a_rank_starts_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+    monkeypatch.setattr(train_module, "train", lambda config, *_, **__: seen.append(config))
+    monkeypatch.setenv("RANK", "0")
+    options = ["--accumulate", 4, "--memory-budget", "16GiB"]
+    assert run(monkeypatch, "train", "data", "--nproc", 2, *options) == 0
+    assert (seen[0].accumulate, seen[0].memory_budget) == (4, "16GiB")

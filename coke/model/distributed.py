@@ -92,22 +92,22 @@ def ranks_of_this_machine() -> int:
 
 
 def device_of_this_rank(device: str) -> str:
-    """``auto`` and ``cuda`` as the GPU of this rank (``cuda:LOCAL_RANK``) where there are several.
+    """``auto`` and ``cuda`` as the GPU of this rank, ``cuda:LOCAL_RANK``, where a launcher tells.
 
     Raises:
         ValueError: one GPU was named for all ranks, or this machine has fewer GPUs than ranks.
     """
-    if not started_by_launcher() or ranks_of_this_machine() == 1:
+    if not started_by_launcher() or device not in ("auto", "cuda"):
+        if device.startswith("cuda:") and ranks_of_this_machine() > 1:
+            raise ValueError(
+                f"device is {device!r}, but {ranks_of_this_machine()} ranks run on this machine: "
+                "give --device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES"
+            )
         return device
-    if device.startswith("cuda:"):
-        raise ValueError(
-            f"device is {device!r}, but {ranks_of_this_machine()} ranks run on this machine: give "
-            "--device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES"
-        )
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return device
+    if not torch.cuda.is_available():
+        return device  # the CPU, or what is refused elsewhere
     local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if torch.cuda.is_available() and local_rank >= gpus:
+    if local_rank >= gpus:
         raise ValueError(
             f"{ranks_of_this_machine()} ranks run on this machine, but torch sees {gpus} GPUs: "
             "start as many ranks as there are GPUs, or use --device cpu"

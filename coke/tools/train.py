@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from coke.byte_size import show_bytes
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.any_rank import AnyRank
@@ -144,7 +145,7 @@ def _train(
         return EpochRecord.of(run.records()[-1])
 
     loader = _loader(config, index, device, epoch=0)
-    on_main(lambda: _check_memory(config, index, precision, device))
+    _check_memory(config, index, precision, device, console)
     set_tensor_cores(precision)
     model = build_model(config.model, config.seed)
     weights = None
@@ -337,17 +338,29 @@ def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int)
     )
 
 
-def _check_memory(config: Config, index: ImageIndex, precision: str, device: torch.device) -> None:
-    """Refuses what does not fit into ``config.memory_budget``, where there is one."""
+def _check_memory(
+    config: Config,
+    index: ImageIndex,
+    precision: str,
+    device: torch.device,
+    console: Console | None,
+) -> None:
+    """Where there is a ``config.memory_budget``, shows what a rank needs or refuses it."""
     if config.memory_budget:
-        check_budget(
-            config,
-            [config.view_at(config.epochs)] * config.views,
-            n_ids=len(index),
-            pixels=mean_pixels(index),
-            world=world_size(),
-            precision=precision,
-            device=device,
+        estimate = on_main(
+            lambda: check_budget(
+                config,
+                [config.view_at(config.epochs)] * config.views,
+                n_ids=len(index),
+                pixels=mean_pixels(index),
+                world=world_size(),
+                precision=precision,
+                device=device,
+            )
+        )
+        (console or Console(quiet=not is_main())).print(
+            f"memory of a rank, estimated: {show_bytes(estimate.total)} ({estimate})",
+            highlight=False,
         )
 
 

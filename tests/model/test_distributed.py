@@ -65,6 +65,18 @@ def test_every_rank_of_a_machine_has_its_gpu(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("second_of_four")
+def test_one_rank_of_a_machine_has_its_first_gpu_or_the_named_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NCCL wants to know which."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    gpus(monkeypatch, 2)
+    assert device_of_this_rank("cuda") == "cuda:0"
+    assert device_of_this_rank("cuda:1") == "cuda:1"
+
+
+@pytest.mark.usefixtures("second_of_four")
 def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_PORT")
     with (

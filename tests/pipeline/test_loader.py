@@ -184,6 +184,7 @@ def test_every_rank_takes_the_same_number_of_steps(index: ImageIndex, backend: s
         batches = list(built.epoch(0))
         assert len(batches) == built.steps_per_epoch == 5
         assert [len(b.ids) for b in batches] == [1, 1, 1, 1, int(rank < 3)]
+        assert [b.sizes for b in batches] == [(1,) * 5] * 4 + [(1, 1, 1, 0, 0)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,9 @@ def test_refuses_what_does_not_fit(
     assert not (tmp_path / "many").exists(), "a run that cannot start leaves no folder"
     with pytest.raises(ValueError, match="the last batch has 1, too few for batch norm"):
         train(replace(tiny, batch_size=59), stripes, tmp_path / "one", console=quiet)
+    in_pieces = replace(tiny, batch_size=118, accumulate=2)
+    with pytest.raises(ValueError, match="the last of 2 pieces a batch has 1, too few for batch"):
+        train(in_pieces, stripes, tmp_path / "one", console=quiet)
 
 
 def test_a_url_trains_as_the_folder_does(
@@ -184,3 +188,19 @@ def test_a_copy_with_other_images_under_the_same_names_is_another_data_set(
     train(replace(tiny, epochs=1), stripes, tmp_path / "run", console=quiet)
     with pytest.raises(ValueError, match="another data set"):
         train(replace(tiny, epochs=1), tmp_path / "other", tmp_path / "run", resume=True)
+
+
+def test_float16_in_pieces_is_resumed_with_its_scale(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    """Short epochs; the scale that a gradient scaler has found is part of the run."""
+    config = replace(tiny, precision="fp16", accumulate=2, compile=False)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(config, stripes, whole, console=quiet)
+    final = load_checkpoint(list_checkpoints(whole / "checkpoints")[-1])
+    assert 0 < final["scaler"]["scale"] <= 65536
+    train(config, stripes, halves, console=quiet)
+    for newer in list_checkpoints(halves / "checkpoints")[2:]:
+        shutil.rmtree(newer)
+    train(config, stripes, halves, resume=True, console=quiet)
+    assert equal_states(load_checkpoint(list_checkpoints(halves / "checkpoints")[-1]), final)
