@@ -28,9 +28,8 @@ def info_nce(query_BD: Tensor, key_BD: Tensor, queue_QD: Tensor, temperature: fl
     """
     own_B1 = (query_BD * key_BD).sum(dim=1, keepdim=True)
     logits = torch.cat([own_B1, query_BD @ queue_QD.T], dim=1) / temperature
-    return F.cross_entropy(
-        logits, torch.zeros(len(logits), dtype=torch.int64, device=key_BD.device)
-    )
+    own = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    return F.cross_entropy(logits, own)
 
 
 class KeyQueue:
@@ -103,8 +102,10 @@ class MoCo(Peer):
         self._keys_BD = key_BD
         return info_nce(query_BD, key_BD, self.queue.keys_QD, self.temperature)
 
-    def after_step(self) -> None:
+    def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor:
+        loss = super().step(views, ids)
         self.queue.push(self._keys_BD)  # not before: backward reads the queue
+        return loss
 
     @torch.no_grad()
     def _move_key_model(self) -> None:

@@ -50,9 +50,6 @@ class Peer(ABC):
             views: ``n_views`` of (B, 3, S, S), of the same images.
         """
 
-    def after_step(self) -> None:
-        """What the method does after the optimiser has moved the weights."""
-
     def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor:
         """One step: forward, backward, optimiser. Returns the loss, detached.
 
@@ -63,7 +60,6 @@ class Peer(ABC):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.after_step()
         return loss.detach()
 
     def project(self, views: Sequence[Tensor]) -> list[Tensor]:

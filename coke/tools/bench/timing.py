@@ -1,0 +1,130 @@
+"""Clocks: how often a piece of work is done in a second, and where a step's time goes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+_WARM_UP = 3  # calls that are not counted: warm-up, and the batches that a queue holds ready
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure measured several times: the median, and the smallest and largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        return Spread(median=statistics.median(values), low=min(values), high=max(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """One stage of one step, in milliseconds since the measurement began."""
+
+    stage: str
+    start: float
+    end: float
+
+    @property
+    def duration(self) -> float:
+        return self.end - self.start
+
+
+class StageClock:
+    """Cuts steps into stages: each :meth:`mark` ends the stage that began at the last one.
+
+    On a GPU the marks are events in its stream: nothing waits for them, and what is measured is
+    when the GPU gets there. On a CPU they are the time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._marks: list[list[tuple[str, float | torch.cuda.Event]]] = []
+
+    def start(self) -> None:
+        """Begins a step."""
+        self._marks.append([("", self._now())])
+
+    def mark(self, stage: str) -> None:
+        """Ends a stage of the step."""
+        self._marks[-1].append((stage, self._now()))
+
+    def clear(self) -> None:
+        """Forgets what was measured so far."""
+        self._marks.clear()
+
+    def steps(self) -> list[list[Span]]:
+        """The spans of each step; waits for the GPU."""
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        if not self._marks:
+            return []
+        zero = self._marks[0][0][1]
+        found = []
+        for marks in self._marks:
+            times = [(stage, self._since(zero, at)) for stage, at in marks]
+            found.append(
+                [
+                    Span(stage=stage, start=before, end=at)
+                    for (_, before), (stage, at) in zip(times, times[1:], strict=False)
+                ]
+            )
+        return found
+
+    def _now(self) -> float | torch.cuda.Event:
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()  # type: ignore[no-untyped-call]
+        return event
+
+    def _since(self, zero: float | torch.cuda.Event, at: float | torch.cuda.Event) -> float:
+        if isinstance(zero, float):
+            assert isinstance(at, float)
+            return 1000 * (at - zero)
+        return float(zero.elapsed_time(at))  # type: ignore[no-untyped-call]
+
+
+def stage_medians(steps: Sequence[Sequence[Span]]) -> dict[str, float]:
+    """Median milliseconds of each stage over the steps; a stage's spans of one step are added."""
+    totals: dict[str, list[float]] = defaultdict(list)
+    for spans in steps:
+        of_step: dict[str, float] = defaultdict(float)
+        for span in spans:
+            of_step[span.stage] += span.duration
+        for stage, duration in of_step.items():
+            totals[stage].append(duration)
+    return {stage: statistics.median(durations) for stage, durations in totals.items()}
+
+
+def images_per_second(
+    work: Callable[[], int],
+    seconds: float,
+    device: torch.device,
+    after_warm_up: Callable[[], None] = lambda: None,
+) -> float:
+    """Images per second of ``work``, which returns how many it did, repeated for a while."""
+    for _ in range(_WARM_UP):
+        work()
+    finish(device)
+    after_warm_up()
+    started, images = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        images += work()
+    finish(device)
+    return images / (time.perf_counter() - started)
+
+
+def finish(device: torch.device) -> None:
+    """Waits until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
