@@ -17,7 +17,13 @@ from coke.model.coke_model import ModelConfig
 from coke.model.optimizer import OptimizerConfig
 from coke.pipeline.order import DEFAULT_WINDOW, SHUFFLES
 from coke.pipeline.reader import DEFAULT_CACHE_GB
-from coke.pipeline.recipe import IMAGENET_SINGLE_VIEW, NAMED_RECIPES, ViewRecipe
+from coke.pipeline.recipe import (
+    IMAGENET_MULTICROP,
+    IMAGENET_SINGLE_VIEW,
+    IMAGENET_TWO_VIEW,
+    NAMED_RECIPES,
+    ViewRecipe,
+)
 
 C = TypeVar("C")
 
@@ -27,13 +33,20 @@ class Config:
     """Everything that decides a training run.
 
     Attributes:
-        views: views per image; this version trains on 1.
+        views: large views per image, 1 or 2: ``view``, and ``second_view``.
+        small_views: how many views ``small_view`` come on top of 2 large ones (multi-crop).
         epochs: training epochs; the initialisation scan (epoch 0) comes on top.
         batch_size: images per step.
         start_size: side of the views of the first epochs, which grows to ``view.size``; 0 for no
-            growth. See :meth:`view_at`.
+            growth. See :meth:`recipes_at`.
         temperature: lambda of the softmax (Eqn. 12).
         beta: weight of the predictor's loss where there is a predictor.
+        alpha: with 2 views, weight of the label; the rest of the target is what the other view
+            predicts (Sec. 3.4).
+        alpha_start, alpha_warmup_epochs: alpha of the first epoch, and over how many epochs it
+            moves to ``alpha``; see :meth:`alpha_at`. 0 epochs: constant, as in the paper.
+        reference_temperature: temperature of the other view's prediction; 0 for ``temperature``,
+            as in the paper.
         precision: ``auto``, ``fp32`` or ``bf16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         loader: ``auto``, ``dali``, ``pil`` or ``ffcv``.
@@ -50,11 +63,16 @@ class Config:
 
     preset: str = "custom"
     views: int = 1
+    small_views: int = 0
     epochs: int = 200
     batch_size: int = 1024
     start_size: int = 0
     temperature: float = 0.1
     beta: float = 1.0
+    alpha: float = 0.2
+    alpha_start: float = 1.0
+    alpha_warmup_epochs: int = 0
+    reference_temperature: float = 0.0
     seed: int = 0
     precision: str = "auto"
     device: str = "auto"
@@ -67,13 +85,21 @@ class Config:
     drop_ragged: bool = False
     keep_checkpoints: int = 2
     view: ViewRecipe = field(default_factory=ViewRecipe)
+    second_view: ViewRecipe = field(default_factory=ViewRecipe)
+    small_view: ViewRecipe = IMAGENET_MULTICROP[-1]
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
 
     def __post_init__(self) -> None:
-        if self.views != 1:
-            raise ValueError(f"views is {self.views}; this version of coke trains on --views 1")
+        if self.views not in (1, 2):
+            raise ValueError(f"views is {self.views}; train on 1 view or on 2")
+        if self.small_views < 0 or (self.small_views and self.views != 2):
+            raise ValueError(
+                f"small_views is {self.small_views} with {self.views} view; small views learn from "
+                "2 large ones: use --views 2, or small_views=0"
+            )
+        self._check_views_agree()
         for name in ("epochs", "batch_size", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -84,8 +110,12 @@ class Config:
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be positive")
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta is {self.beta}; it is a weight between 0 and 1")
+        for name in ("alpha", "alpha_start", "beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a weight between 0 and 1")
+        for name in ("alpha_warmup_epochs", "reference_temperature"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is positive, or 0 for none")
         if self.batch_size < 2:
             raise ValueError("batch_size is 1; batch norm needs at least 2 images")
         if not 0 <= self.seed < 2**63:
@@ -99,18 +129,47 @@ class Config:
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; give a count, or 0 for all cores")
 
-    def view_at(self, epoch: int) -> ViewRecipe:
-        """The view of an epoch: its side grows evenly, in steps of 4 pixels, from ``start_size``
-        to ``view.size``, which the last quarter of the epochs has.
+    def _check_views_agree(self) -> None:
+        """Refuses an override that reached one view and was forgotten for another."""
+        others = {"second_view": self.second_view} if self.views == 2 else {}
+        if self.small_views:
+            others["small_view"] = self.small_view
+        for section, recipe in others.items():
+            same = ("mean", "std") if section == "small_view" else ("size", "mean", "std")
+            for name in same:
+                first, other = getattr(self.view, name), getattr(recipe, name)
+                if first != other:
+                    raise ValueError(
+                        f"view.{name} is {first} and {section}.{name} is {other}; give both the "
+                        "same"
+                    )
 
-        Small views cost little while there is little to see in a large one yet.
+    def recipes_at(self, epoch: int) -> tuple[ViewRecipe, ...]:
+        """The views of an epoch, large ones first: what the loader makes.
+
+        The side of the large ones grows evenly, in steps of 4 pixels, from ``start_size`` to
+        ``view.size``, which the last quarter of the epochs has. Small views cost little while there
+        is little to see in a large one yet. The initialisation scan (epoch 0) clusters, and only
+        large views are clustered: it takes no small ones.
         """
-        if self.start_size == 0:
-            return self.view
-        progress = max(epoch - 1, 0) / self.epochs / 0.75
-        grown = self.start_size + 4 * int(progress * (self.view.size - self.start_size) / 4)
-        size = self.view.size if progress >= 1 else grown
-        return replace(self.view, size=size)
+        large = (self.view, self.second_view)[: self.views]
+        if self.start_size != 0:
+            progress = max(epoch - 1, 0) / self.epochs / 0.75
+            grown = self.start_size + 4 * int(progress * (self.view.size - self.start_size) / 4)
+            size = self.view.size if progress >= 1 else grown
+            large = tuple(replace(recipe, size=size) for recipe in large)
+        return large if epoch == 0 else large + (self.small_view,) * self.small_views
+
+    def alpha_at(self, epoch: int) -> float:
+        """Weight of the label in an epoch: from ``alpha_start`` in epoch 1 evenly to ``alpha``.
+
+        What a network predicts at the start is nearly flat. With most of the target from there,
+        the loss stays near ln K and little is learned; labels are as sharp at the start as later.
+        """
+        if self.alpha_warmup_epochs == 0:
+            return self.alpha
+        left = max(1 - max(epoch - 1, 0) / self.alpha_warmup_epochs, 0.0)
+        return self.alpha + left * (self.alpha_start - self.alpha)
 
 
 #: What may differ between a run and its resumption without changing what is learned.
@@ -134,9 +193,38 @@ _SMALL = Config(
     start_size=16,
     temperature=0.2,
     view=_CIFAR_VIEW,
+    second_view=_CIFAR_VIEW,
     model=ModelConfig(depth=8, width=16, stem="small", expand=512, projector_hidden=512),
     optimizer=OptimizerConfig(name="sgd", lr=0.2, weight_decay=5e-4, warmup_epochs=1.0),
     clustering=ClusteringConfig(n_clusters=(500, 1000)),
+)
+
+_DEMO_VIEW = replace(
+    _CIFAR_VIEW,
+    size=20,
+    evaluation_size=28,
+    scale=(0.3, 1.0),
+    jitter=(0.4, 0.4, 0.0, 0.0),  # the images are gray
+    gray_p=0.0,
+    mean=(0.286,) * 3,
+    std=(0.353,) * 3,
+)
+
+# The paper's, in the settings of its release where it says more: docs/recipes.md has them in a
+# table. Stages count the initialisation scan, so 641 is the scan and 640 epochs.
+_IMAGENET_HEADS = ClusteringConfig(n_clusters=(3000, 4000, 5000), dual_rule="paper")
+_IMAGENET_MLPS = ModelConfig(projector_layers=3, predictor_hidden=2048)
+_IMAGENET_TWO_VIEW = Config(
+    preset="imagenet-2view",
+    views=2,
+    epochs=1000,
+    temperature=0.05,
+    alpha=0.2,
+    beta=0.5,
+    view=IMAGENET_TWO_VIEW[0],
+    second_view=IMAGENET_TWO_VIEW[1],
+    model=_IMAGENET_MLPS,
+    clustering=_IMAGENET_HEADS,
 )
 
 presets: dict[str, Config] = {
@@ -145,24 +233,31 @@ presets: dict[str, Config] = {
         preset="demo",
         epochs=7,
         start_size=0,
-        view=replace(
-            _CIFAR_VIEW,
-            size=20,
-            evaluation_size=28,
-            scale=(0.3, 1.0),
-            jitter=(0.4, 0.4, 0.0, 0.0),  # the images are gray
-            gray_p=0.0,
-            mean=(0.286,) * 3,
-            std=(0.353,) * 3,
-        ),
+        view=_DEMO_VIEW,
+        second_view=_DEMO_VIEW,
     ),
     "cifar10": _SMALL,
+    "cifar10-2view": replace(_SMALL, preset="cifar10-2view", views=2, alpha_warmup_epochs=10),
     "imagenet-1view": Config(
         preset="imagenet-1view",
+        epochs=800,
         view=IMAGENET_SINGLE_VIEW,
-        clustering=ClusteringConfig(
-            n_clusters=(3000, 4000, 5000), dual_rule="paper", first_stage_epochs=161
-        ),
+        clustering=replace(_IMAGENET_HEADS, first_stage_epochs=641),
+    ),
+    "imagenet-1view-long": Config(
+        preset="imagenet-1view-long",
+        epochs=1000,
+        view=IMAGENET_SINGLE_VIEW,
+        model=_IMAGENET_MLPS,
+        clustering=replace(_IMAGENET_HEADS, first_stage_epochs=801),
+    ),
+    "imagenet-2view": _IMAGENET_TWO_VIEW,
+    "imagenet-multicrop": replace(
+        _IMAGENET_TWO_VIEW,
+        preset="imagenet-multicrop",
+        epochs=800,
+        small_views=6,
+        small_view=IMAGENET_MULTICROP[-1],
     ),
 }
 
@@ -191,7 +286,8 @@ def view_recipes(named: str | Path) -> tuple[ViewRecipe, ...]:
         ValueError: an unknown name or key (the message lists the valid ones), a value that does not
             fit, or a file that cannot be read.
     """
-    known = {name: (preset.view,) for name, preset in presets.items()} | NAMED_RECIPES
+    known = {name: preset.recipes_at(preset.epochs) for name, preset in presets.items()}
+    known |= NAMED_RECIPES
     if str(named) in known:
         return known[str(named)]
     path = Path(named)

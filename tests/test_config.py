@@ -54,7 +54,7 @@ def test_assignments_are_typed_as_toml_and_nested() -> None:
     ("assignment", "message"),
     [
         ("model.dept=18", r"unknown config key 'model\.dept'; valid keys: depth, width, stem"),
-        ("epoch=3", "unknown config key 'epoch'; valid keys: preset, views, epochs"),
+        ("epoch=3", "unknown config key 'epoch'; valid keys: preset, views, small_views"),
         ("epochs=three", "config key 'epochs' is 'three'; it must be int"),
         ("epochs=true", "config key 'epochs' is True; it must be int"),
         ("drop_ragged=1", "config key 'drop_ragged' is 1; it must be bool"),
@@ -62,7 +62,7 @@ def test_assignments_are_typed_as_toml_and_nested() -> None:
         ("clustering.n_clusters=[5, 2.5]", "is 2.5; it must be int"),
         ("model=3", "config key 'model' is a section, not 3"),
         ("epochs", "has no '='"),
-        ("views=2", "this version of coke trains on --views 1"),
+        ("views=3", "views is 3; train on 1 view or on 2"),
         ("epochs=0", "epochs is 0; it must be at least 1"),
         ("order=random", "order is 'random'; choose one of global, blocks"),
         ("window=0", "window is 0; give a number of containers"),
@@ -78,7 +78,7 @@ def test_bad_settings_name_the_key_and_the_value(assignment: str, message: str) 
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'imagenet'; choose one of demo, cifar10, imagenet-1view"):
+    with pytest.raises(ValueError, match="'imagenet'; choose one of demo, cifar10, cifar10-2view"):
         preset_named("imagenet")
 
 
@@ -92,9 +92,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 def test_views_grow_by_4_pixels_and_have_their_size_in_the_last_quarter() -> None:
     config = with_settings(Config(), {"epochs": 8, "start_size": 16, "view": {"size": 24}})
-    sizes = [config.view_at(epoch).size for epoch in range(9)]
+    sizes = [config.recipes_at(epoch)[0].size for epoch in range(9)]
     assert sizes == [16, 16, 16, 16, 20, 20, 20, 24, 24]
-    assert with_settings(config, {"start_size": 0}).view_at(0) == config.view
+    assert with_settings(config, {"start_size": 0}).recipes_at(0) == (config.view,)
     with pytest.raises(ValueError, match=r"start_size is 25; .* view.size \(24\)"):
         with_settings(config, {"start_size": 25})
 
@@ -109,9 +109,7 @@ def test_differences_name_both_values() -> None:
 def test_views_by_name() -> None:
     assert view_recipes("imagenet-2views") == IMAGENET_TWO_VIEW
     assert view_recipes("cifar10") == (presets["cifar10"].view,)
-    with pytest.raises(
-        ValueError, match=r"'imagenet-3views'; choose one of demo, .*-multicrop, or"
-    ):
+    with pytest.raises(ValueError, match=r"'imagenet-3views'; choose one of demo, .*-2views, or"):
         view_recipes("imagenet-3views")
 
 

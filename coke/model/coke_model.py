@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coke.model.loss import ViewFeatures
 from coke.model.resnet import ResNet
 
 
@@ -42,7 +44,7 @@ class ModelConfig:
 
 
 class CoKe(nn.Module):
-    """Images (B, 3, S, S) -> unit-norm features (B, D) float32 after projector and predictor."""
+    """Views (B, 3, S, S) -> unit-norm features (B, D) float32 after projector and predictor."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -58,8 +60,16 @@ class CoKe(nn.Module):
             else None
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Projected features, which are clustered, and predicted ones (None without predictor)."""
+    def forward(self, views: Sequence[Tensor]) -> list[ViewFeatures]:
+        """Per view the projected features, which are clustered, and the predicted ones (None
+        without predictor).
+
+        All views of a step are one call, as DistributedDataParallel needs it, but each is its own
+        pass: batch norm takes the statistics of one view at a time, as in the release.
+        """
+        return [self._features(images) for images in views]
+
+    def _features(self, images: Tensor) -> ViewFeatures:
         projected_BD = self.projector(self.backbone(images))
         predicted_BD = None if self.predictor is None else self.predictor(projected_BD)
         return unit(projected_BD), None if predicted_BD is None else unit(predicted_BD)

@@ -1,4 +1,7 @@
-"""Discrimination losses: a normalised softmax against the frozen centers (Sec. 3.3)."""
+"""Discrimination losses: a normalised softmax against the frozen centers (Sec. 3.3 and 3.4).
+
+Shapes: B batch, D feature dimension, K clusters of a head.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+#: Unit-norm features (B, D) of one view after the projector and, where there is one, the predictor.
+ViewFeatures = tuple[Tensor, Tensor | None]
+
 
 def discrimination_loss(
-    features_BD: Tensor, centers_KD: Tensor, targets: Tensor, temperature: float
+    features_BD: Tensor,
+    centers_KD: Tensor,
+    targets: Tensor,
+    temperature: float,
+    *,
+    reference_BK: Tensor | None = None,
+    alpha: float = 1.0,
 ) -> Tensor:
     """Cross entropy of the labels against the centers of the epoch before, one head.
+
+    With a reference, the target is ``alpha`` of the label and ``1 - alpha`` of the reference
+    (Sec. 3.4, Two Views).
 
     Args:
         features_BD: (B, D) float32, unit norm.
         centers_KD: (K, D) float32, unit norm, no gradient.
         targets: (B,) int64 labels (Eqn. 12), or (B, K) float32 soft labels (Eqn. 14). An image
-            without a label (-1), such as one that the scan left out, teaches nothing.
+            without a label (-1), such as one that the scan left out, has no part in the label's
+            term.
         temperature: lambda.
+        reference_BK: (B, K) float32, no gradient, what other views predict; see :func:`reference`.
 
     Returns: the mean over the batch, a scalar.
     """
-    logits_BK = features_BD @ centers_KD.T / temperature
+    # One log-softmax serves both terms: it is the (B, K) work that costs memory and time here.
+    log_p_BK = F.log_softmax(features_BD @ centers_KD.T / temperature, dim=1)
+    loss = _cross_entropy(log_p_BK, targets)
+    if reference_BK is None:
+        return loss
+    return alpha * loss + (1 - alpha) * _cross_entropy(log_p_BK, reference_BK)
+
+
+def _cross_entropy(log_p_BK: Tensor, targets: Tensor) -> Tensor:
     if targets.ndim == 2:
-        return F.cross_entropy(logits_BK, targets)
-    total = F.cross_entropy(logits_BK, targets, ignore_index=-1, reduction="sum")
+        return -(targets * log_p_BK).sum(dim=1).mean()
+    total = F.nll_loss(log_p_BK, targets, ignore_index=-1, reduction="sum")
     return total / (targets >= 0).sum().clamp(min=1)
+
+
+@torch.no_grad()
+def reference(projected_BD: Tensor, centers: Sequence[Tensor], temperature: float) -> list[Tensor]:
+    """What a view predicts: per head the distribution (B, K) over its clusters, no gradient.
+
+    It comes from the projector for either loss, that of the projector and that of the predictor:
+    the centers are means of projected features.
+    """
+    return [F.softmax(projected_BD @ centers_KD.T / temperature, dim=1) for centers_KD in centers]
 
 
 def coke_loss(
@@ -38,6 +73,8 @@ def coke_loss(
     *,
     temperature: float,
     beta: float = 1.0,
+    references: Sequence[Tensor] | None = None,
+    alpha: float = 1.0,
 ) -> Tensor:
     """The loss of one view, averaged over heads.
 
@@ -47,15 +84,107 @@ def coke_loss(
     Args:
         projected_BD, predicted_BD: unit-norm features (B, D) after projector and predictor.
         centers: frozen centers (K, D) of each head.
-        targets: per head, see :func:`discrimination_loss`.
+        targets, references, alpha: per head, see :func:`discrimination_loss`.
     """
     weighted = [(projected_BD, 1.0)]
     if predicted_BD is not None:
         weighted = [(predicted_BD, beta), (projected_BD, 1 - beta)]
     terms = [
-        weight * discrimination_loss(features, head_centers, head_targets, temperature)
+        weight
+        * discrimination_loss(
+            features,
+            head_centers,
+            targets[j],
+            temperature,
+            reference_BK=None if references is None else references[j],
+            alpha=alpha,
+        )
         for features, weight in weighted
         if weight > 0
-        for head_centers, head_targets in zip(centers, targets, strict=True)
+        for j, head_centers in enumerate(centers)
     ]
     return torch.stack(terms).sum() / len(centers)
+
+
+def two_view_loss(
+    views: Sequence[ViewFeatures],
+    centers: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float = 1.0,
+    reference_temperature: float | None = None,
+) -> Tensor:
+    """The mean of both views' losses, each with the other view as its reference (Alg. 2).
+
+    Args:
+        views: the features of the two views.
+        centers, targets, temperature, beta: see :func:`coke_loss`; the label is that of the image.
+        alpha: weight of the label; the rest is the other view's distribution.
+        reference_temperature: of that distribution; ``temperature`` when None, as in the paper.
+    """
+    first, second = views
+    sharpness = reference_temperature or temperature
+    losses = [
+        coke_loss(
+            *view,
+            centers,
+            targets,
+            temperature=temperature,
+            beta=beta,
+            references=reference(other[0], centers, sharpness),
+            alpha=alpha,
+        )
+        for view, other in ((first, second), (second, first))
+    ]
+    return (losses[0] + losses[1]) / 2
+
+
+def multi_crop_loss(
+    views: Sequence[ViewFeatures],
+    small_views: Sequence[ViewFeatures],
+    centers: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float = 1.0,
+    reference_temperature: float | None = None,
+) -> Tensor:
+    """Half the loss of the two large views, half the mean loss of the small ones.
+
+    A small view's reference is the mean of both large views' distributions; nothing learns from
+    what a small view predicts. This is the release's loss: it writes ``2 alpha`` of the label and
+    ``1 - alpha`` of the distributions' sum, and halves both.
+
+    Args:
+        views: the features of the two large views.
+        small_views: the features of the small ones.
+        others: see :func:`two_view_loss`.
+    """
+    large = two_view_loss(
+        views,
+        centers,
+        targets,
+        temperature=temperature,
+        alpha=alpha,
+        beta=beta,
+        reference_temperature=reference_temperature,
+    )
+    sharpness = reference_temperature or temperature
+    predicted = [reference(projected_BD, centers, sharpness) for projected_BD, _ in views]
+    both = [(p_BK + q_BK) / 2 for p_BK, q_BK in zip(*predicted, strict=True)]
+    small = [
+        coke_loss(
+            *view,
+            centers,
+            targets,
+            temperature=temperature,
+            beta=beta,
+            references=both,
+            alpha=alpha,
+        )
+        for view in small_views
+    ]
+    return large / 2 + torch.stack(small).mean() / 2

@@ -86,7 +86,7 @@ def train(
     reporter = TrainReporter(config, run, console or Console(), precision, device)
     with reporter:
         for epoch in range(first_epoch, config.epochs + 1):
-            if config.view_at(epoch) != loader.recipes[0]:
+            if config.recipes_at(epoch) != loader.recipes:
                 loader = _loader(config, index, device, epoch)
             meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
             model.train()
@@ -120,7 +120,7 @@ def train(
 def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int) -> Loader:
     return build_loader(
         index,
-        [config.view_at(epoch)] * config.views,
+        config.recipes_at(epoch),
         batch_size=config.batch_size,
         seed=config.seed,
         order=config.order,

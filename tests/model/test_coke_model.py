@@ -26,7 +26,7 @@ def test_unit_by_hand() -> None:
 def test_features_have_unit_norm_in_float32(predictor_hidden: int) -> None:
     model = build_model(replace(TINY, predictor_hidden=predictor_hidden), seed=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        projected, predicted = model(IMAGES)
+        ((projected, predicted),) = model([IMAGES])
     outputs = [projected] if predictor_hidden == 0 else [projected, predicted]
     assert (predicted is None) == (predictor_hidden == 0)
     for features in outputs:
@@ -38,7 +38,7 @@ def test_the_predictor_sees_the_projection_before_it_is_normalised() -> None:
     model = build_model(replace(TINY, predictor_hidden=5), seed=0).eval()
     assert model.predictor is not None
     with torch.no_grad():
-        _, predicted = model(IMAGES)
+        ((_, predicted),) = model([IMAGES])
         raw = model.projector(model.backbone(IMAGES))
         torch.testing.assert_close(predicted, F.normalize(model.predictor(raw), dim=1))
 
