@@ -95,9 +95,9 @@ class MoCo(Peer):
         query_view, key_view = views
         self._move_key_model()
         with torch.no_grad(), autocast(self.precision, key_view.device):
-            key_BD, _ = self.key_model(key_view)
+            ((key_BD, _),) = self.key_model([key_view])
         with autocast(self.precision, query_view.device):
-            query_BD, _ = self.model(query_view)
+            ((query_BD, _),) = self.model([query_view])
         assert isinstance(query_BD, Tensor)
         self._keys_BD = key_BD
         return info_nce(query_BD, key_BD, self.queue.keys_QD, self.temperature)
@@ -110,5 +110,6 @@ class MoCo(Peer):
     @torch.no_grad()
     def _move_key_model(self) -> None:
         """Key weights become ``momentum`` of themselves and the rest of the query's (Eqn. 2)."""
-        keys, queries = list(self.key_model.parameters()), list(self.model.parameters())
+        keys: list[Tensor] = list(self.key_model.parameters())
+        queries: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(keys, queries, 1 - self.momentum)

@@ -65,6 +65,6 @@ class Peer(ABC):
     def project(self, views: Sequence[Tensor]) -> list[Tensor]:
         """Unit-norm features (B, D) float32 per view, from one pass: batch norm sees all views."""
         with autocast(self.precision, views[0].device):
-            projected, _ = self.model(torch.cat(list(views)))
+            ((projected, _),) = self.model([torch.cat(list(views))])
         assert isinstance(projected, Tensor)
         return list(projected.split([len(view) for view in views]))

@@ -128,7 +128,8 @@ def _for_the_step(stage: str, config: Config, precision: str) -> list[Advice]:
     if device.type == "cuda":
         found.append(
             Advice(
-                setting=f"--batch-size {2 * config.batch_size}", why="fills the GPU better, if it fits"
+                setting=f"--batch-size {2 * config.batch_size}",
+                why="fills the GPU better, if it fits",
             )
         )
     else:

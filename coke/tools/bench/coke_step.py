@@ -1,12 +1,14 @@
-"""One training step of CoKe as ``coke train`` does it, cut into its stages."""
+"""One training step of CoKe, the one that ``coke train`` takes, cut into its stages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from coke.clustering import Clustering
 from coke.config import Config
@@ -14,10 +16,11 @@ from coke.model.coke_model import build_model
 from coke.model.optimizer import build_optimizer
 from coke.tools.bench.paper import IMAGENET_IMAGES
 from coke.tools.bench.timing import StageClock
-from coke.tools.train_step import forward_step
+from coke.tools.train_step import train_step
 
-#: In the order of a step.
-STEP_STAGES = ("label look-up", "forward", "backward", "optimiser", "clustering")
+#: In the order of a step. ``loss`` is the loss forward and back, to the network's features;
+#: ``clustering`` includes the write of the labels.
+STEP_STAGES = ("label look-up", "forward", "loss", "backward", "optimiser", "clustering")
 
 
 class CokeStep:
@@ -49,6 +52,9 @@ class CokeStep:
         every_id = torch.arange(IMAGENET_IMAGES, device=device)
         labels_HN = torch.stack([every_id % k for k in config.clustering.n_clusters])
         self.clustering.label_store.write(every_id, labels_HN, epoch=0)
+        self.clustering.epoch = 1  # as after the scan
+        if clock is not None:
+            _mark_stages(self.model, self.optimizer, clock)
 
     def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor:
         """One step. Returns the loss, detached.
@@ -59,19 +65,40 @@ class CokeStep:
         """
         targets = self.clustering.targets(ids)
         self._mark("label look-up")
-        features_BD, loss = forward_step(
-            self.model, views, targets, self.clustering, self._config, self._precision
+        features_BD, loss = train_step(
+            self.model,
+            self.optimizer,
+            views,
+            targets,
+            self.clustering,
+            self._config,
+            self._precision,
         )
-        self._mark("forward")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._mark("backward")
-        self.optimizer.step()
-        self._mark("optimiser")
         self.clustering.step(features_BD, ids)
         self._mark("clustering")
-        return loss.detach()
+        return loss
 
     def _mark(self, stage: str) -> None:
         if self._clock is not None:
             self._clock.mark(stage)
+
+
+def _mark_stages(model: nn.Module, optimizer: Optimizer, clock: StageClock) -> None:
+    """Marks the stages inside of a step from hooks, so that the step itself is training's own."""
+
+    def after_forward(_module: nn.Module, _inputs: Any, features: Any) -> None:
+        clock.mark("forward")
+        pending = ["loss"]
+
+        def gradient_arrives(_gradient: Tensor) -> None:
+            if pending:  # the first view's; the rest of the loss is a small part of a step
+                clock.mark(pending.pop())
+
+        for projected_BD, predicted_BD in features:
+            last = projected_BD if predicted_BD is None else predicted_BD
+            if last.requires_grad:
+                last.register_hook(gradient_arrives)
+
+    model.register_forward_hook(after_forward)
+    optimizer.register_step_pre_hook(lambda *_: clock.mark("backward"))
+    optimizer.register_step_post_hook(lambda *_: clock.mark("optimiser"))

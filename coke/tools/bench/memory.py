@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ import torch
 
 from coke.config import Config
 from coke.tools.bench.coke_step import CokeStep
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +31,6 @@ class Memory:
     largest_batch: int | None
 
 
-def parse_bytes(text: str) -> int:
-    """``16GiB``, ``800MB`` or ``1024`` in bytes.
-
-    Raises:
-        ValueError: it is no size.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if match is None or float(match[1]) <= 0:
-        raise ValueError(f"memory budget is {text!r}; write it as 16GiB, 800MB or bytes")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
 def peak_bytes(device: torch.device) -> int:
     """The largest that was held so far, see :class:`Memory`."""
     if device.type == "cuda":
@@ -64,7 +49,13 @@ def held_beside_torch(device: torch.device) -> int:
 
 
 def largest_batch_that_fits(
-    config: Config, device: torch.device, precision: str, budget: int, *, beside: int, steps: int = 2
+    config: Config,
+    device: torch.device,
+    precision: str,
+    budget: int,
+    *,
+    beside: int,
+    steps: int = 2,
 ) -> int:
     """The largest multiple of 8 whose training step stays in the budget, on synthetic data.
 
@@ -82,10 +73,10 @@ def largest_batch_that_fits(
         torch.cuda.reset_peak_memory_stats(device)
         try:
             views = [
-                torch.randn(batch_size, 3, size, size, device=device).contiguous(
+                torch.randn(batch_size, 3, r.size, r.size, device=device).contiguous(
                     memory_format=torch.channels_last
                 )
-                for size in (config.view.size,) * config.views
+                for r in config.recipes_at(config.epochs)
             ]
             ids = torch.arange(batch_size, device=device)
             for _ in range(steps):  # the second one has the optimiser's state
@@ -115,5 +106,3 @@ def largest_multiple(fits: Callable[[int], bool], *, of: int, limit: int) -> int
         trial = min(2 * good, bad - 1) if bad > limit // of else (good + bad) // 2
         trial = max(trial, good + 1)
     return good * of
-
-

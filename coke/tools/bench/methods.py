@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -18,11 +18,18 @@ from coke.pipeline.index import ImageIndex
 from coke.pipeline.loader import Batch, build_loader
 from coke.pipeline.recipe import IMAGENET_MULTICROP, ViewRecipe
 from coke.tools.bench.coke_step import CokeStep
-from coke.tools.bench.timing import Spread, images_per_second
+from coke.tools.bench.timing import Spread, Turns, images_per_second
 
 MOCO, SWAV = "MoCo-v2", "SwAV"
 #: Minutes of an epoch relative to another method's (paper, Table 6).
-PAPER_RATIOS = {("CoKe", MOCO): 11.1 / 18.3, ("CoKe", SWAV): 11.1 / 20.8, ("CoKe+", "CoKe"): 8.4 / 11.1}
+PAPER_RATIOS = {
+    ("CoKe", MOCO): 11.1 / 18.3,
+    ("CoKe", SWAV): 11.1 / 20.8,
+    ("CoKe+", "CoKe"): 8.4 / 11.1,
+}
+
+
+_SMALL_SCALE = IMAGENET_MULTICROP[-1].scale
 
 
 class Trains(Protocol):
@@ -73,42 +80,35 @@ def measure_methods(
     index: ImageIndex,
     device: torch.device,
     precision: str,
-    *,
-    seconds: float,
-    rounds: int,
-    progress: Callable[[str], None],
+    turns: Turns,
 ) -> tuple[MethodTime, ...]:
     """Times every method's step alone and in training, in turns.
 
     All have the same backbone, projector, optimiser, batch size and views of the same recipe.
     """
-    contenders = list(_contenders(config, device, precision))
-    alone: dict[str, list[float]] = {c.name: [] for c in contenders}
-    training: dict[str, list[float]] = {c.name: [] for c in contenders}
+    contenders = {c.name: c for c in _contenders(config, device, precision)}
+    alone: dict[str, list[float]] = {name: [] for name in contenders}
+    training: dict[str, list[float]] = {name: [] for name in contenders}
     missing: dict[str, str] = {}
     running: dict[str, Trains] = {}
     streams: dict[tuple[ViewRecipe, ...], Iterator[Batch]] = {}
-    for contender in contenders:
+    for name, contender in contenders.items():
         try:
-            running[contender.name] = contender.build()
+            running[name] = contender.build()
         except ValueError as error:
-            missing[contender.name] = str(error)
+            missing[name] = str(error)
             continue
         if contender.recipes not in streams:
             streams[contender.recipes] = _stream(config, index, contender.recipes, device)
-    for r, contender in itertools.product(range(1, rounds + 1), contenders):
-        if contender.name in missing:
-            continue
-        trains, stream = running[contender.name], streams[contender.recipes]
-        progress(f"round {r} of {rounds}: {contender.name} alone")
-        views = _synthetic(contender.recipes, config.batch_size, device)
-        ids = torch.arange(config.batch_size, device=device)
-        rate = images_per_second(lambda: _step(trains, views, ids), seconds, device)  # noqa: B023
-        alone[contender.name].append(1000 * config.batch_size / rate)
-        del views
-        progress(f"round {r} of {rounds}: {contender.name} with the loader")
-        rate = images_per_second(lambda: _train(trains, stream, device), seconds, device)  # noqa: B023
-        training[contender.name].append(1000 * config.batch_size / rate)
+    for name in turns.of(running):
+        trains, recipes = running[name], contenders[name].recipes
+        synthetic = _synthetic(recipes, config.batch_size, device)
+        rate = images_per_second(partial(_step, trains, synthetic), turns.seconds, device)
+        alone[name].append(1000 * config.batch_size / rate)
+        del synthetic  # another method's views may need the room
+        step = partial(_train, trains, streams[recipes], device)
+        rate = images_per_second(step, turns.seconds, device)
+        training[name].append(1000 * config.batch_size / rate)
     return tuple(
         MethodTime(
             name=c.name,
@@ -118,7 +118,7 @@ def measure_methods(
             training=Spread.of(training[c.name]) if training[c.name] else None,
             missing=missing.get(c.name, ""),
         )
-        for c in contenders
+        for c in contenders.values()
     )
 
 
@@ -154,30 +154,36 @@ def ratios(methods: Sequence[MethodTime]) -> tuple[Ratio, ...]:
 
 
 def _contenders(config: Config, device: torch.device, precision: str) -> Iterator[_Contender]:
-    one, two = (config.view,), (config.view,) * 2
+    one_view = replace(config, views=1, small_views=0)
+    two_views = replace(config, views=2, small_views=0, second_view=config.view)
+    small = replace(config.view, size=_small_size(config.view.size), scale=_SMALL_SCALE)
+    multi_crop = replace(two_views, small_views=6, small_view=small)
+
+    def coke(name: str, form: Config, precision: str = "fp32") -> _Contender:
+        recipes = form.recipes_at(form.epochs)
+        return _Contender(name, precision, recipes, lambda: CokeStep(form, device, precision))
 
     def model() -> CoKe:
-        built = build_model(config.model, config.seed)
-        built = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return built.train()
+        built = build_model(config.model, config.seed).train()
+        built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return built
 
-    def coke(views: int, precision: str = "fp32") -> CokeStep:
-        return CokeStep(replace(config, views=views), device, precision)
-
-    yield _Contender("CoKe", "fp32", one, lambda: coke(1))
-    amp = precision if precision != "fp32" else "bf16"
+    yield coke("CoKe", one_view)
+    mixed = precision if precision != "fp32" else "bf16"
     if has_native_bf16(device):
-        yield _Contender("CoKe+", amp, one, lambda: coke(1, amp))
+        yield coke("CoKe+", one_view, mixed)
     else:
-        yield _Contender("CoKe+", amp, one, lambda: _refuse(f"no hardware for {amp} here"))
-    yield _Contender("CoKe, two views", "fp32", two, lambda: coke(2))
-    small = tuple(
-        replace(config.view, size=max(8, round(config.view.size * 96 / 224)), scale=crop.scale)
-        for crop in IMAGENET_MULTICROP[2:]
-    )
-    yield _Contender("CoKe, multi-crop", "fp32", two + small, lambda: coke(8))
-    yield _Contender(MOCO, "fp32", two, lambda: MoCo(model(), config.optimizer, "fp32"))
-    yield _Contender(SWAV, "fp32", two, lambda: SwAV(model(), config.optimizer, "fp32"))
+        yield _Contender("CoKe+", mixed, (config.view,), lambda: _refuse(f"no {mixed} hardware"))
+    yield coke("CoKe, two views", two_views)
+    yield coke("CoKe, multi-crop", multi_crop)
+    pair = two_views.recipes_at(config.epochs)
+    yield _Contender(MOCO, "fp32", pair, lambda: MoCo(model(), config.optimizer, "fp32"))
+    yield _Contender(SWAV, "fp32", pair, lambda: SwAV(model(), config.optimizer, "fp32"))
+
+
+def _small_size(size: int) -> int:
+    """Side of the small crops: 96 of 224, as in the release."""
+    return max(8, round(size * 96 / 224))
 
 
 def _refuse(why: str) -> Trains:
@@ -213,9 +219,10 @@ def _synthetic(
     ]
 
 
-def _step(trains: Trains, views: Sequence[Tensor], ids: Tensor) -> int:
-    trains.step(views, ids)
-    return len(ids)
+def _step(trains: Trains, views: Sequence[Tensor]) -> int:
+    batch = len(views[0])
+    trains.step(views, torch.arange(batch, device=views[0].device))
+    return batch
 
 
 def _train(trains: Trains, stream: Iterator[Batch], device: torch.device) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from coke.tools.bench.timing import Spread
+from coke.tools.bench.timing import Spread, Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +38,9 @@ def splits(cores: int) -> list[tuple[int, int]]:
 
 
 def tune(
-    rate_with: Callable[[int, float], float],
-    cores: int,
-    *,
-    seconds: float,
-    rounds: int,
-    progress: Callable[[str], None],
+    rate_with: Callable[[int, float], float], cores: int, turns: Turns
 ) -> tuple[ThreadSplit, ...]:
-    """Times training with each split, in turns; the best comes first.
+    """Times training with each split; the best comes first.
 
     Args:
         rate_with: images per second of training with so many loader threads, measured for so many
@@ -53,17 +48,17 @@ def tune(
         cores: of this process.
     """
     before = torch.get_num_threads()
-    measured: dict[tuple[int, int], list[float]] = {split: [] for split in splits(cores)}
+    known = {f"{a} loader threads, {b} of the step": (a, b) for a, b in splits(cores)}
+    measured: dict[str, list[float]] = {name: [] for name in known}
     try:
-        for r in range(1, rounds + 1):
-            for loader, step in measured:
-                progress(f"round {r} of {rounds}: {loader} loader threads, {step} of the step")
-                torch.set_num_threads(step)
-                measured[loader, step].append(rate_with(loader, seconds))
+        for name in turns.of(known):
+            loader, step = known[name]
+            torch.set_num_threads(step)
+            measured[name].append(rate_with(loader, turns.seconds))
     finally:
         torch.set_num_threads(before)
     found = [
-        ThreadSplit(loader=loader, step=step, rate=Spread.of(rates))
-        for (loader, step), rates in measured.items()
+        ThreadSplit(loader=known[name][0], step=known[name][1], rate=Spread.of(rates))
+        for name, rates in measured.items()
     ]
     return tuple(sorted(found, key=lambda split: -split.rate.median))

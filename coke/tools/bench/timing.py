@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -39,6 +41,29 @@ class Span:
         return self.end - self.start
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """How things are timed in turns, so that a machine whose speed drifts drifts for all of them.
+
+    Attributes:
+        seconds: of each measurement.
+        rounds: how often each is measured.
+        progress: is told what is being timed.
+    """
+
+    seconds: float
+    rounds: int
+    progress: Callable[[str], None]
+
+    def of(self, names: Iterable[str]) -> Iterator[str]:
+        """Each name once a round, when its turn has come."""
+        known = list(names)
+        for r in range(1, self.rounds + 1):
+            for name in known:
+                self.progress(f"round {r} of {self.rounds}: {name}")
+                yield name
+
+
 class StageClock:
     """Cuts steps into stages: each :meth:`mark` ends the stage that began at the last one.
 
@@ -48,7 +73,7 @@ class StageClock:
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._marks: list[list[tuple[str, float | torch.cuda.Event]]] = []
+        self._marks: list[list[tuple[str, Any]]] = []
 
     def start(self) -> None:
         """Begins a step."""
@@ -71,27 +96,25 @@ class StageClock:
         zero = self._marks[0][0][1]
         found = []
         for marks in self._marks:
-            times = [(stage, self._since(zero, at)) for stage, at in marks]
+            times = [(stage, self._milliseconds(zero, at)) for stage, at in marks]
             found.append(
                 [
                     Span(stage=stage, start=before, end=at)
-                    for (_, before), (stage, at) in zip(times, times[1:], strict=False)
+                    for (_, before), (stage, at) in pairwise(times)
                 ]
             )
         return found
 
-    def _now(self) -> float | torch.cuda.Event:
+    def _now(self) -> Any:
+        """Seconds on a CPU, an event in the GPU's stream."""
         if not self._on_gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
         return event
 
-    def _since(self, zero: float | torch.cuda.Event, at: float | torch.cuda.Event) -> float:
-        if isinstance(zero, float):
-            assert isinstance(at, float)
-            return 1000 * (at - zero)
-        return float(zero.elapsed_time(at))  # type: ignore[no-untyped-call]
+    def _milliseconds(self, start: Any, end: Any) -> float:
+        return float(start.elapsed_time(end)) if self._on_gpu else 1000 * (end - start)
 
 
 def stage_medians(steps: Sequence[Sequence[Span]]) -> dict[str, float]:

@@ -63,7 +63,7 @@ def test_the_second_views_keys_enter_the_queue_after_the_step() -> None:
     first, second = torch.randn(2, 4, 3, 16, 16)
     before = moco.queue.keys_QD.clone()
     with torch.no_grad():
-        expected, _ = build_model(SMALL, seed=0).train()(second)
+        ((expected, _),) = build_model(SMALL, seed=0).train()([second])
     moco.step([first, second], torch.arange(4))
     torch.testing.assert_close(moco.queue.keys_QD[:4], expected)
     assert torch.equal(moco.queue.keys_QD[4:], before[4:])
