@@ -160,6 +160,15 @@ class Config:
             large = tuple(replace(recipe, size=size) for recipe in large)
         return large if epoch == 0 else large + (self.small_view,) * self.small_views
 
+    def view_sizes(self) -> dict[str, int]:
+        """The side of every kind of view, in training and in evaluation, by its setting."""
+        sizes = {
+            "view.size": self.view.size,
+            "view.evaluation_size": self.view.evaluation().size,
+            "start_size": self.start_size or self.view.size,
+        }
+        return sizes | ({"small_view.size": self.small_view.size} if self.small_views else {})
+
     def alpha_at(self, epoch: int) -> float:
         """Weight of the label in an epoch: from ``alpha_start`` in epoch 1 evenly to ``alpha``.
 

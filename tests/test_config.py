@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,106 @@ def test_the_imagenet_preset_is_the_papers() -> None:
     assert config.clustering.min_ratio == 0.4
     assert config.clustering.n_clusters == (3000, 4000, 5000)
     assert (config.model.depth, config.model.width, config.model.dim) == (50, 64, 128)
+
+
+#: What the paper and its release say of each preset: epochs, stage, T, layers, predictor, beta.
+@pytest.mark.parametrize(
+    ("name", "epochs", "first_stage", "temperature", "layers", "predictor", "beta"),
+    [
+        (
+            "imagenet-1view",
+            800,
+            641,
+            0.1,
+            2,
+            0,
+            1.0,
+        ),  # Table 5; 160/200 of the epochs, and the scan
+        ("imagenet-1view-long", 1000, 801, 0.1, 3, 2048, 1.0),  # Table 7
+        ("imagenet-2view", 1000, 100_000, 0.05, 3, 2048, 0.5),
+        ("imagenet-multicrop", 800, 100_000, 0.05, 3, 2048, 0.5),  # the release's third recipe
+    ],
+)
+def test_the_imagenet_presets_are_the_papers(
+    name: str,
+    epochs: int,
+    first_stage: int,
+    temperature: float,
+    layers: int,
+    predictor: int,
+    beta: float,
+) -> None:
+    config = preset_named(name)
+    assert (config.epochs, config.clustering.first_stage_epochs) == (epochs, first_stage)
+    assert (config.temperature, config.beta, config.batch_size) == (temperature, beta, 1024)
+    assert (config.model.projector_layers, config.model.projector_hidden) == (layers, 2048)
+    assert (config.model.predictor_hidden, config.model.dim) == (predictor, 128)
+    assert config.model.projector_last_norm
+    assert config.clustering.n_clusters == (3000, 4000, 5000)
+    assert (config.clustering.dual_rule, config.clustering.dual_lr) == ("paper", 20.0)
+    assert (config.clustering.label_size, config.clustering.label_temperature) == (5, 0.5)
+    assert (config.optimizer.name, config.optimizer.lr) == ("lars", 1.6)
+
+
+def test_the_multi_view_presets_have_the_papers_views_and_constant_alpha() -> None:
+    two, multi = preset_named("imagenet-2view"), preset_named("imagenet-multicrop")
+    assert two.recipes_at(1) == two.recipes_at(0) == IMAGENET_TWO_VIEW
+    assert multi.recipes_at(1) == IMAGENET_MULTICROP
+    assert multi.recipes_at(0) == IMAGENET_TWO_VIEW, "the scan clusters large views only"
+    for config in (two, multi):
+        assert [config.alpha_at(epoch) for epoch in (0, 1, 2, 500)] == [0.2] * 4
+        assert config.reference_temperature == 0
+
+
+def test_alpha_moves_from_its_start_over_the_warmup() -> None:
+    config = replace(Config(), views=2, alpha=0.2, alpha_start=1.0, alpha_warmup_epochs=4)
+    alphas = [config.alpha_at(epoch) for epoch in range(8)]
+    assert alphas == pytest.approx([1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+    low = replace(config, alpha_start=0.0)
+    assert [low.alpha_at(e) for e in (1, 3, 9)] == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_both_large_views_grow_and_small_ones_do_not() -> None:
+    config = with_settings(
+        preset_named("imagenet-multicrop"), {"epochs": 8, "start_size": 112, "small_views": 1}
+    )
+    sizes = [[recipe.size for recipe in config.recipes_at(epoch)] for epoch in (0, 1, 8)]
+    assert sizes == [[112, 112], [112, 112, 96], [224, 224, 96]]
+    assert config.recipes_at(1)[1].solarize_p == 0.2
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "message"),
+    [
+        ("imagenet-2view", {"view": {"size": 96}}, r"view.size is 96 and second_view.size is 224"),
+        (
+            "imagenet-2view",
+            {"second_view": {"std": [1, 1, 1]}},
+            r"view.std is .* and second_view.std is \(1.0, 1.0, 1.0\); give both the same",
+        ),
+        (
+            "imagenet-multicrop",
+            {"view": {"mean": [0, 0, 0]}, "second_view": {"mean": [0, 0, 0]}},
+            r"view.mean is .* and small_view.mean is",
+        ),
+        ("imagenet-1view", {"small_views": 2}, r"small_views is 2 with 1 view; .*--views 2"),
+        ("imagenet-2view", {"small_views": -1}, "small_views is -1"),
+        ("imagenet-2view", {"alpha": 1.5}, "alpha is 1.5; it is a weight between 0 and 1"),
+        ("imagenet-2view", {"alpha_start": -0.1}, "alpha_start is -0.1; it is a weight"),
+        ("imagenet-2view", {"alpha_warmup_epochs": -1}, "alpha_warmup_epochs is -1"),
+        ("imagenet-2view", {"reference_temperature": -0.1}, "reference_temperature is -0.1"),
+    ],
+)
+def test_views_that_do_not_go_together_are_named(
+    preset: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_settings(preset_named(preset), settings)
+
+
+def test_one_view_may_differ_from_an_unused_second_one() -> None:
+    config = with_settings(preset_named("imagenet-1view"), {"view": {"size": 96}})
+    assert [recipe.size for recipe in config.recipes_at(1)] == [96]
 
 
 def test_assignments_are_typed_as_toml_and_nested() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coke.model.backbone import (
+    RESNET,
+    build_backbone,
+    check_backbone,
+    feature_dim,
+    fixed_image_size,
+)
 from coke.model.loss import ViewFeatures
-from coke.model.resnet import ResNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,17 +24,22 @@ class ModelConfig:
     """Backbone and heads.
 
     Attributes:
-        depth, width, stem, expand: the backbone, see :class:`coke.model.resnet.ResNet`.
+        backbone: ``"resnet"``, or ``"timm:NAME"`` for a network of timm.
+        depth, width, stem, expand: of a ResNet, see :class:`coke.model.resnet.ResNet`; nothing to
+            a network of timm.
+        image_size: side of the views that a transformer of timm is built for; 0 for its own.
         projector_layers, projector_hidden: the MLP on top of it.
         dim: dimension D of the features that are clustered.
         projector_last_norm: batch norm after the projector's last layer, as the release has it.
         predictor_hidden: hidden width of the 2-layer predictor; 0 for no predictor.
     """
 
+    backbone: str = RESNET
     depth: int = 50
     width: int = 64
     stem: str = "imagenet"
     expand: int = 0
+    image_size: int = 0
     projector_layers: int = 2
     projector_hidden: int = 2048
     dim: int = 128
@@ -36,11 +47,24 @@ class ModelConfig:
     predictor_hidden: int = 0
 
     def __post_init__(self) -> None:
+        check_backbone(self.backbone)
+        if self.image_size != 0 and (self.image_size < 8 or self.backbone == RESNET):
+            raise ValueError(
+                f"model image_size is {self.image_size} for {self.backbone}; it is for "
+                "transformers of timm, at least 8, or 0"
+            )
         for name in ("projector_layers", "projector_hidden", "dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model {name} is {getattr(self, name)}; it must be at least 1")
         if self.predictor_hidden < 0:
             raise ValueError(f"model predictor_hidden is {self.predictor_hidden}; 0 means none")
+
+    @property
+    def network(self) -> str:
+        """The backbone in words."""
+        if self.backbone != RESNET:
+            return self.backbone
+        return f"ResNet-{self.depth}, width {self.width}"
 
 
 class CoKe(nn.Module):
@@ -49,11 +73,18 @@ class CoKe(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(
-            depth=config.depth, width=config.width, stem=config.stem, expand=config.expand
+        self.backbone = build_backbone(
+            config.backbone,
+            depth=config.depth,
+            width=config.width,
+            stem=config.stem,
+            expand=config.expand,
+            image_size=config.image_size,
         )
         widths = [config.projector_hidden] * (config.projector_layers - 1) + [config.dim]
-        self.projector = _mlp(self.backbone.dim, widths, last_norm=config.projector_last_norm)
+        self.projector = _mlp(
+            feature_dim(self.backbone), widths, last_norm=config.projector_last_norm
+        )
         self.predictor = (
             _mlp(config.dim, [config.predictor_hidden, config.dim], last_norm=False)
             if config.predictor_hidden
@@ -73,6 +104,25 @@ class CoKe(nn.Module):
         projected_BD = self.projector(self.backbone(images))
         predicted_BD = None if self.predictor is None else self.predictor(projected_BD)
         return unit(projected_BD), None if predicted_BD is None else unit(predicted_BD)
+
+
+def check_view_sizes(model: CoKe, sizes: Mapping[str, int]) -> None:
+    """Refuses views that the backbone cannot take.
+
+    Args:
+        sizes: side in pixels by the name of the setting it comes from.
+
+    Raises:
+        ValueError: a side differs from the one that a transformer was built for.
+    """
+    fixed = fixed_image_size(model.backbone)
+    for name, size in sizes.items():
+        if fixed and size != fixed:
+            raise ValueError(
+                f"{name} is {size}, but {model.config.network} was built for images of side "
+                f"{fixed} only, in training and in evaluation: set {name} to it, or "
+                "model.image_size to another"
+            )
 
 
 def unit(features_BD: Tensor) -> Tensor:

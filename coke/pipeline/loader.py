@@ -83,6 +83,11 @@ class Loader:
         return n - n % b if self._drop_ragged else n
 
     @property
+    def left_out(self) -> int:
+        """Images of an epoch that are in none of its batches."""
+        return len(self._order) - self.samples_per_epoch
+
+    @property
     def steps_per_epoch(self) -> int:
         return -(-self.samples_per_epoch // self.batch_size)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.checkpoint import save_checkpoint
-from coke.model.coke_model import build_model
+from coke.model.coke_model import build_model, check_view_sizes
 from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
@@ -60,6 +60,7 @@ def train(
         run.check_resumable(config, index)
     loader = _loader(config, index, device, epoch=0)
     model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    check_view_sizes(model, config.view_sizes())
     optimizer = build_optimizer(model, config.optimizer)
     settings = asdict(config.clustering)
     clustering = Clustering(
@@ -88,7 +89,7 @@ def train(
         for epoch in range(first_epoch, config.epochs + 1):
             if config.recipes_at(epoch) != loader.recipes:
                 loader = _loader(config, index, device, epoch)
-            meter = reporter.start_epoch(epoch, loader.steps_per_epoch)
+            meter = reporter.start_epoch(epoch, loader.steps_per_epoch, left_out=loader.left_out)
             model.train()
             for step, batch in enumerate(meter.timing_data(loader.epoch(epoch))):
                 views = [view.to(device, non_blocking=True) for view in batch.views]

@@ -37,6 +37,7 @@ class EpochRecord:
     """One line of ``metrics.jsonl``. ``loss`` is None for the initialisation scan (epoch 0).
 
     ``loss_over_chance`` is the loss divided by ln K (mean over heads): 1 means nothing is learned.
+    ``left_out`` counts the images of a ragged last batch that was left out: they keep their labels.
     """
 
     epoch: int
@@ -47,13 +48,15 @@ class EpochRecord:
     data_wait: float
     seconds: float
     heads: list[HeadReport]
+    left_out: int = 0
 
 
 class EpochMeter:
     """Counts images, seconds, waiting and loss of one epoch."""
 
-    def __init__(self, epoch: int, progress: Progress, task: TaskID) -> None:
+    def __init__(self, epoch: int, progress: Progress, task: TaskID, left_out: int = 0) -> None:
         self.epoch = epoch
+        self.left_out = left_out
         self.images = 0
         self._progress = progress
         self.task = task
@@ -146,10 +149,10 @@ class TrainReporter:
         if self._tensorboard is not None:
             self._tensorboard.close()
 
-    def start_epoch(self, epoch: int, steps: int) -> EpochMeter:
+    def start_epoch(self, epoch: int, steps: int, *, left_out: int = 0) -> EpochMeter:
         name = "scan" if epoch == 0 else f"epoch {epoch}/{self._config.epochs}"
         task = self._progress.add_task(name, total=steps, status="")
-        return EpochMeter(epoch, self._progress, task)
+        return EpochMeter(epoch, self._progress, task, left_out)
 
     def end_epoch(self, meter: EpochMeter, heads: list[HeadReport], lr: float) -> EpochRecord:
         """Shows the epoch's line, records it, and warns of a collapse."""
@@ -168,6 +171,7 @@ class TrainReporter:
             data_wait=meter.data_wait,
             seconds=meter.seconds,
             heads=heads,
+            left_out=meter.left_out,
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
@@ -187,6 +191,8 @@ def epoch_lines(record: EpochRecord, epochs: int) -> str:
     if record.loss is not None:
         loss = f"loss {record.loss:.3f} ({record.loss_over_chance:.2f} ln K)  "
     speed = f"{record.images_per_second:,.0f} img/s  data wait {record.data_wait:.0%}"
+    if record.left_out:
+        speed += f"  {record.left_out} images left out"
     heads = [
         f"  K={h.n_clusters:,}: {h.smallest}-{h.largest} images, {h.empty} empty, "
         f"violation {h.violation:.1%}, churn {h.churn:.0%}"
@@ -224,7 +230,8 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
     if record.epoch >= 3 and chance is not None and chance > LOSS_AT_CHANCE:
         warnings.append(
             f"the loss is {chance:.2f} of ln K: nothing is learned. Lower temperature, use fewer "
-            "clusters (clustering.n_clusters), or change optimizer.lr"
+            "clusters (clustering.n_clusters), or change optimizer.lr; with two views, give labels "
+            "more weight at the start (alpha_warmup_epochs)"
         )
     return warnings
 

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.model.loss import coke_loss, discrimination_loss
+from coke.model.loss import (
+    ViewFeatures,
+    coke_loss,
+    discrimination_loss,
+    multi_crop_loss,
+    reference,
+    two_view_loss,
+)
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 FEATURES = torch.tensor([[0.8, 0.6], [0.0, 1.0]])
@@ -93,3 +100,164 @@ def test_gradient_flows_to_features_only() -> None:
     with torch.no_grad():
         wrong = F.softmax(x @ centers.T / 0.3, 1) - F.one_hot(labels, 3)
         torch.testing.assert_close(x.grad, wrong @ centers / 0.3 / 4)
+
+
+def test_a_reference_by_hand() -> None:
+    """Logits (1.6, 1.2) and (0, 2): the first cluster has a share of 1 / (1 + e^-0.4) and so on."""
+    (p,) = reference(FEATURES, [CENTERS], 0.5)
+    first, second = 1 / (1 + math.exp(-0.4)), 1 / (1 + math.exp(2.0))
+    torch.testing.assert_close(p, torch.tensor([[first, 1 - first], [second, 1 - second]]))
+
+
+def test_two_views_by_hand() -> None:
+    """One image of label 0: its views have logits (1.6, 1.2) and (0, 2), alpha is 1/4."""
+    views: list[ViewFeatures] = [(FEATURES[:1], None), (FEATURES[1:], None)]
+    loss = two_view_loss(views, [CENTERS], [torch.tensor([0])], temperature=0.5, alpha=0.25)
+    p1, p2 = 1 / (1 + math.exp(-0.4)), 1 / (1 + math.exp(2.0))  # of cluster 0
+    first = [math.log(1 + math.exp(-0.4)), math.log(1 + math.exp(0.4))]  # -log p, per cluster
+    second = [math.log(1 + math.exp(2.0)), math.log(1 + math.exp(-2.0))]
+    loss_1 = 0.25 * first[0] + 0.75 * (p2 * first[0] + (1 - p2) * first[1])
+    loss_2 = 0.25 * second[0] + 0.75 * (p1 * second[0] + (1 - p1) * second[1])
+    assert float(loss) == pytest.approx((loss_1 + loss_2) / 2, abs=1e-6)
+
+
+def test_a_small_view_by_hand() -> None:
+    """Half of it is the large views' loss; a small view at (0.6, 0.8) learns from their mean."""
+    large: list[ViewFeatures] = [(FEATURES[:1], None), (FEATURES[1:], None)]
+    small: list[ViewFeatures] = [(torch.tensor([[0.6, 0.8]]), None)]
+    label = [torch.tensor([0])]
+    loss = multi_crop_loss(large, small, [CENTERS], label, temperature=0.5, alpha=0.25)
+    mean = (1 / (1 + math.exp(-0.4)) + 1 / (1 + math.exp(2.0))) / 2
+    costs = [math.log(1 + math.exp(0.4)), math.log(1 + math.exp(-0.4))]  # logits (1.2, 1.6)
+    small_loss = 0.25 * costs[0] + 0.75 * (mean * costs[0] + (1 - mean) * costs[1])
+    large_loss = float(two_view_loss(large, [CENTERS], label, temperature=0.5, alpha=0.25))
+    assert float(loss) == pytest.approx(large_loss / 2 + small_loss / 2, abs=1e-6)
+
+
+SIZES = (3, 4)
+MANY_CENTERS = [random_features(10 + k, k) for k in SIZES]
+LABELS = [torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([3, 2, 1, 0, 3, 2])]
+
+
+def random_views(count: int, *, predictor: bool = True, seed: int = 0) -> list[ViewFeatures]:
+    return [
+        (random_features(seed + v, 6), random_features(seed + 50 + v, 6) if predictor else None)
+        for v in range(count)
+    ]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("small", [0, 3])
+def test_the_mixtures_are_those_of_the_paper_and_the_release(beta: float, small: int) -> None:
+    """Written out image by image: Alg. 2 for the large views; for a small one twice alpha of the
+    label and 1 - alpha of the sum of both distributions, all halved."""
+    alpha, temperature = 0.2, 0.3
+    large, crops = random_views(2), random_views(small, seed=100)
+
+    def log_p(x: Tensor, head: int) -> Tensor:
+        return F.log_softmax(x @ MANY_CENTERS[head].T / temperature, dim=0)
+
+    def cross_entropy(view: ViewFeatures, i: int, head: int, target: Tensor) -> float:
+        projected, predicted = view
+        assert predicted is not None
+        proj, pred = log_p(projected[i], head), log_p(predicted[i], head)
+        return -float(((1 - beta) * proj + beta * pred) @ target)
+
+    large_terms, small_terms = [], []
+    for i in range(6):
+        for head, k in enumerate(SIZES):
+            label = F.one_hot(LABELS[head][i], k).float()
+            p1, p2 = (log_p(view[0][i], head).exp() for view in large)
+            large_terms += [
+                cross_entropy(large[0], i, head, alpha * label + (1 - alpha) * p2),
+                cross_entropy(large[1], i, head, alpha * label + (1 - alpha) * p1),
+            ]
+            target = 2 * alpha * label + (1 - alpha) * (p1 + p2)
+            small_terms += [cross_entropy(crop, i, head, target) / 2 for crop in crops]
+    expected = sum(large_terms) / len(large_terms)
+    if small:
+        expected = (expected + sum(small_terms) / len(small_terms)) / 2
+        got = multi_crop_loss(
+            large, crops, MANY_CENTERS, LABELS, temperature=temperature, alpha=alpha, beta=beta
+        )
+    else:
+        got = two_view_loss(
+            large, MANY_CENTERS, LABELS, temperature=temperature, alpha=alpha, beta=beta
+        )
+    assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_alpha_1_is_the_mean_of_single_view_losses() -> None:
+    views = random_views(2)
+    mixed = two_view_loss(views, MANY_CENTERS, LABELS, temperature=0.1, alpha=1.0, beta=0.5)
+    alone = [coke_loss(*v, MANY_CENTERS, LABELS, temperature=0.1, beta=0.5) for v in views]
+    torch.testing.assert_close(mixed, (alone[0] + alone[1]) / 2)
+
+
+def test_a_sharp_reference_is_the_other_views_nearest_center() -> None:
+    views = random_views(2, predictor=False)
+    nearest = [
+        [(projected @ centers.T).argmax(dim=1) for centers in MANY_CENTERS]
+        for projected, _ in views
+    ]
+    sharp = two_view_loss(
+        views, MANY_CENTERS, LABELS, temperature=0.2, alpha=0.0, reference_temperature=1e-4
+    )
+    hard = [
+        coke_loss(*views[0], MANY_CENTERS, nearest[1], temperature=0.2),
+        coke_loss(*views[1], MANY_CENTERS, nearest[0], temperature=0.2),
+    ]
+    torch.testing.assert_close(sharp, (hard[0] + hard[1]) / 2)
+
+
+def test_soft_labels_mix_with_references_too() -> None:
+    views = random_views(2)
+    one_hot = [F.one_hot(y, k).float() for y, k in zip(LABELS, SIZES, strict=True)]
+    hard = two_view_loss(views, MANY_CENTERS, LABELS, temperature=0.1, alpha=0.2)
+    soft = two_view_loss(views, MANY_CENTERS, one_hot, temperature=0.1, alpha=0.2)
+    torch.testing.assert_close(hard, soft)
+
+
+def test_the_references_carry_no_gradient() -> None:
+    """d loss / d logits is softmax - target with the target held fixed, for every view; so what a
+    small view predicts moves no large one."""
+    views = random_views(2, predictor=False)
+    crops = random_views(2, predictor=False, seed=100)
+    leaves = [x.requires_grad_() for x, _ in [*views, *crops]]
+    (centers,), (labels,) = MANY_CENTERS[:1], LABELS[:1]
+    multi_crop_loss(views, crops, [centers], [labels], temperature=0.3, alpha=0.2).backward()
+    with torch.no_grad():
+        p = [F.softmax(x @ centers.T / 0.3, dim=1) for x in leaves]
+        references = [p[1], p[0], (p[0] + p[1]) / 2, (p[0] + p[1]) / 2]
+        for x, predicted, other in zip(leaves, p, references, strict=True):
+            target = 0.2 * F.one_hot(labels, 3) + 0.8 * other
+            # A quarter of the weight each: two halves of two views. Six images.
+            torch.testing.assert_close(x.grad, (predicted - target) @ centers / 0.3 / 4 / 6)
+
+
+def test_references_come_from_the_projector() -> None:
+    """With the predictor's loss alone, the projected features are read as reference only, and the
+    predicted ones of one view do not enter the loss of the other."""
+    views = random_views(2)
+    other = [(views[0][0], views[0][1]), (views[1][0], random_features(77, 6))]
+
+    def gradient(of: list[ViewFeatures]) -> Tensor:
+        predicted = of[0][1]
+        assert predicted is not None
+        leaf = predicted.clone().requires_grad_()
+        of = [(of[0][0], leaf), of[1]]
+        two_view_loss(of, MANY_CENTERS, LABELS, temperature=0.1, alpha=0.2, beta=1.0).backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    torch.testing.assert_close(gradient(views), gradient(other), rtol=0, atol=0)
+    moved = [views[0], (random_features(78, 6), views[1][1])]
+    assert not torch.allclose(gradient(views), gradient(moved))
+
+
+def test_an_image_without_a_label_learns_from_the_other_view_only() -> None:
+    views = random_views(2, predictor=False)
+    unseen = [torch.full((6,), -1) for _ in SIZES]
+    loss = two_view_loss(views, MANY_CENTERS, unseen, temperature=0.1, alpha=0.25)
+    alone = two_view_loss(views, MANY_CENTERS, unseen, temperature=0.1, alpha=0.0)
+    torch.testing.assert_close(loss, 0.75 * alone)

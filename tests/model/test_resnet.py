@@ -29,6 +29,11 @@ TORCHVISION = {
         318,
         "569b8747885996c670bdc8beff44c0b72350a137c27520435d25397acd0dd3dd",
     ),
+    101: (
+        42_500_160,
+        624,
+        "ee737dbd57ccac53b3b86bc3c86b80dcc0cf6bbccd06d24cff8e1331f1d7b2c2",
+    ),
 }
 
 
@@ -155,3 +160,22 @@ def test_features_are_averages_over_relus() -> None:
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         ResNet(**options)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_torchvisions_weights_give_torchvisions_features(depth: int) -> None:
+    try:
+        from torchvision import models
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # its CUDA wheel does not import beside a CPU torch
+        pytest.skip(f"needs a torchvision that imports: {error}")
+    theirs = getattr(models, f"resnet{depth}")().eval()
+    theirs.fc = torch.nn.Identity()
+    ours = ResNet(depth=depth).eval()
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images))

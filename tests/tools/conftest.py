@@ -41,6 +41,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny() -> Config:
     """A ResNet-10 of width 8 at 16 pixels, two heads, three batches of 16 and one of 12."""
+    view = replace(presets["cifar10"].view, size=16, evaluation_size=0)
     return replace(
         presets["demo"],
         preset="custom",
@@ -50,7 +51,8 @@ def tiny() -> Config:
         threads=1,
         keep_checkpoints=10,
         start_size=0,
-        view=replace(presets["cifar10"].view, size=16, evaluation_size=0),
+        view=view,
+        second_view=view,
         model=ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8),
         optimizer=replace(presets["demo"].optimizer, lr=0.15),
         clustering=ClusteringConfig(n_clusters=(3, 5)),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import Tensor, nn
 
 from coke.config import Config
 from coke.model.knn import knn_classify, topk_accuracy
@@ -153,3 +157,54 @@ def test_ids_whose_image_is_gone_have_no_row(
     for fast in (True, False):
         report = eval_linear(run, tmp_path / "out", fast=fast, epochs=2, console=quiet)
         assert report.train_images == 58
+
+
+class PatchEmbedding(nn.Conv2d):
+    """As timm's: it takes images of one side only."""
+
+    strict_img_size = True
+
+    def __init__(self, img_size: int) -> None:
+        super().__init__(3, 12, 8, stride=8)
+        self.img_size = (img_size, img_size)
+
+
+class Transformer(nn.Module):
+    """Stands for a transformer of timm."""
+
+    num_features = 12
+
+    def __init__(self, img_size: int = 224) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbedding(img_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[-1] == self.patch_embed.img_size[0]
+        return nn.functional.relu(self.patch_embed(images)).mean(dim=(2, 3))
+
+
+def test_a_run_on_a_network_of_timm_trains_and_is_evaluated_at_its_size(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_model(name: str, num_classes: int, pretrained: bool, **options: Any) -> nn.Module:
+        assert (name, num_classes, pretrained) == ("transformer", 0, False)
+        return Transformer(**options)
+
+    stand_in = ModuleType("timm")
+    monkeypatch.setattr(stand_in, "create_model", create_model, raising=False)
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+    config = replace(
+        tiny, epochs=1, model=replace(tiny.model, backbone="timm:transformer", image_size=16)
+    )
+    larger = replace(config, view=replace(config.view, evaluation_size=24))
+    with pytest.raises(
+        ValueError, match=r"evaluation_size is 24, but timm:transformer .* side 16 only"
+    ):
+        train(larger, stripes, tmp_path / "larger", console=quiet)
+    assert not (tmp_path / "larger").exists()
+    train(config, stripes, tmp_path / "run", console=quiet)
+    for report in (
+        eval_knn(tmp_path / "run", stripes, console=quiet),
+        eval_linear(tmp_path / "run", stripes, epochs=1, console=quiet),
+    ):
+        assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]

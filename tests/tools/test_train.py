@@ -90,37 +90,6 @@ def test_the_scan_moves_labels_and_statistics_but_no_weights(
     assert (unseen.label_store.read(torch.arange(60)) >= 0).all()
 
 
-def test_a_step_reads_last_epochs_labels_before_it_writes_new_ones(
-    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every target handed to the loss is the label that the epoch before wrote for that id."""
-    written: dict[int, dict[int, list[int]]] = {}
-    calls: list[str] = []
-    read, step = Clustering.targets, Clustering.step
-
-    def spy_targets(self: Clustering, ids: Tensor) -> list[Tensor]:
-        targets = read(self, ids)
-        calls.append("targets")
-        for row, image_id in enumerate(ids.tolist()):
-            assert [int(t[row]) for t in targets] == written[self.epoch - 1][image_id]
-        return targets
-
-    def spy_step(self: Clustering, features: Tensor, ids: Tensor) -> list[Tensor]:
-        labels = step(self, features, ids)
-        calls.append("step")
-        for row, image_id in enumerate(ids.tolist()):
-            assert image_id not in written.setdefault(self.epoch, {}), "an id came twice"
-            written[self.epoch][image_id] = [int(head[row]) for head in labels]
-        return labels
-
-    monkeypatch.setattr(Clustering, "targets", spy_targets)
-    monkeypatch.setattr(Clustering, "step", spy_step)
-    train(tiny, stripes, tmp_path / "run", console=quiet)
-    assert sorted(written) == [0, 1, 2, 3]
-    assert all(sorted(labels) == list(range(60)) for labels in written.values())
-    assert calls == ["step"] * 4 + ["targets", "step"] * 4 * 3
-
-
 def test_resuming_after_any_epoch_gives_the_uninterrupted_run(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

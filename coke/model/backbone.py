@@ -1,0 +1,86 @@
+"""Backbones by name: the ResNets of this package, or any network of timm."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from torch import nn
+
+from coke.model.resnet import ResNet
+
+RESNET = "resnet"
+TIMM = "timm:"
+
+
+def check_backbone(backbone: str) -> None:
+    """Raises ValueError for a name that is neither ``resnet`` nor ``timm:NAME``."""
+    if backbone != RESNET and not (backbone.startswith(TIMM) and len(backbone) > len(TIMM)):
+        raise ValueError(
+            f"model backbone is {backbone!r}; choose {RESNET!r} (with model.depth), or "
+            f"{TIMM + 'NAME'!r} for a network of timm, such as 'timm:vit_small_patch16_224'"
+        )
+
+
+def build_backbone(
+    backbone: str, *, depth: int, width: int, stem: str, expand: int, image_size: int
+) -> nn.Module:
+    """A network without classifier: images (B, 3, S, S) -> pooled features, see
+    :func:`feature_dim`.
+
+    Its ``state_dict`` has the names and shapes of torchvision, or of timm.
+
+    Args:
+        backbone: ``"resnet"``, or ``"timm:NAME"``.
+        depth, width, stem, expand: of a ResNet, see :class:`coke.model.resnet.ResNet`.
+        image_size: side S that a transformer of timm is built for; 0 for its own.
+
+    Raises:
+        ValueError: an unknown name or size, or timm is missing.
+    """
+    check_backbone(backbone)
+    if backbone == RESNET:
+        return ResNet(depth=depth, width=width, stem=stem, expand=expand)
+    timm = _import_timm(backbone)
+    options = {"img_size": image_size} if image_size else {}
+    try:
+        net: nn.Module = timm.create_model(
+            backbone.removeprefix(TIMM), num_classes=0, pretrained=False, **options
+        )
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"timm cannot make model.backbone {backbone!r} with image_size {image_size}: {error}; "
+            f"`python -c 'import timm; print(timm.list_models())'` lists its networks, and "
+            "convolutional ones take no image_size"
+        ) from error
+    return net
+
+
+def feature_dim(backbone: nn.Module) -> int:
+    """Dimension of what the backbone gives for an image."""
+    if isinstance(backbone, ResNet):
+        return backbone.dim
+    # Some networks of timm widen their features behind the pooling: that is what comes out.
+    dim: int = getattr(backbone, "head_hidden_size", None) or backbone.num_features  # type: ignore[assignment]
+    return dim
+
+
+def fixed_image_size(backbone: nn.Module) -> int:
+    """The only side of images that a backbone takes; 0 where it takes any, as a ResNet does."""
+    patches = getattr(backbone, "patch_embed", None)
+    if patches is None or not getattr(patches, "strict_img_size", False):
+        return 0
+    height, width = patches.img_size
+    assert height == width, "a square was asked for"
+    return int(height)
+
+
+def _import_timm(backbone: str) -> ModuleType:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # torchvision's CUDA wheel beside a CPU torch
+        raise ValueError(
+            f"model.backbone is {backbone!r}, but timm cannot be imported ({error}); "
+            "`pip install 'coke[timm]'` brings it, with the torchvision that fits your torch"
+        ) from error
+    module: ModuleType = timm
+    return module
