@@ -17,6 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: drawing it takes longer than everything else of a start
+    context_settings={"max_content_width": 120},
 )
 eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")

@@ -118,6 +118,7 @@ def bench_epoch(
             config,
             precision=precision,
             cores=cores,
+            tuned=tune_threads,
             shorter_side=float(np.median(np.minimum(index.rows["height"], index.rows["width"]))),
         ),
         memory=memory,

@@ -98,3 +98,21 @@ def test_set_learning_rate_reaches_every_group() -> None:
 def test_wrong_settings_are_named(config: OptimizerConfig, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build_optimizer(network(), config)
+
+
+def test_the_fused_step_agrees_with_the_loop() -> None:
+    torch.manual_seed(0)
+    config = OptimizerConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.01)
+    nets = [network(), network()]
+    nets[1].load_state_dict(nets[0].state_dict())
+    fused, loop = (build_optimizer(net, config) for net in nets)
+    for group in loop.param_groups:
+        group["fused"] = False
+    for _ in range(3):
+        x = torch.randn(6, 3)
+        for net, optimizer in zip(nets, (fused, loop), strict=True):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b)

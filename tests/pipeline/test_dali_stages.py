@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from coke.pipeline import dali
 from coke.pipeline.index import ImageIndex
@@ -35,5 +36,5 @@ def test_agrees_with_the_whole_graph(color_set: Path, recipes: tuple[ViewRecipe,
         views = stages.augment(stages.decode(encoded, drawn), drawn)
         assert len(views) == len(recipes)
         for view, want in zip(views, expected, strict=True):
-            got = torch.from_dlpack(view.as_tensor()).permute(0, 3, 1, 2)
+            got = from_dlpack(view.as_tensor()).permute(0, 3, 1, 2)
             assert torch.equal(got, want)

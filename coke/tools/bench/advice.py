@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coke.config import Config
+from coke.model.backbone import RESNET
 from coke.model.precision import has_native_bf16, resolve_device
 
 
@@ -23,6 +24,7 @@ def advise(
     precision: str,
     cores: int,
     shorter_side: float,
+    tuned: bool = False,
 ) -> tuple[Advice, ...]:
     """The two settings most likely to shorten a limiting stage.
 
@@ -31,12 +33,14 @@ def advise(
         precision: the resolved one.
         cores: CPU cores of this process.
         shorter_side: median shorter side of the stored images, in pixels.
+        tuned: the split of the cores was measured already.
     """
     if stage in ("decode", "augment", "bytes by id", "loader"):
         found = _for_loading(stage, config, cores, shorter_side)
     else:
         found = _for_the_step(stage, config, precision)
-    return tuple(found[:2])
+    left = [a for a in found if not (tuned and a.setting == "--tune-threads")]
+    return tuple(left[:2])
 
 
 def _for_loading(stage: str, config: Config, cores: int, shorter_side: float) -> list[Advice]:
@@ -139,7 +143,7 @@ def _for_the_step(stage: str, config: Config, precision: str) -> list[Advice]:
                 why="measures how to split the cores between step and loader",
             )
         )
-    if config.model.depth > 18:
+    if config.model.backbone == RESNET and config.model.depth > 18:
         found.append(Advice(setting="--set model.depth=18", why="a smaller backbone"))
     found.append(
         Advice(setting="--device cuda", why="convolutions are what a GPU is for")

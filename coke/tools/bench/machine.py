@@ -28,7 +28,7 @@ def described(
         "torch threads": torch.get_num_threads(),
         "loader threads": config.threads or cores,
         "preset": config.preset,
-        "backbone": f"ResNet-{config.model.depth}, width {config.model.width}",
+        "backbone": config.model.network,
         "views": config.views,
         "size": config.view.size,
         "batch size": config.batch_size,

@@ -164,12 +164,12 @@ def _contenders(config: Config, device: torch.device, precision: str) -> Iterato
         return _Contender(name, precision, recipes, lambda: CokeStep(form, device, precision))
 
     def model() -> CoKe:
-        built = build_model(config.model, config.seed).train()
+        built = build_model(replace(config.model, predictor_hidden=0), config.seed).train()
         built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return built
 
     yield coke("CoKe", one_view)
-    mixed = precision if precision != "fp32" else "bf16"
+    mixed = precision if precision in ("bf16", "fp16") else "bf16"
     if has_native_bf16(device):
         yield coke("CoKe+", one_view, mixed)
     else:

@@ -22,15 +22,17 @@ _COLOURS = (
     "#009e73",
     "#d55e00",
     "#e69f00",
+    "#882255",
 )
 _WIDTH, _LABELS, _ROW = 960, 170, 26
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem;
   color: #1a1a1a; background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+table { margin-top: .8rem; border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, th:first-child { text-align: left }
+li, p { margin: .2rem 0 }
 svg { width: 100%; height: auto } svg text { font: 12px system-ui, sans-serif; fill: currentColor }
 .legend span { display: inline-block; margin-right: 1rem } .legend i { display: inline-block;
   width: .8em; height: .8em; margin-right: .3em }
@@ -52,7 +54,7 @@ def page(bench: EpochBench) -> str:
         "<h1>coke bench-epoch</h1>",
         f'<p class="note">{escape(", ".join(f"{key}: {value}" for key, value in s.items()))}</p>',
         "<h2>What the figures say</h2>",
-        *(f"<p>{escape(line)}</p>" for line in conclusions(bench)),
+        f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in conclusions(bench))}</ul>",
         "<h2>Stages</h2>",
         f'<p class="note">Milliseconds per batch of {s["batch size"]}; medians, and lines from the '
         "smallest to the largest round. Full bars: alone. Pale bars: in training, beside the "

@@ -19,7 +19,7 @@ from coke.tools.bench.paper import IMAGENET_IMAGES, PAPER_MINUTES, imagenet_minu
 from coke.tools.bench.result import EpochBench
 from coke.tools.bench.timing import Spread
 
-_BAR_WIDTH = 30
+_BAR_WIDTH = 10  # with it the table is as wide as a terminal
 
 
 def show(bench: EpochBench, console: Console) -> None:
@@ -46,8 +46,7 @@ def conclusions(bench: EpochBench) -> list[str]:
         "of it.",
         *(f"Try {advice.setting}: {advice.why}." for advice in bench.advice),
         f"An ImageNet epoch ({IMAGENET_IMAGES:,} images) on {where}: "
-        f"{projection.minutes:,.1f} minutes, given that:",
-        *(f"  - {assumption}" for assumption in projection.assumptions),
+        f"{projection.minutes:,.1f} minutes, given: {'; '.join(projection.assumptions)}.",
         *_memory_lines(bench.memory, int(bench.settings["batch size"])),
         *(f"Best split of the cores: {split.command}" for split in bench.threads[:1]),
     ]
@@ -71,9 +70,9 @@ def _stages(bench: EpochBench) -> Table:
         title=f"milliseconds per batch of {s['batch size']}: {s['views']} view(s) of {s['size']} "
         f"px, {s['backbone']}, {s['precision']} on {s['device']}, {s['cores']} cores"
     )
-    table.add_column("stage")
-    for name in ("alone", "range", "in training", "range"):
-        table.add_column(name, justify="right")
+    table.add_column("stage", no_wrap=True)
+    for name in ("alone", "range", "training", "range"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("alone", width=_BAR_WIDTH)
     longest = max(stage.alone.median for stage in bench.stages if stage.alone)
     part = ""
@@ -84,7 +83,7 @@ def _stages(bench: EpochBench) -> Table:
         length = stage.alone.median if stage.alone else 0.0
         whole = stage.name == "loader"
         table.add_row(
-            f"{stage.name} (as a whole)" if whole else stage.name,
+            "loader, whole" if whole else stage.name,
             *_cells(stage.alone, 1),
             *_cells(stage.together, 1),
             Bar(longest, 0, length, width=_BAR_WIDTH, color="yellow" if whole else "cyan"),
@@ -116,22 +115,22 @@ def _rates(bench: EpochBench) -> Table:
 
 
 def _methods(bench: EpochBench) -> Table:
-    table = Table(title="methods side by side: milliseconds per batch")
-    table.add_column("method")
-    for name in ("views", "precision", "step alone", "range", "in training", "range"):
-        table.add_column(name, justify="right")
+    table = Table(title="milliseconds per batch: the step of each method alone, and in training")
+    table.add_column("method", no_wrap=True)
+    for name in ("views", "precision", "alone", "range", "training", "range"):
+        table.add_column(name, justify="right", no_wrap=True)
     for m in bench.methods:
         cells = [*_cells(m.alone, 1), *_cells(m.training, 1)]
-        if m.missing:
-            cells = ["", "", m.missing, ""]
         table.add_row(m.name, str(m.views), m.precision, *cells)
+    missing = [f"{m.name}: not measured, {m.missing}" for m in bench.methods if m.missing]
+    table.caption = "; ".join(missing) or None
     return table
 
 
 def _ratios(bench: EpochBench) -> Table:
     table = Table(title="ratios of time per batch")
     table.add_column("")
-    for name in ("step alone", "in training", "paper, Table 6"):
+    for name in ("alone", "training", "paper, Table 6"):
         table.add_column(name, justify="right")
     for r in ratios(bench.methods):
         paper = "" if r.paper is None else f"{r.paper:.2f}"
@@ -165,6 +164,7 @@ def _memory_lines(memory: Memory, batch_size: int) -> list[str]:
 def _cells(spread: Spread | None, digits: int) -> tuple[str, str]:
     if spread is None:
         return "", ""
+    digits = 0 if spread.median >= 100 else digits
     return (
         f"{spread.median:,.{digits}f}",
         f"{spread.low:,.{digits}f}-{spread.high:,.{digits}f}",
