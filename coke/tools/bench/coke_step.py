@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ STEP_STAGES = (
 )
 
 
+def gentle(config: Config) -> Config:
+    """The same work with a learning rate that cannot make weights diverge on synthetic data."""
+    return replace(config, optimizer=replace(config.optimizer, lr=1e-4))
+
+
 class CokeStep:
     """Discrimination and clustering with a label store of ImageNet's size.
 
@@ -53,7 +58,7 @@ class CokeStep:
         model = build_model(config.model, config.seed)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
-        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.optimizer = build_optimizer(self.model, gentle(config).optimizer)
         self.clustering = Clustering(
             n_ids=IMAGENET_IMAGES, dim=config.model.dim, device=device, **asdict(config.clustering)
         )

@@ -17,7 +17,7 @@ from coke.model.precision import has_native_bf16
 from coke.pipeline.index import ImageIndex
 from coke.pipeline.loader import Batch, build_loader
 from coke.pipeline.recipe import IMAGENET_MULTICROP, ViewRecipe
-from coke.tools.bench.coke_step import CokeStep
+from coke.tools.bench.coke_step import CokeStep, gentle
 from coke.tools.bench.timing import Spread, Turns, images_per_second
 
 MOCO, SWAV = "MoCo-v2", "SwAV"
@@ -177,8 +177,9 @@ def _contenders(config: Config, device: torch.device, precision: str) -> Iterato
     yield coke("CoKe, two views", two_views)
     yield coke("CoKe, multi-crop", multi_crop)
     pair = two_views.recipes_at(config.epochs)
-    yield _Contender(MOCO, "fp32", pair, lambda: MoCo(model(), config.optimizer, "fp32"))
-    yield _Contender(SWAV, "fp32", pair, lambda: SwAV(model(), config.optimizer, "fp32"))
+    optimizer = gentle(config).optimizer
+    yield _Contender(MOCO, "fp32", pair, lambda: MoCo(model(), optimizer, "fp32"))
+    yield _Contender(SWAV, "fp32", pair, lambda: SwAV(model(), optimizer, "fp32"))
 
 
 def _small_size(size: int) -> int:

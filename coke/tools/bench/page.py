@@ -86,7 +86,7 @@ def _stage_chart(bench: EpochBench) -> str:
     longest = max(
         spread.high for st in bench.stages for spread in (st.alone, st.together) if spread
     )
-    scale = (_WIDTH - _LABELS - 70) / longest
+    scale = (_WIDTH - _LABELS - 110) / longest
     shapes = []
     for row, stage in enumerate(bench.stages):
         top = row * _ROW
@@ -109,10 +109,9 @@ def _stage_chart(bench: EpochBench) -> str:
             shapes.append(
                 f'<line x1="{low:.3f}" x2="{high:.3f}" y1="{y}" y2="{y}" stroke="currentColor"/>'
             )
-        shown = stage.alone or stage.together
-        assert shown is not None
+        shown = " / ".join(f"{s.median:,.1f}" for s in (stage.alone, stage.together) if s)
         end = _LABELS + max(s.high for s in (stage.alone, stage.together) if s) * scale
-        shapes.append(f'<text x="{end + 6:.1f}" y="{top + 15}">{shown.median:,.1f}</text>')
+        shapes.append(f'<text x="{end + 6:.1f}" y="{top + 15}">{shown}</text>')
     return _svg("stages", shapes, len(bench.stages) * _ROW)
 
 

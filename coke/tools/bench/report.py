@@ -117,11 +117,11 @@ def _rates(bench: EpochBench) -> Table:
 def _methods(bench: EpochBench) -> Table:
     table = Table(title="milliseconds per batch: the step of each method alone, and in training")
     table.add_column("method", no_wrap=True)
-    for name in ("views", "precision", "alone", "range", "training", "range"):
+    for name in ("views", "precision", "alone", "training"):
         table.add_column(name, justify="right", no_wrap=True)
     for m in bench.methods:
-        cells = [*_cells(m.alone, 1), *_cells(m.training, 1)]
-        table.add_row(m.name, str(m.views), m.precision, *cells)
+        times = _with_share(m.alone), _with_share(m.training)
+        table.add_row(m.name, str(m.views), m.precision, *times)
     missing = [f"{m.name}: not measured, {m.missing}" for m in bench.methods if m.missing]
     table.caption = "; ".join(missing) or None
     return table
@@ -159,6 +159,14 @@ def _memory_lines(memory: Memory, batch_size: int) -> list[str]:
         f"Peak of the GPU at batch {batch_size}: {peak}, which {fits} {budget}.",
         f"Largest batch that fits {budget}: {memory.largest_batch}.",
     ]
+
+
+def _with_share(spread: Spread | None) -> str:
+    """The median, and the half of the range as a share of it."""
+    if spread is None:
+        return ""
+    share = (spread.high - spread.low) / 2 / spread.median
+    return f"{_cells(spread, 1)[0]} ±{share:.0%}"
 
 
 def _cells(spread: Spread | None, digits: int) -> tuple[str, str]:

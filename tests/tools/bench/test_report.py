@@ -28,6 +28,8 @@ def test_prints_every_stage_and_table_6(bench: EpochBench) -> None:
     for figure in ("18.3", "20.8", "11.1", "8.4"):
         assert figure in text
     assert "no bf16 hardware" in text
+    (coke,) = [line for line in text.splitlines() if line.startswith("│ CoKe   ")]
+    assert "61.0 ±18%" in coke and "122 ±18%" in coke  # (1.25 - 0.9) / 2
     (ratio,) = [line for line in text.splitlines() if "CoKe / MoCo-v2" in line]
     assert ratio.count("0.61") == 3  # alone, in training, the paper's
 
