@@ -85,6 +85,7 @@ class SwAV(Peer):
         self.queues = [KeyQueue(queue, model.config.dim, device) for _ in range(2 if queue else 0)]
         self._steps = 0
         self._frozen_steps = frozen_steps
+        self.prototypes.weight.register_hook(self._frozen_at_first)
 
     def loss(self, views: Sequence[Tensor]) -> Tensor:
         self._normalise_prototypes()
@@ -94,9 +95,12 @@ class SwAV(Peer):
         return swapped_loss((first_BK, second_BK), codes, self.temperature)
 
     def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor:
-        self.prototypes.requires_grad_(self._steps >= self._frozen_steps)
         self._steps += 1
         return super().step(views, ids)
+
+    def _frozen_at_first(self, gradient: Tensor) -> Tensor:
+        """No gradient in the first steps."""
+        return torch.zeros_like(gradient) if self._steps <= self._frozen_steps else gradient
 
     @torch.no_grad()
     def _codes(self, view: int, scores_BK: Tensor, features_BD: Tensor) -> Tensor:
