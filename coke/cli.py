@@ -19,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: drawing it takes longer than everything else of a start
+    context_settings={"max_content_width": 120},
 )
 eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval")
@@ -307,12 +309,37 @@ def bench_epoch(
     settings: SetOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds per measurement.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.")] = 3,
+    gpus: Annotated[int, typer.Option(help="Project an epoch on so many such devices.")] = 1,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also MoCo-v2, SwAV and CoKe's other forms.")
+    ] = False,
+    tune_threads: Annotated[
+        bool, typer.Option("--tune-threads", help="Also splits of the cores.")
+    ] = False,
+    memory_budget: Annotated[str, typer.Option(help="What a GPU's peak must fit.")] = "16GiB",
+    json_file: Annotated[
+        Optional[Path], typer.Option("--json", help="Save the figures; replaced if there.")
+    ] = None,
+    html_file: Annotated[
+        Optional[Path], typer.Option("--html", help="Save a page with charts; replaced if there.")
+    ] = None,
 ) -> None:
-    """Time loader, step and both; project an ImageNet epoch beside the paper's Table 6."""
+    """Time every stage alone and in training; project an ImageNet epoch beside Table 6."""
     from coke.tools.bench_epoch import bench_epoch as run
 
     given = {"batch_size": batch_size, "device": device, "loader": loader}
-    run(_resolve(preset, config, settings, given), data, seconds=seconds, rounds=rounds)
+    run(
+        _resolve(preset, config, settings, given),
+        data,
+        seconds=seconds,
+        rounds=rounds,
+        gpus=gpus,
+        peers=peers,
+        tune_threads=tune_threads,
+        memory_budget=memory_budget,
+        json_file=json_file,
+        html_file=html_file,
+    )
 
 
 @app.command()

@@ -202,6 +202,13 @@ class Clustering:
             self._average_labels(ids, labels)
         return labels
 
+    def set_labels(self, labels_HN: Tensor) -> None:
+        """Labels (heads, N) int64 of all ids, known from elsewhere, as those of the epoch before."""
+        everything = torch.arange(self.n_ids, device=labels_HN.device)
+        self.label_store.write(everything, labels_HN, self.epoch - 1)
+        for head, labels_N in zip(self.heads, labels_HN, strict=True):
+            head.sizes = torch.bincount(labels_N, minlength=head.n_clusters).to(head.duals.dtype)
+
     def _check_shape(self, features: Tensor) -> None:
         if features.ndim != 2 or features.shape[1] != self.dim or not len(features):
             raise ValueError(

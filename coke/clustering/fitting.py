@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coke.clustering.assignment import best_columns, update_centers_
-from coke.clustering.points import Points, means, similarities
+from coke.clustering.points import Points, means, similarities, similarities_by_cluster
 from coke.clustering.repair import repair
 from coke.clustering.sizes import SizeBounds, refine_duals
 from coke.clustering.streaming_assignment import Stream, assign_stream
@@ -97,46 +97,48 @@ class _InMemory:
 
     def run(self) -> None:
         """One step."""
-        values_NK = similarities(self.points_ND, self.centers_KD, self.points.metric)
-        labels_N, sizes_K = self._assigned(values_NK, steps=_STEPS, settled=_SETTLED)
+        labels_N, sizes_K = self._assigned(self._similarities(), steps=_STEPS, settled=_SETTLED)
         sums_KD = torch.zeros_like(self.centers_KD).index_add_(0, labels_N, self.points_ND)
         self.centers_KD = means(sums_KD, sizes_K, self.centers_KD, self.points.metric)
 
     def finished(self, passes: int) -> Fit:
         """The points assigned to the centers as they are."""
-        values_NK = similarities(self.points_ND, self.centers_KD, self.points.metric)
-        plain_NK = values_NK.clone()
+        values_KN = self._similarities()
         labels_N, sizes_K = self._assigned(
-            values_NK, steps=_LAST_STEPS, settled=_LAST_SETTLED, reaches=_LAST_REACHES
+            values_KN, steps=_LAST_STEPS, settled=_LAST_SETTLED, reaches=_LAST_REACHES
         )
-        bound = float(values_NK.amax(dim=1).sum(dtype=torch.float64))
+        priced_KN = values_KN + self.duals_K.unsqueeze(1)
+        bound = float(priced_KN.amax(dim=0).sum(dtype=torch.float64))
         return Fit(
             centers=self.centers_KD,
             duals=self.duals_K,
             labels=labels_N,
             sizes=sizes_K,
-            objective=_chosen(plain_NK, labels_N),
+            objective=_chosen(values_KN.T, labels_N),
             bound=bound - self.bounds.price(self.duals_K),
             squares=_squares(self.points_ND, self.points.metric),
             passes=passes,
         )
 
+    def _similarities(self) -> Tensor:
+        return similarities_by_cluster(self.points_ND, self.centers_KD, self.points.metric)
+
     def _assigned(
         self,
-        values_NK: Tensor,
+        values_KN: Tensor,
         *,
         steps: int,
         settled: float,
         reaches: tuple[float, ...] = (1.0,),
     ) -> tuple[Tensor, Tensor]:
-        """Labels (N,) and sizes (K,) that keep the bounds; adds the duals to the similarities."""
+        """Labels (N,) and sizes (K,) that keep the bounds."""
         self.duals_K = refine_duals(
-            values_NK, self.duals_K, self.bounds, steps=steps, settled=settled, reaches=reaches
+            values_KN, self.duals_K, self.bounds, steps=steps, settled=settled, reaches=reaches
         )
-        values_NK += self.duals_K
-        labels_N = best_columns(values_NK)
+        priced_NK = (values_KN + self.duals_K.unsqueeze(1)).T
+        labels_N = best_columns(priced_NK)
         sizes_K = torch.bincount(labels_N, minlength=len(self.duals_K))
-        repair(labels_N, sizes_K, self.bounds, lambda: [(0, values_NK)])
+        repair(labels_N, sizes_K, self.bounds, lambda: [(0, priced_NK)])
         return labels_N, sizes_K
 
 

@@ -99,6 +99,14 @@ def similarities(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
     return products_BK.sub_(0.5 * centers_KD.square().sum(dim=1))
 
 
+def similarities_by_cluster(points_ND: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
+    """(K, N): :func:`similarities`, cluster by cluster."""
+    products_KN = centers_KD @ points_ND.T
+    if metric == "cosine":
+        return products_KN
+    return products_KN.sub_(0.5 * centers_KD.square().sum(dim=1, keepdim=True))
+
+
 def means(sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str) -> Tensor:
     """Centers (K, D): means of what the clusters received, on the unit sphere for cosine.
 

@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
-from coke.clustering import Clustering
+from coke.byte_size import parse_bytes
 from coke.config import Config
-from coke.model.coke_model import build_model
-from coke.model.optimizer import build_optimizer
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
-from coke.pipeline.loader import Batch, build_loader
-from coke.tools.train_step import train_step
-
-IMAGENET_IMAGES = 1_281_167
-#: Minutes per ImageNet epoch on 8 GPUs with 16 GB each (paper, Table 6).
-PAPER_MINUTES = {"MoCo-v2": 18.3, "SwAV": 20.8, "CoKe": 11.1, "CoKe+ (mixed precision)": 8.4}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """Images per second over the rounds: the median, and the slowest and fastest round."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def imagenet_minutes(self) -> float:
-        return IMAGENET_IMAGES / self.median / 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochBench:
-    """Loader alone, step alone on synthetic data, both together; and the share reached."""
-
-    loader: Rate
-    step: Rate
-    both: Rate
-    limited_by: str
-    share_of_limit: float
+from coke.tools.bench.advice import advise
+from coke.tools.bench.machine import described, device_name
+from coke.tools.bench.measurement import Measurement, longest_stage
+from coke.tools.bench.memory import (
+    Memory,
+    held_beside_torch,
+    largest_batch_that_fits,
+    peak_bytes,
+)
+from coke.tools.bench.methods import MethodTime, measure_methods
+from coke.tools.bench.page import write_page
+from coke.tools.bench.paper import project
+from coke.tools.bench.report import save_json, show
+from coke.tools.bench.result import EpochBench
+from coke.tools.bench.threads import ThreadSplit, tune
+from coke.tools.bench.timing import Turns
 
 
 def bench_epoch(
@@ -57,163 +37,120 @@ def bench_epoch(
     *,
     seconds: float = 10.0,
     rounds: int = 3,
+    gpus: int = 1,
+    peers: bool = False,
+    tune_threads: bool = False,
+    memory_budget: str = "16GiB",
+    json_file: Path | None = None,
+    html_file: Path | None = None,
     console: Console | None = None,
 ) -> EpochBench:
-    """Times the loader alone, the training step alone, and training, in turns, in one run.
+    """Times every stage of training alone and together, and says what it makes of them.
 
-    The step includes clustering with a label store of ImageNet's size. Each round times the three
-    one after the other, so that a machine whose speed drifts drifts for all of them.
+    Each round times the loader's stages, the loader, the step on synthetic data, and training, one
+    after the other, so that a machine whose speed drifts drifts for all of them. The step includes
+    clustering with a label store of ImageNet's size.
 
     Args:
         config: what to train with; see the presets.
         data: a data set; a small one is read again and again.
-        seconds: how long each of the three is timed in each round, after three batches of warm-up.
+        seconds: how long each measurement takes in each round, after three batches of warm-up.
+        gpus: how many devices like this one to project an ImageNet epoch for.
+        peers: also time MoCo-v2, SwAV and CoKe's other forms side by side.
+        tune_threads: also time training with different splits of the cores.
+        memory_budget: what the peak of a device is held against, such as ``16GiB``.
+        json_file, html_file: where the result is saved, and shown as a page; replaced if there.
 
     Raises:
         ValueError: settings or data do not fit.
     """
-    if seconds <= 0 or rounds < 1:
-        raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
+    _check_arguments(seconds, rounds, gpus, (json_file, html_file))
+    budget = parse_bytes(memory_budget)
     console = console or Console()
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
-    if len(index) < config.batch_size:
+    if index.n_live < config.batch_size:
         raise ValueError(
-            f"batch_size is {config.batch_size}, but {index.folder} has {len(index)} images: "
+            f"batch_size is {config.batch_size}, but {index.folder} has {index.n_live} images: "
             "give a smaller --batch-size"
         )
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    loader = build_loader(
-        index,
-        [config.view],
-        batch_size=config.batch_size,
-        seed=config.seed,
-        order=config.order,
-        window=config.window,
-        cache_gb=config.cache_gb,
-        drop_ragged=True,
-        device=str(device),
-        threads=config.threads or None,
-        backend=config.loader,
-    )
-    step = _training_step(config, device, precision)
-    size = config.view.size
-    synthetic = torch.randn(config.batch_size, 3, size, size, device=device)
-    synthetic = synthetic.contiguous(memory_format=torch.channels_last)
-    ids = torch.arange(config.batch_size, device=device)
-
-    loaded, stepped, trained = [], [], []
-    stream = loader.epochs()
+    cores = len(os.sched_getaffinity(0))
+    methods: tuple[MethodTime, ...] = ()
+    threads: tuple[ThreadSplit, ...] = ()
     with console.status("timing") as status:
-        for r in range(1, rounds + 1):
-            status.update(f"round {r} of {rounds}: loader alone")
-            loaded.append(_rate(lambda: _load(stream), seconds, device))
-            status.update(f"round {r} of {rounds}: step on synthetic data")
-            stepped.append(_rate(lambda: step(synthetic, ids), seconds, device))
-            status.update(f"round {r} of {rounds}: both")
-            trained.append(_rate(lambda: _train(stream, step, device), seconds, device))
-    loader_rate, step_rate, both = _summary(loaded), _summary(stepped), _summary(trained)
-    limit = min(loader_rate.median, step_rate.median)
+        turns = Turns(seconds=seconds, rounds=rounds, progress=status.update)
+        measured = Measurement(config, index, device, precision)
+        measured.run(turns)
+        memory = _memory(config, device, precision, budget)
+        if tune_threads:
+            threads = tune(measured.rate_with, cores, turns)
+        if peers:
+            methods = measure_methods(config, index, device, precision, turns)
+    loader, step, both = measured.loader, measured.step, measured.both
+    stages = measured.stages()
+    limited_by = "loader" if loader.median < step.median else "step"
+    limiting_stage = longest_stage(stages, limited_by)
     bench = EpochBench(
-        loader=loader_rate,
-        step=step_rate,
+        settings={
+            **described(config, index, device, precision, cores),
+            "seconds per measurement": seconds,
+            "rounds": rounds,
+        },
+        stages=stages,
+        loader=loader,
+        step=step,
         both=both,
-        limited_by="loader" if loader_rate.median < step_rate.median else "step",
-        share_of_limit=both.median / limit,
+        limited_by=limited_by,
+        limiting_stage=limiting_stage,
+        share_of_limit=both.median / min(loader.median, step.median),
+        share_of_ceiling=both.median / step.median,
+        projection=project(
+            both.median,
+            gpus=gpus,
+            device=device_name(device),
+            cores=cores,
+            batch_size=config.batch_size,
+            image_kilobytes=float(index.rows["length"].mean()) / 1000,
+        ),
+        advice=advise(
+            limiting_stage,
+            config,
+            precision=precision,
+            cores=cores,
+            tuned=tune_threads,
+            shorter_side=float(np.median(np.minimum(index.rows["height"], index.rows["width"]))),
+        ),
+        memory=memory,
+        methods=methods,
+        threads=threads,
+        timeline=measured.timeline,
     )
-    _show(bench, config, device, precision, console)
+    show(bench, console)
+    if json_file is not None:
+        save_json(bench, json_file)
+    if html_file is not None:
+        write_page(bench, html_file)
     return bench
 
 
-def _training_step(
-    config: Config, device: torch.device, precision: str
-) -> Callable[[Tensor, Tensor], int]:
-    """One discrimination + clustering step of ``coke train``, on ImageNet's number of ids."""
-    model = build_model(config.model, config.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.train()
-    optimizer = build_optimizer(model, config.optimizer)
-    clustering = Clustering(
-        n_ids=IMAGENET_IMAGES, dim=config.model.dim, device=device, **asdict(config.clustering)
+def _memory(config: Config, device: torch.device, precision: str, budget: int) -> Memory:
+    peak = peak_bytes(device)  # first: the search goes higher
+    if device.type != "cuda":
+        return Memory(peak=peak, of="process", budget=budget, largest_batch=None)
+    largest = largest_batch_that_fits(
+        config, device, precision, budget, beside=held_beside_torch(device)
     )
-    every_id = torch.arange(IMAGENET_IMAGES, device=device)
-    labels_HN = torch.stack([every_id % k for k in config.clustering.n_clusters])
-    clustering.label_store.write(every_id, labels_HN, epoch=0)
-
-    def step(images: Tensor, ids: Tensor) -> int:
-        targets = clustering.targets(ids)
-        features_BD, _ = train_step(
-            model, optimizer, [images], targets, clustering, config, precision
-        )
-        clustering.step(features_BD, ids)
-        return len(ids)
-
-    return step
+    return Memory(peak=peak, of="GPU", budget=budget, largest_batch=largest)
 
 
-def _load(stream: Iterator[Batch]) -> int:
-    return len(next(stream).ids)
-
-
-def _train(
-    stream: Iterator[Batch], step: Callable[[Tensor, Tensor], int], device: torch.device
-) -> int:
-    batch = next(stream)
-    return step(batch.views[0].to(device, non_blocking=True), batch.ids.to(device))
-
-
-def _rate(work: Callable[[], int], seconds: float, device: torch.device) -> float:
-    """Images per second of ``work``, repeated for a while.
-
-    Three calls before are not counted: warm-up, and the batches a loader's queue holds ready.
-    """
-    for _ in range(3):
-        work()
-    _finish(device)
-    started, images = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        images += work()
-    _finish(device)
-    return images / (time.perf_counter() - started)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _summary(rates: list[float]) -> Rate:
-    return Rate(median=statistics.median(rates), low=min(rates), high=max(rates))
-
-
-def _show(
-    bench: EpochBench, config: Config, device: torch.device, precision: str, console: Console
+def _check_arguments(
+    seconds: float, rounds: int, gpus: int, files: tuple[Path | None, ...]
 ) -> None:
-    network = f"ResNet-{config.model.depth}, width {config.model.width}"
-    table = Table(
-        title=f"one view, {config.view.size} px, {network}, batch {config.batch_size}, "
-        f"{precision} on {device}"
-    )
-    for name in ("", "img/s", "range"):
-        table.add_column(name, justify="right" if name else "left")
-    table.add_column("minutes per ImageNet epoch", justify="right")
-    for name, rate in (
-        ("loader alone", bench.loader),
-        ("step on synthetic data", bench.step),
-        ("training: both", bench.both),
-    ):
-        table.add_row(
-            name,
-            f"{rate.median:,.0f}",
-            f"{rate.low:,.0f}-{rate.high:,.0f}",
-            f"{rate.imagenet_minutes:,.1f}",
-        )
-    table.add_section()
-    for name, minutes in PAPER_MINUTES.items():
-        per_second = IMAGENET_IMAGES / minutes / 60
-        table.add_row(f"paper, 8 GPUs: {name}", f"{per_second:,.0f}", "", f"{minutes:.1f}")
-    console.print(table)
-    console.print(
-        f"limited by the {bench.limited_by}; training reaches {bench.share_of_limit:.0%} of it "
-        f"({IMAGENET_IMAGES:,} images per epoch, projected from this data set)",
-        highlight=False,
-    )
+    if seconds <= 0 or rounds < 1:
+        raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
+    if gpus < 1:
+        raise ValueError(f"gpus is {gpus}; give the number of devices to project for, 1 or more")
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")

@@ -121,3 +121,45 @@ def test_learning_rates_of_other_batch_sizes(scaling: str, expected: dict[int, f
 def test_unknown_scaling_is_named() -> None:
     with pytest.raises(ValueError, match="lr_scaling is 'log'; choose one of none, sqrt, linear"):
         OptimizerConfig(lr_scaling="log")
+
+
+def test_sgd_agrees_with_torchs_loop() -> None:
+    torch.manual_seed(0)
+    config = OptimizerConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0)
+    nets = [network(), network()]
+    nets[1].load_state_dict(nets[0].state_dict())
+    trained = [p for p in nets[1].parameters() if p.requires_grad]
+    loop = torch.optim.SGD(trained, lr=0.1, momentum=0.9, nesterov=True)
+    ours = build_optimizer(nets[0], config)
+    for _ in range(3):
+        x = torch.randn(6, 3)
+        for net, optimizer in zip(nets, (ours, loop), strict=True):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_first_gradient_may_come_later() -> None:
+    weights = nn.ParameterList([torch.ones(2, 2), torch.ones(2, 2)])
+    sgd = build_optimizer(weights, OptimizerConfig(name="sgd", lr=0.5, weight_decay=0.0))
+    weights[0].grad = torch.ones(2, 2)
+    sgd.step()
+    weights[1].grad = torch.ones(2, 2)
+    sgd.step()
+    expected = torch.full((2, 2), 1 - 0.5 * 1.9)  # Nesterov: g + 0.9 g
+    torch.testing.assert_close(weights[1].detach(), expected)
+
+
+def test_a_skipped_first_step_leaves_no_momentum() -> None:
+    """What float16's scaler does where the first gradients overflow."""
+    weights = nn.ParameterList([torch.ones(2, 2)])
+    sgd = build_optimizer(weights, OptimizerConfig(name="sgd", lr=0.5, weight_decay=0.0))
+    weights[0].grad = torch.full((2, 2), torch.inf)
+    sgd.found_inf = torch.ones(())  # type: ignore[attr-defined]
+    sgd.grad_scale = None  # type: ignore[attr-defined]
+    sgd.step()
+    del sgd.found_inf, sgd.grad_scale  # type: ignore[attr-defined]
+    assert torch.equal(weights[0], torch.ones(2, 2))
+    assert torch.equal(sgd.state[weights[0]]["momentum_buffer"], torch.zeros(2, 2))

@@ -202,7 +202,7 @@ def test_two_ranks_train_as_one(two_ranks: Path, stripes: Path, tmp_path: Path) 
         a["clustering"]["label_store"]["labels"], b["clustering"]["label_store"]["labels"]
     )
     for head, other in zip(a["clustering"]["heads"], b["clustering"]["heads"], strict=True):
-        assert torch.equal(head["duals"], other["duals"])
+        assert torch.allclose(head["duals"], other["duals"], atol=1e-5)
         assert equal(head["centers"], other["centers"], 1e-4)
     assert a["model"].keys() == b["model"].keys()
 

@@ -60,7 +60,7 @@ def test_accumulation_is_the_step_of_the_whole_batch(tiny: Config, pieces: int) 
     ids = torch.arange(N)
     assert torch.equal(clustering.label_store.read(ids), in_pieces.label_store.read(ids))
     for head, same in zip(clustering.heads, in_pieces.heads, strict=True):
-        assert torch.equal(head.duals, same.duals)
+        assert torch.allclose(head.duals, same.duals, atol=1e-5)
         assert torch.equal(head.counts, same.counts)
         assert torch.allclose(head.centers, same.centers, atol=1e-5)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):

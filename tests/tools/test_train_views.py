@@ -79,9 +79,9 @@ def test_the_two_large_views_differ_and_are_of_the_same_images(
     views: list[list[Tensor]] = []
     step = train_step_module.train_step
 
-    def spy(model: Any, optimizer: Any, given: list[Tensor], *rest: Any) -> Any:
+    def spy(model: Any, optimizer: Any, given: list[Tensor], *rest: Any, **named: Any) -> Any:
         views.append(given)
-        return step(model, optimizer, given, *rest)
+        return step(model, optimizer, given, *rest, **named)
 
     monkeypatch.setattr(train_module, "train_step", spy)
     train(config, stripes, tmp_path / "still", console=quiet)

@@ -1,0 +1,1 @@
+"""The parts of ``coke bench-epoch``: what is timed, what is made of it, how it is shown."""

@@ -1,0 +1,53 @@
+"""What a benchmark ran on, and with which settings: the caption of its figures."""
+
+from __future__ import annotations
+
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coke.config import Config
+from coke.pipeline.index import ImageIndex
+
+
+def described(
+    config: Config,
+    index: ImageIndex,
+    device: torch.device,
+    precision: str,
+    cores: int,
+) -> dict[str, Any]:
+    """Names and values, in the order they are shown."""
+    return {
+        "date": str(date.today()),
+        "device": device_name(device),
+        "cores": cores,
+        "torch threads": torch.get_num_threads(),
+        "loader threads": config.threads or cores,
+        "preset": config.preset,
+        "backbone": config.model.network,
+        "views": config.views,
+        "size": config.view.size,
+        "batch size": config.batch_size,
+        "precision": precision,
+        "clusters": list(config.clustering.n_clusters),
+        "dual rule": config.clustering.dual_rule,
+        "loader": config.loader,
+        "data": f"{index.folder.name}: {index.n_live:,} images",
+        "torch": torch.__version__,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or that of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((ln.partition(":")[2].strip() for ln in lines if "model name" in ln), "")
+    except OSError:
+        model = ""
+    return f"CPU ({model or platform.processor() or platform.machine()})"

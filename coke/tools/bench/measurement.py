@@ -1,0 +1,166 @@
+"""What is timed in turns: the loader's stages, the loader, the step, and training with both."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from coke.config import Config
+from coke.pipeline.index import ImageIndex
+from coke.pipeline.loader import Batch, Loader, build_loader
+from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
+from coke.tools.bench.loading_stages import LOADING_STAGES, LoadingStages
+from coke.tools.bench.result import Stage
+from coke.tools.bench.timing import (
+    Span,
+    Spread,
+    StageClock,
+    Turns,
+    images_per_second,
+    stage_medians,
+)
+
+#: What a step of training does before the stages of :data:`STEP_STAGES`.
+WAIT, COPY = "wait for the loader", "copy"
+_TIMELINE_STEPS = 8
+
+
+class Measurement:
+    """Loader, step and clocks of one benchmark, and what they measured so far."""
+
+    def __init__(
+        self, config: Config, index: ImageIndex, device: torch.device, precision: str
+    ) -> None:
+        self._config, self._index, self._device = config, index, device
+        self._recipes = config.recipes_at(config.epochs)
+        self._clock = StageClock(device)
+        self._training = CokeStep(config, device, precision, self._clock)
+        self._loading = LoadingStages(config, index, self._recipes, device)
+        self._stream = _loader(config, index, device).epochs()
+        self._synthetic = [
+            torch.randn(config.batch_size, 3, r.size, r.size, device=device).contiguous(
+                memory_format=torch.channels_last
+            )
+            for r in self._recipes
+        ]
+        self._synthetic_ids = torch.arange(config.batch_size, device=device)
+        self._loaded: list[float] = []
+        self._stepped: list[float] = []
+        self._trained: list[float] = []
+        self.timeline: tuple[tuple[Span, ...], ...] = ()
+        self._alone: dict[str, list[float]] = defaultdict(list)
+        self._together: dict[str, list[float]] = defaultdict(list)
+
+    def run(self, turns: Turns) -> None:
+        """Times everything."""
+        seconds = turns.seconds
+        for what in turns.of(
+            ("the loader's stages", "loader", "step on synthetic data", "training")
+        ):
+            if what == "the loader's stages":
+                for name, milliseconds in self._loading.milliseconds(seconds).items():
+                    self._alone[name].append(milliseconds)
+            elif what == "loader":
+                self._loaded.append(images_per_second(self._load, seconds, self._device))
+            elif what == "training":
+                self._trained.append(self._timed(self._train, seconds, self._together))
+            else:
+                self._stepped.append(self._timed(self._step, seconds, self._alone))
+
+    @property
+    def loader(self) -> Spread:
+        """Images per second of the loader alone."""
+        return Spread.of(self._loaded)
+
+    @property
+    def step(self) -> Spread:
+        """Images per second of the step on synthetic data."""
+        return Spread.of(self._stepped)
+
+    @property
+    def both(self) -> Spread:
+        """Images per second of training."""
+        return Spread.of(self._trained)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage, in the order of a batch's way; the loader as a whole after its own."""
+        batch = self._config.batch_size
+        self._alone["loader"] = [1000 * batch / rate for rate in self._loaded]
+        names = [(name, "loader") for name in (*LOADING_STAGES, "loader")]
+        names += [(name, "step") for name in (WAIT, COPY, *STEP_STAGES)]
+        return tuple(
+            Stage(
+                name=name,
+                part=part,
+                alone=Spread.of(self._alone[name]) if self._alone[name] else None,
+                together=Spread.of(self._together[name]) if self._together[name] else None,
+            )
+            for name, part in names
+            if self._alone[name] or self._together[name]
+        )
+
+    def rate_with(self, threads: int, seconds: float) -> float:
+        """Images per second of training with another number of loader threads."""
+        config = replace(self._config, threads=threads)
+        stream = _loader(config, self._index, self._device).epochs()
+        rate = images_per_second(lambda: self._train(stream), seconds, self._device)
+        self._clock.clear()
+        return rate
+
+    def _timed(
+        self, work: Callable[[], int], seconds: float, times: dict[str, list[float]]
+    ) -> float:
+        rate = images_per_second(work, seconds, self._device, after_warm_up=self._clock.clear)
+        steps = self._clock.steps()
+        for name, milliseconds in stage_medians(steps).items():
+            times[name].append(milliseconds)
+        if times is self._together:
+            self.timeline = tuple(tuple(spans) for spans in steps[:_TIMELINE_STEPS])
+        return rate
+
+    def _load(self) -> int:
+        return len(next(self._stream).ids)
+
+    def _step(self) -> int:
+        self._clock.start()
+        self._training.step(self._synthetic, self._synthetic_ids)
+        return len(self._synthetic_ids)
+
+    def _train(self, stream: Iterator[Batch] | None = None) -> int:
+        self._clock.start()
+        batch = next(stream or self._stream)
+        self._clock.mark(WAIT)
+        views = [view.to(self._device, non_blocking=True) for view in batch.views]
+        ids = batch.ids.to(self._device, non_blocking=True)
+        self._clock.mark(COPY)
+        self._training.step(views, ids)
+        return len(ids)
+
+
+def _loader(config: Config, index: ImageIndex, device: torch.device) -> Loader:
+    return build_loader(
+        index,
+        config.recipes_at(config.epochs),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        order=config.order,
+        window=config.window,
+        cache_gb=config.cache_gb,
+        drop_ragged=True,
+        device=str(device),
+        threads=config.threads or None,
+        backend=config.loader,
+    )
+
+
+def longest_stage(stages: tuple[Stage, ...], part: str) -> str:
+    """The longest stage of a part when alone; the loader as a whole where its are not known."""
+    times = {s.name: s.alone.median for s in stages if s.part == part and s.alone is not None}
+    if len(times) > 1:
+        times.pop("loader", None)
+    if set(times) == {"bytes by id"}:  # the loader decodes and augments in one
+        return "loader"
+    return max(times, key=lambda name: times[name])

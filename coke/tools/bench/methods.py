@@ -1,0 +1,233 @@
+"""Table 6 on this machine: steps of CoKe, MoCo-v2 and SwAV in turns, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from coke.config import Config
+from coke.model.coke_model import CoKe, build_model
+from coke.model.peers import MoCo, SwAV
+from coke.model.precision import has_native_bf16
+from coke.pipeline.index import ImageIndex
+from coke.pipeline.loader import Batch, build_loader
+from coke.pipeline.recipe import IMAGENET_MULTICROP, ViewRecipe
+from coke.tools.bench.coke_step import CokeStep, gentle
+from coke.tools.bench.timing import Spread, Turns, images_per_second
+
+MOCO, SWAV = "MoCo-v2", "SwAV"
+#: Minutes of an epoch relative to another method's (paper, Table 6).
+PAPER_RATIOS = {
+    ("CoKe", MOCO): 11.1 / 18.3,
+    ("CoKe", SWAV): 11.1 / 20.8,
+    ("CoKe+", "CoKe"): 8.4 / 11.1,
+}
+
+
+_SMALL_SCALE = IMAGENET_MULTICROP[-1].scale
+
+
+class Trains(Protocol):
+    """One step of any method: forward, backward, optimiser, and what else belongs to it."""
+
+    def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodTime:
+    """One method's step, in milliseconds per batch; None where it was not measured, with why.
+
+    Attributes:
+        views: of each image.
+        alone: on synthetic data.
+        training: with the loader.
+    """
+
+    name: str
+    views: int
+    precision: str
+    alone: Spread | None
+    training: Spread | None
+    missing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How long one method takes for a batch, as a share of another's time."""
+
+    method: str
+    other: str
+    alone: float
+    training: float
+    paper: float | None
+
+
+@dataclass
+class _Contender:
+    name: str
+    precision: str
+    recipes: tuple[ViewRecipe, ...]
+    build: Callable[[], Trains]
+
+
+def measure_methods(
+    config: Config,
+    index: ImageIndex,
+    device: torch.device,
+    precision: str,
+    turns: Turns,
+) -> tuple[MethodTime, ...]:
+    """Times every method's step alone and in training, in turns.
+
+    All have the same backbone, projector, optimiser, batch size and views of the same recipe.
+    """
+    contenders = {c.name: c for c in _contenders(config, device, precision)}
+    alone: dict[str, list[float]] = {name: [] for name in contenders}
+    training: dict[str, list[float]] = {name: [] for name in contenders}
+    missing: dict[str, str] = {}
+    running: dict[str, Trains] = {}
+    streams: dict[tuple[ViewRecipe, ...], Iterator[Batch]] = {}
+    for name, contender in contenders.items():
+        try:
+            running[name] = contender.build()
+        except ValueError as error:
+            missing[name] = str(error)
+            continue
+        if contender.recipes not in streams:
+            streams[contender.recipes] = _stream(config, index, contender.recipes, device)
+    for name in turns.of(running):
+        trains, recipes = running[name], contenders[name].recipes
+        synthetic = _synthetic(recipes, config.batch_size, device)
+        rate = images_per_second(partial(_step, trains, synthetic), turns.seconds, device)
+        alone[name].append(1000 * config.batch_size / rate)
+        del synthetic  # another method's views may need the room
+        step = partial(_train, trains, streams[recipes], device)
+        rate = images_per_second(step, turns.seconds, device)
+        training[name].append(1000 * config.batch_size / rate)
+    return tuple(
+        MethodTime(
+            name=c.name,
+            views=len(c.recipes),
+            precision=c.precision,
+            alone=Spread.of(alone[c.name]) if alone[c.name] else None,
+            training=Spread.of(training[c.name]) if training[c.name] else None,
+            missing=missing.get(c.name, ""),
+        )
+        for c in contenders.values()
+    )
+
+
+def ratios(methods: Sequence[MethodTime]) -> tuple[Ratio, ...]:
+    """CoKe's time as a share of the others', as far as both were measured in one precision, and
+    mixed precision's as a share of fp32's."""
+    found = []
+    by_name = {m.name: m for m in methods}
+    pairs = [
+        ("CoKe", MOCO),
+        ("CoKe", SWAV),
+        ("CoKe+", "CoKe"),
+        ("CoKe, two views", "CoKe"),
+        ("CoKe, two views", SWAV),
+        ("CoKe, multi-crop", "CoKe"),
+    ]
+    for name, other in pairs:
+        if name not in by_name or other not in by_name:
+            continue
+        a, b = by_name[name], by_name[other]
+        if a.alone is None or b.alone is None or a.training is None or b.training is None:
+            continue
+        found.append(
+            Ratio(
+                method=name,
+                other=other,
+                alone=a.alone.median / b.alone.median,
+                training=a.training.median / b.training.median,
+                paper=PAPER_RATIOS.get((name, other)),
+            )
+        )
+    return tuple(found)
+
+
+def _contenders(config: Config, device: torch.device, precision: str) -> Iterator[_Contender]:
+    one_view = replace(config, views=1, small_views=0)
+    two_views = replace(config, views=2, small_views=0, second_view=config.view)
+    small = replace(config.view, size=_small_size(config.view.size), scale=_SMALL_SCALE)
+    multi_crop = replace(two_views, small_views=6, small_view=small)
+
+    def coke(name: str, form: Config, precision: str = "fp32") -> _Contender:
+        recipes = form.recipes_at(form.epochs)
+        return _Contender(name, precision, recipes, lambda: CokeStep(form, device, precision))
+
+    def model() -> CoKe:
+        built = build_model(replace(config.model, predictor_hidden=0), config.seed).train()
+        built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return built
+
+    yield coke("CoKe", one_view)
+    mixed = precision if precision in ("bf16", "fp16") else "bf16"
+    if has_native_bf16(device):
+        yield coke("CoKe+", one_view, mixed)
+    else:
+        yield _Contender("CoKe+", mixed, (config.view,), lambda: _refuse(f"no {mixed} hardware"))
+    yield coke("CoKe, two views", two_views)
+    yield coke("CoKe, multi-crop", multi_crop)
+    pair = two_views.recipes_at(config.epochs)
+    optimizer = gentle(config).optimizer
+    yield _Contender(MOCO, "fp32", pair, lambda: MoCo(model(), optimizer, "fp32"))
+    yield _Contender(SWAV, "fp32", pair, lambda: SwAV(model(), optimizer, "fp32"))
+
+
+def _small_size(size: int) -> int:
+    """Side of the small crops: 96 of 224, as in the release."""
+    return max(8, round(size * 96 / 224))
+
+
+def _refuse(why: str) -> Trains:
+    raise ValueError(why)
+
+
+def _stream(
+    config: Config, index: ImageIndex, recipes: Sequence[ViewRecipe], device: torch.device
+) -> Iterator[Batch]:
+    return build_loader(
+        index,
+        recipes,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        order=config.order,
+        window=config.window,
+        cache_gb=config.cache_gb,
+        drop_ragged=True,
+        device=str(device),
+        threads=config.threads or None,
+        backend=config.loader,
+    ).epochs()
+
+
+def _synthetic(
+    recipes: Sequence[ViewRecipe], batch_size: int, device: torch.device
+) -> list[Tensor]:
+    return [
+        torch.randn(batch_size, 3, r.size, r.size, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        for r in recipes
+    ]
+
+
+def _step(trains: Trains, views: Sequence[Tensor]) -> int:
+    batch = len(views[0])
+    trains.step(views, torch.arange(batch, device=views[0].device))
+    return batch
+
+
+def _train(trains: Trains, stream: Iterator[Batch], device: torch.device) -> int:
+    batch = next(stream)
+    views = [view.to(device, non_blocking=True) for view in batch.views]
+    trains.step(views, batch.ids.to(device, non_blocking=True))
+    return len(batch.ids)

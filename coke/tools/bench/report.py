@@ -1,0 +1,179 @@
+"""What ``coke bench-epoch`` shows in a terminal and saves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.bar import Bar
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from coke.byte_size import show_bytes
+from coke.tools.bench.memory import Memory
+from coke.tools.bench.methods import ratios
+from coke.tools.bench.paper import IMAGENET_IMAGES, PAPER_MINUTES, imagenet_minutes
+from coke.tools.bench.result import EpochBench
+from coke.tools.bench.timing import Spread
+
+_BAR_WIDTH = 10  # with it the table is as wide as a terminal
+
+
+def show(bench: EpochBench, console: Console) -> None:
+    """Prints tables and conclusions."""
+    for part in _parts(bench):
+        console.print(part, highlight=False)
+
+
+def save_json(bench: EpochBench, path: Path) -> None:
+    """Writes everything that was measured; milliseconds per batch, images per second, bytes."""
+    content = asdict(bench)
+    content["ratios"] = [asdict(ratio) for ratio in ratios(bench.methods)]
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def conclusions(bench: EpochBench) -> list[str]:
+    """What the figures say, in sentences."""
+    projection = bench.projection
+    where = "this device" if projection.gpus == 1 else f"{projection.gpus} devices like this one"
+    return [
+        f"Limited by the {bench.limited_by}, and there most by: {bench.limiting_stage}. "
+        f"Training reaches {bench.share_of_limit:.0%} of the {bench.limited_by}'s rate alone.",
+        f"The step on synthetic data is the ceiling; training reaches {bench.share_of_ceiling:.0%} "
+        "of it.",
+        *(f"Try {advice.setting}: {advice.why}." for advice in bench.advice),
+        f"An ImageNet epoch ({IMAGENET_IMAGES:,} images) on {where}: "
+        f"{projection.minutes:,.1f} minutes, given: {'; '.join(projection.assumptions)}.",
+        *_memory_lines(bench.memory, int(bench.settings["batch size"])),
+        *(f"Best split of the cores: {split.command}" for split in bench.threads[:1]),
+    ]
+
+
+def _parts(bench: EpochBench) -> Iterator[RenderableType]:
+    yield _stages(bench)
+    yield _rates(bench)
+    if bench.methods:
+        yield _methods(bench)
+        yield _ratios(bench)
+    if bench.threads:
+        yield _threads(bench)
+    for line in conclusions(bench):
+        yield Text(line)
+
+
+def _stages(bench: EpochBench) -> Table:
+    s = bench.settings
+    table = Table(
+        title=f"milliseconds per batch of {s['batch size']}: {s['views']} view(s) of {s['size']} "
+        f"px, {s['backbone']}, {s['precision']} on {s['device']}, {s['cores']} cores"
+    )
+    table.add_column("stage", no_wrap=True)
+    for name in ("alone", "range", "training", "range"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("alone", width=_BAR_WIDTH)
+    longest = max(stage.alone.median for stage in bench.stages if stage.alone)
+    part = ""
+    for stage in bench.stages:
+        if part and stage.part != part:
+            table.add_section()
+        part = stage.part
+        length = stage.alone.median if stage.alone else 0.0
+        whole = stage.name == "loader"
+        table.add_row(
+            "loader, whole" if whole else stage.name,
+            *_cells(stage.alone, 1),
+            *_cells(stage.together, 1),
+            Bar(longest, 0, length, width=_BAR_WIDTH, color="yellow" if whole else "cyan"),
+        )
+    return table
+
+
+def _rates(bench: EpochBench) -> Table:
+    table = Table(title="images per second, and what they make of an ImageNet epoch")
+    table.add_column("")
+    for name in ("img/s", "range", "minutes per epoch"):
+        table.add_column(name, justify="right")
+    for name, rate in (
+        ("loader alone", bench.loader),
+        ("step on synthetic data", bench.step),
+        ("training: both", bench.both),
+    ):
+        table.add_row(name, *_cells(rate, 0), f"{imagenet_minutes(rate.median):,.1f}")
+    projection = bench.projection
+    if projection.gpus > 1:
+        rate_of_all = bench.both.median * projection.gpus
+        name = f"projected: {projection.gpus} such devices"
+        table.add_row(name, f"{rate_of_all:,.0f}", "", f"{projection.minutes:,.1f}")
+    table.add_section()
+    for name, minutes in PAPER_MINUTES.items():
+        per_second = IMAGENET_IMAGES / minutes / 60
+        table.add_row(f"paper, 8 GPUs: {name}", f"{per_second:,.0f}", "", f"{minutes:.1f}")
+    return table
+
+
+def _methods(bench: EpochBench) -> Table:
+    table = Table(title="milliseconds per batch: the step of each method alone, and in training")
+    table.add_column("method", no_wrap=True)
+    for name in ("views", "precision", "alone", "training"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for m in bench.methods:
+        times = _with_share(m.alone), _with_share(m.training)
+        table.add_row(m.name, str(m.views), m.precision, *times)
+    missing = [f"{m.name}: not measured, {m.missing}" for m in bench.methods if m.missing]
+    table.caption = "; ".join(missing) or None
+    return table
+
+
+def _ratios(bench: EpochBench) -> Table:
+    table = Table(title="ratios of time per batch")
+    table.add_column("")
+    for name in ("alone", "training", "paper, Table 6"):
+        table.add_column(name, justify="right")
+    for r in ratios(bench.methods):
+        paper = "" if r.paper is None else f"{r.paper:.2f}"
+        table.add_row(f"{r.method} / {r.other}", f"{r.alone:.2f}", f"{r.training:.2f}", paper)
+    return table
+
+
+def _threads(bench: EpochBench) -> Table:
+    table = Table(title="training with the cores split between loader and step")
+    for name in ("loader threads", "step threads", "img/s", "range"):
+        table.add_column(name, justify="right")
+    for split in bench.threads:
+        table.add_row(str(split.loader), str(split.step), *_cells(split.rate, 0))
+    return table
+
+
+def _memory_lines(memory: Memory, batch_size: int) -> list[str]:
+    peak, budget = show_bytes(memory.peak), show_bytes(memory.budget)
+    if memory.of == "process":
+        return [
+            f"Peak of this process: {peak}. What a GPU would need was not measured: torch runs on "
+            "the CPU here."
+        ]
+    fits = "fits" if memory.peak <= memory.budget else "does not fit"
+    return [
+        f"Peak of the GPU at batch {batch_size}: {peak}, which {fits} {budget}.",
+        f"Largest batch that fits {budget}: {memory.largest_batch}.",
+    ]
+
+
+def _with_share(spread: Spread | None) -> str:
+    """The median, and the half of the range as a share of it."""
+    if spread is None:
+        return ""
+    share = (spread.high - spread.low) / 2 / spread.median
+    return f"{_cells(spread, 1)[0]} ±{share:.0%}"
+
+
+def _cells(spread: Spread | None, digits: int) -> tuple[str, str]:
+    if spread is None:
+        return "", ""
+    digits = 0 if spread.median >= 100 else digits
+    return (
+        f"{spread.median:,.{digits}f}",
+        f"{spread.low:,.{digits}f}-{spread.high:,.{digits}f}",
+    )

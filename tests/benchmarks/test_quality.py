@@ -1,0 +1,54 @@
+"""The quality table compares like with like, and says which orders held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import quality
+from coke.config import Config, differences
+from coke.model.coke_model import build_model
+from coke.tools.run_folder import RunFolder
+
+
+def changed(method: str, other: str) -> list[str]:
+    a, b = (quality.config_of(name, 4, 64, 1) for name in (method, other))
+    return [line.split(":")[0] for line in differences(a, b)]
+
+
+def test_methods_differ_only_in_what_their_names_say() -> None:
+    assert changed("coke", "ratio-1") == ["clustering.min_ratio"]
+    assert changed("coke", "coke-as-many-views") == ["epochs"]
+    assert changed("coke", "coke-2views") == ["preset", "views", "alpha_warmup_epochs"]
+    for peer in quality.PEERS:
+        assert changed("coke-2views", peer) == []
+    assert quality.config_of("coke-as-many-views", 4, None, 0).epochs == 8
+
+
+def test_orders_that_held_and_did_not() -> None:
+    def score(linear: float) -> quality.Score:
+        return quality.Score(knn=0, linear=linear, views=1, minutes=0)
+
+    scores = {"coke": [score(60), score(62)], "ratio-1": [score(61)], "ratio-0": [score(61.5)]}
+    assert list(quality.orders(scores)) == [
+        "coke >= ratio-1: held (61.00 against 61.00, linear)",
+        "ratio-1 >= ratio-0: did not hold (61.00 against 61.50, linear)",
+    ]
+
+
+@pytest.mark.parametrize("method", quality.PEERS)
+def test_a_trained_peer_is_a_run_that_evaluates(
+    method: str, stripes: Path, tiny: Config, tmp_path: Path
+) -> None:
+    config = replace(tiny, views=2, second_view=tiny.view, epochs=1)
+    quality.train_peer(method, config, stripes, tmp_path / "run")
+    state = RunFolder(tmp_path / "run").state()
+    assert state["epoch"] == 1
+    start = build_model(config.model, config.seed).state_dict()
+    name = "backbone.conv1.weight"
+    assert not torch.equal(state["model"][name], start[name])
+    knn, linear = quality._evaluated(tmp_path / "run", stripes, 1)
+    assert 0 <= knn <= 100 and 0 <= linear <= 100

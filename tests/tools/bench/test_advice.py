@@ -1,0 +1,51 @@
+"""Advice fits the stage that limits, and names what is not set already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coke.clustering.settings import ClusteringConfig
+from coke.config import Config
+from coke.tools.bench.advice import advise
+
+
+def settings(stage: str, config: Config, **given: object) -> list[str]:
+    known = {"precision": "fp32", "cores": 4, "shorter_side": 16.0} | given
+    return [a.setting for a in advise(stage, config, **known)]  # type: ignore[arg-type]
+
+
+def test_two_settings_at_most(tiny: Config) -> None:
+    for stage in ("bytes by id", "decode", "augment", "forward", "backward", "clustering", "loss"):
+        assert len(settings(stage, tiny)) == 2
+
+
+def test_large_stored_images_are_what_a_decoder_suffers_from(tiny: Config) -> None:
+    config = replace(tiny, view=replace(tiny.view, size=224), threads=0)
+    assert settings("decode", config, shorter_side=375.0)[0] == "coke ingest --resize-shorter 256"
+    assert "--resize-shorter" not in settings("decode", config, shorter_side=256.0)[0]
+
+
+def test_cores_that_the_loader_does_not_use(tiny: Config) -> None:
+    assert settings("augment", replace(tiny, threads=1))[0] == "--set threads=4"
+    assert settings("augment", replace(tiny, threads=4))[0] != "--set threads=4"
+
+
+def test_clustering(tiny: Config) -> None:
+    auto = replace(tiny, clustering=ClusteringConfig(n_clusters=(30, 50), dual_rule="auto"))
+    assert settings("clustering", auto) == [
+        "--set clustering.dual_rule=paper",
+        "--set clustering.n_clusters=[30]",
+    ]
+
+
+def test_what_was_measured_is_not_advised(tiny: Config) -> None:
+    assert "--tune-threads" in settings("backward", tiny)
+    assert "--tune-threads" not in settings("backward", tiny, tuned=True)
+
+
+def test_smaller_views_are_valued_by_their_pixels(tiny: Config) -> None:
+    """From 8 to 16 pixels: a mean square of (64 + 128 + 256) / 3 for three quarters, then 256."""
+    advice = advise("forward", tiny, precision="fp32", cores=4, shorter_side=16.0)
+    why = {a.setting: a.why for a in advice}
+    mean = (0.75 * (64 + 128 + 256) / 3 + 0.25 * 256) / 256
+    assert f"{mean:.0%} of the pixels" in why["--set start_size=8"]

@@ -1,0 +1,56 @@
+"""The benchmark's step is training's own, and its stages are told apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from coke.config import Config
+from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
+from coke.tools.bench.timing import StageClock
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_every_stage_is_marked_once_and_in_order(tiny: Config, views: int) -> None:
+    clock = StageClock(CPU)
+    training = CokeStep(replace(tiny, views=views), CPU, "fp32", clock)
+    images = list(torch.randn(views, 4, 3, 16, 16))
+    for _ in range(2):
+        clock.start()
+        training.step(images, torch.arange(4))
+    for spans in clock.steps():
+        assert tuple(span.stage for span in spans) == STEP_STAGES
+
+
+def test_a_step_trains_and_clusters(tiny: Config) -> None:
+    training = CokeStep(tiny, CPU, "fp32")
+    weights = next(training.model.parameters()).detach().clone()
+    ids = torch.tensor([5, 1_281_166])
+    before = training.clustering.label_store.read(ids)
+    assert before.tolist() == [[5 % 3, 1_281_166 % 3], [5 % 5, 1_281_166 % 5]]
+    centers = training.clustering.heads[0].running_centers.clone()
+    training.step([torch.randn(2, 3, 16, 16)], ids)
+    assert not torch.equal(next(training.model.parameters()), weights)
+    assert not torch.equal(training.clustering.heads[0].running_centers, centers)
+
+
+@pytest.mark.gpu
+def test_a_step_never_makes_the_host_wait_for_the_gpu(tiny: Config) -> None:
+    """Any synchronisation inside of a step raises here."""
+    device = torch.device("cuda")
+    paper = replace(tiny, clustering=replace(tiny.clustering, dual_rule="paper"))
+    training = CokeStep(paper, device, "bf16")
+    views = [torch.randn(16, 3, 16, 16, device=device)]
+    ids = torch.arange(16, device=device)
+    for _ in range(2):  # the first step sets up what stays
+        training.step(views, ids)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        training.step(views, ids)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,33 @@
+"""The loader's stages are timed where they can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from coke.config import Config
+from coke.pipeline import dali
+from coke.pipeline.index import ImageIndex
+from coke.tools.bench.loading_stages import LOADING_STAGES, LoadingStages
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(not dali.AVAILABLE, reason="DALI is not installed here")
+def test_times_all_three_with_dali(stripes: Path, tiny: Config) -> None:
+    index = ImageIndex(stripes / "train")
+    found = LoadingStages(tiny, index, [tiny.view] * 2, CPU).milliseconds(0.01)
+    assert tuple(found) == LOADING_STAGES
+    assert all(milliseconds > 0 for milliseconds in found.values())
+
+
+def test_times_only_bytes_where_decoding_and_augmenting_are_one(
+    stripes: Path, tiny: Config
+) -> None:
+    config, index = replace(tiny, loader="pil"), ImageIndex(stripes / "train")
+    assert tuple(LoadingStages(config, index, [tiny.view], CPU).milliseconds(0.01)) == (
+        "bytes by id",
+    )
