@@ -203,7 +203,7 @@ class Clustering:
         return labels
 
     def set_labels(self, labels_HN: Tensor) -> None:
-        """Labels (heads, N) int64 of all ids, known from elsewhere, as those of the epoch before."""
+        """Takes labels (heads, N) int64 of all ids from elsewhere, as the epoch before's."""
         everything = torch.arange(self.n_ids, device=labels_HN.device)
         self.label_store.write(everything, labels_HN, self.epoch - 1)
         for head, labels_N in zip(self.heads, labels_HN, strict=True):

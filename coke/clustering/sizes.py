@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SPREAD_POINTS = 1000  # of all, that tell how far similarities are apart
+_SPREAD_POINTS = 200  # of all, that tell how far similarities are apart
 
 
 @dataclass(frozen=True, kw_only=True)
