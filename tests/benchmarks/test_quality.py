@@ -22,7 +22,7 @@ def changed(method: str, other: str) -> list[str]:
 def test_methods_differ_only_in_what_their_names_say() -> None:
     assert changed("coke", "ratio-1") == ["clustering.min_ratio"]
     assert changed("coke", "coke-as-many-views") == ["epochs"]
-    assert changed("coke", "coke-2views") == ["preset", "views", "alpha_warmup_epochs"]
+    assert changed("coke", "coke-2views") == ["preset", "views", "alpha_warmup"]
     for peer in quality.PEERS:
         assert changed("coke-2views", peer) == []
     assert quality.config_of("coke-as-many-views", 4, None, 0).epochs == 8

@@ -51,7 +51,7 @@ def test_sizes_hold_and_the_assignment_is_near_the_exact_optimum(
 ) -> None:
     if not in_memory:
         monkeypatch.setattr(fitting, "_IN_MEMORY", 0)
-    n = 400 if in_memory else 1200
+    n = 400 if in_memory else 2000
     scale_up = n // 400
     sizes = {name: v * scale_up if isinstance(v, int) else v for name, v in sizes.items()}
     x = blobs(n, 10)
