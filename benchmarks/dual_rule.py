@@ -36,7 +36,8 @@ from torch.nn import functional as F
 
 from coke.clustering import Clustering
 from coke.clustering.sizes import SizeBounds, refine_duals
-from coke.clustering.streaming_assignment import Stream, assign_stream
+from coke.clustering.stream import Stream
+from coke.clustering.streaming_assignment import assign_stream
 
 DIM = 32
 EPOCHS = 5

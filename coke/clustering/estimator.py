@@ -19,7 +19,8 @@ from coke.clustering.fitting import Fit, fit_once
 from coke.clustering.points import METRICS, Points, means, similarities
 from coke.clustering.seeding import SEEDINGS, kmeans_plus_plus, sampled
 from coke.clustering.sizes import SizeBounds, size_bounds
-from coke.clustering.streaming_assignment import Stream, assign_stream
+from coke.clustering.stream import Stream
+from coke.clustering.streaming_assignment import assign_stream
 
 _SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
 

@@ -18,7 +18,8 @@ from coke.clustering.assignment import best_columns, update_centers_
 from coke.clustering.points import Points, means, similarities, similarities_by_cluster
 from coke.clustering.repair import repair
 from coke.clustering.sizes import SizeBounds, refine_duals
-from coke.clustering.streaming_assignment import Stream, assign_stream
+from coke.clustering.stream import Stream
+from coke.clustering.streaming_assignment import assign_stream
 
 _IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
 _STEPS, _SETTLED = 40, 1e-3  # refinement of the duals in each pass

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from coke.clustering.assignment import assign, similarities, update_centers_, update_duals
 from coke.clustering.scratch import Scratch
 from coke.clustering.sizes import SizeBounds
-from coke.clustering.streaming_assignment import Stream, assign_stream
+from coke.clustering.stream import Stream
+from coke.clustering.streaming_assignment import assign_stream
 
 DUAL_RULES = ("paper", "auto")
 CENTER_UPDATES = ("running", "epoch")

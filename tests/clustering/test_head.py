@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from coke.clustering.head import Head
 from coke.clustering.sizes import SizeBounds
-from coke.clustering.streaming_assignment import Stream, assign_stream
+from coke.clustering.stream import Stream
+from coke.clustering.streaming_assignment import assign_stream
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from coke.clustering import Clustering
 from coke.clustering.sizes import SizeBounds
-from coke.clustering.streaming_assignment import GAIN, Stream, assign_stream, spread_of
+from coke.clustering.stream import Stream
+from coke.clustering.streaming_assignment import GAIN, assign_stream, spread_of
+from coke.clustering.sweeps_in_torch import sweeps_in_torch
 from tests.clustering.exact import exact_optimum
 
 ROOT2 = math.sqrt(2)
@@ -141,9 +143,13 @@ def plain_loop(
     return labels, duals, sizes
 
 
+def step_of(values: Tensor, stream: Stream) -> Tensor:
+    return GAIN * spread_of(values) * (values.shape[1] / stream.n_points)
+
+
 @pytest.mark.parametrize("upper", [math.inf, 12.0, 40.0])
 @pytest.mark.parametrize("sweep", [1, 7, 64])
-def test_agrees_with_a_plain_loop(upper: float, sweep: int) -> None:
+def test_both_implementations_agree_with_a_plain_loop(upper: float, sweep: int) -> None:
     generator = torch.Generator().manual_seed(0)
     n, k = 120, 10
     values = torch.randn(n, k, generator=generator)
@@ -155,11 +161,15 @@ def test_agrees_with_a_plain_loop(upper: float, sweep: int) -> None:
         expected = plain_loop(
             values[rows], labels[rows].tolist(), duals.tolist(), sizes.tolist(), stream
         )
-        got, duals, sizes = assign_stream(values[rows], labels[rows], duals, sizes, stream)
+        state = (values[rows], labels[rows], duals, sizes)
+        got, duals, sizes = assign_stream(*state, stream)
         labels[rows] = got
         assert got.tolist() == expected[0]
         torch.testing.assert_close(duals, torch.tensor(expected[1]), atol=1e-4, rtol=1e-4)
         assert sizes.tolist() == expected[2]
+        on_device = sweeps_in_torch(*state, stream, step_of(values[rows], stream))
+        assert torch.equal(on_device[0], got)
+        torch.testing.assert_close(on_device[1:], (duals, sizes), atol=1e-5, rtol=1e-5)
         known = labels[labels >= 0]
         assert sizes.tolist() == torch.bincount(known, minlength=k).tolist()
 

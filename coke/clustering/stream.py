@@ -1,0 +1,43 @@
+"""What the sizes of clusters are steered to while points stream."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from coke.clustering.sizes import SizeBounds
+
+_MARGIN = 0.01  # sizes are steered to a little above a lower bound, and never settle below it
+_SLACK = 0.04  # of equal sizes, which no label could ever leave otherwise
+_EQUAL = 1e-6  # a size this close to its bound is at it
+PUSH = 0.1  # of the bound: distance that a size off its bound counts more than it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What the sizes of clusters over ``n_points`` points are steered to.
+
+    Attributes:
+        steered: bounds that the duals aim at.
+        held: a point never leaves a cluster that would have fewer points without it.
+        sweep: points between two moves of the duals.
+    """
+
+    n_points: int
+    steered: SizeBounds
+    held: float
+    sweep: int
+
+    @classmethod
+    def of(cls, bounds: SizeBounds, n_points: int, n_clusters: int) -> Stream:
+        """For bounds on the number of points of a cluster."""
+        held = float(math.floor(bounds.lower + _EQUAL))
+        steered = bounds
+        if bounds.lower == bounds.upper:
+            held = min(held - 1, math.floor((1 - _SLACK) * bounds.lower))
+        elif bounds.lower > 0:
+            wanted = min((1 + _MARGIN) * bounds.lower + 0.5, n_points / n_clusters, bounds.upper)
+            steered = SizeBounds(lower=wanted, upper=bounds.upper)
+        # Few enough that a cluster's size changes little within a sweep.
+        sweep = max(8, min(n_points // (8 * n_clusters), n_points // 512))
+        return cls(n_points=n_points, steered=steered, held=held, sweep=sweep)
