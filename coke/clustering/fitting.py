@@ -14,9 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coke.clustering.assignment import best_columns, update_centers_
-from coke.clustering.points import Points, means, similarities, similarities_by_cluster
-from coke.clustering.repair import repair
+from coke.clustering.assignment import best_columns
+from coke.clustering.points import (
+    Points,
+    means,
+    own_similarities,
+    similarities,
+    similarities_by_cluster,
+)
+from coke.clustering.repair import Moved, repair
 from coke.clustering.sizes import SizeBounds, refine_duals
 from coke.clustering.stream import Stream
 from coke.clustering.streaming_assignment import assign_stream
@@ -166,13 +172,10 @@ class _Online:
         self.weights_K *= CARRY
         for rows, batch_BD in self.points.batches(self.batch_size, self.generator):
             labels_B = self._assign(self._similarities(batch_BD), rows)
-            update_centers_(
-                self.centers_KD,
-                self.weights_K,
-                batch_BD,
-                labels_B,
-                normalize=self.points.metric == "cosine",
-            )
+            sums_KD = self.centers_KD * self.weights_K.unsqueeze(1)
+            sums_KD.index_add_(0, labels_B, batch_BD)
+            self.weights_K += torch.bincount(labels_B, minlength=len(self.weights_K))
+            self.centers_KD = means(sums_KD, self.weights_K, self.centers_KD, self.points.metric)
 
     def finished(self, passes: int) -> Fit:
         """The points assigned once more, to the centers as they are."""
@@ -185,11 +188,8 @@ class _Online:
             squares += _squares(batch_BD, self.points.metric)
             bound += float((values_BK + before_K).amax(dim=1).sum(dtype=torch.float64))
         sizes_K = torch.bincount(self.labels_N, minlength=len(before_K))
-        if repair(self.labels_N, sizes_K, self.bounds, self._priced):
-            objective = sum(
-                _chosen(self._similarities(batch_BD), self.labels_N[rows])
-                for rows, batch_BD in self.points.batches(self.batch_size)
-            )
+        for moved in repair(self.labels_N, sizes_K, self.bounds, self._priced):
+            objective += self._won(moved)
         return Fit(
             centers=self.centers_KD,
             duals=self.duals_K,
@@ -211,8 +211,23 @@ class _Online:
         self.labels_N[rows] = labels_B
         return labels_B
 
+    def _won(self, moved: Moved) -> float:
+        """Similarity won by what was moved; a negative number where it was near its center."""
+        won = 0.0
+        parts = zip(
+            *(t.split(self.batch_size) for t in (moved.points, moved.sources, moved.targets)),
+            strict=True,
+        )
+        for points_B, sources_B, targets_B in parts:
+            batch_BD = self.points.read(points_B.numpy())
+            for clusters_B, sign in ((targets_B, 1), (sources_B, -1)):
+                own_B = own_similarities(batch_BD, self.centers_KD[clusters_B], self.points.metric)
+                won += sign * float(own_B.sum(dtype=torch.float64))
+        return won
+
     def _priced(self) -> Iterable[tuple[int, Tensor]]:
-        for rows, batch_BD in self.points.batches(self.batch_size):
+        chunk = max(self.batch_size, _IN_MEMORY // len(self.duals_K))
+        for rows, batch_BD in self.points.batches(chunk):
             yield rows.start, self._similarities(batch_BD).add_(self.duals_K)
 
 

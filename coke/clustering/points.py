@@ -93,10 +93,9 @@ class Points:
 def similarities(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
     """(B, K): what an assignment maximises. Cosine, or minus half the squared distance but for
     the point's own norm, which no assignment changes."""
-    products_BK = points_BD @ centers_KD.T
     if metric == "cosine":
-        return products_BK
-    return products_BK.sub_(0.5 * centers_KD.square().sum(dim=1))
+        return points_BD @ centers_KD.T
+    return torch.addmm(centers_KD.square().sum(dim=1), points_BD, centers_KD.T, beta=-0.5)
 
 
 def similarities_by_cluster(points_ND: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
@@ -107,15 +106,25 @@ def similarities_by_cluster(points_ND: Tensor, centers_KD: Tensor, metric: str) 
     return products_KN.sub_(0.5 * centers_KD.square().sum(dim=1, keepdim=True))
 
 
+def own_similarities(points_BD: Tensor, centers_BD: Tensor, metric: str) -> Tensor:
+    """(B,): :func:`similarities`, of each point to the center in its row."""
+    products_B = (points_BD * centers_BD).sum(dim=1)
+    return products_B if metric == "cosine" else products_B - 0.5 * centers_BD.square().sum(dim=1)
+
+
 def means(sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str) -> Tensor:
     """Centers (K, D): means of what the clusters received, on the unit sphere for cosine.
 
+    Args:
+        counts_K: how many points the sums are of; any weights.
+
     A cluster that received nothing keeps its center.
     """
-    centers_KD = sums_KD / counts_K.clamp(min=1).unsqueeze(1)
+    received_K = counts_K > 0
+    centers_KD = sums_KD / torch.where(received_K, counts_K, 1).unsqueeze(1)
     if metric == "cosine":
         centers_KD = F.normalize(centers_KD, dim=1)
-    return torch.where((counts_K > 0).unsqueeze(1), centers_KD, before_KD)
+    return torch.where(received_K.unsqueeze(1), centers_KD, before_KD)
 
 
 def _row(rows: slice | NDArray[np.int64], i: int) -> int:

@@ -19,6 +19,15 @@ PricedChunks = Callable[[], Iterable[tuple[int, Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Moved:
+    """Points that changed their cluster, (M,) each: which, from where and to where."""
+
+    points: Tensor
+    sources: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Moves:
     """Moves that would help, (M,) each: points, where to, and the similarity that is lost."""
 
@@ -27,7 +36,9 @@ class _Moves:
     costs: Tensor
 
 
-def repair(labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds, priced: PricedChunks) -> int:
+def repair(
+    labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds, priced: PricedChunks
+) -> list[Moved]:
     """Moves points until every cluster keeps its bounds; changes labels and sizes in place.
 
     Args:
@@ -36,21 +47,21 @@ def repair(labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds, priced: Priced
         bounds: feasible ones: K * lower <= N <= K * upper.
         priced: similarities plus duals, chunk by chunk, as often as it is called: once per round.
 
-    Returns: the number of points that were moved.
+    Returns: what was moved, round by round.
     """
-    moved = 0
+    rounds: list[Moved] = []
     while True:
         missing_K = (bounds.lower - sizes_K).clamp(min=0)
         excess_K = (sizes_K - bounds.upper).clamp(min=0)
         if not bool((missing_K > 0).any() or (excess_K > 0).any()):
-            return moved
+            return rounds
         moves = _joined(
             _moves_of(first, values_BK, labels_N, sizes_K, missing_K, excess_K, bounds)
             for first, values_BK in priced()
         )
-        count = _apply(moves, labels_N, sizes_K, bounds)
-        assert count > 0, "feasible bounds leave a move that helps"
-        moved += count
+        moved = _apply(moves, labels_N, sizes_K, bounds)
+        assert len(moved.points), "feasible bounds leave a move that helps"
+        rounds.append(moved)
 
 
 def _moves_of(
@@ -101,7 +112,7 @@ def _joined(chunks: Iterable[_Moves]) -> _Moves:
     )
 
 
-def _apply(moves: _Moves, labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds) -> int:
+def _apply(moves: _Moves, labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds) -> Moved:
     """Makes the moves, cheapest first, as long as each still helps and breaks nothing."""
     order = moves.costs.argsort(stable=True)
     sizes = sizes_K.tolist()
@@ -116,7 +127,9 @@ def _apply(moves: _Moves, labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds)
         sizes[source] -= 1
         sizes[target] += 1
         done[point] = target
-    if done:
-        labels_N[torch.tensor(list(done))] = torch.tensor(list(done.values()))
+    points_M = torch.tensor(list(done), dtype=torch.int64)
+    targets_M = torch.tensor(list(done.values()), dtype=torch.int64)
+    moved = Moved(points=points_M, sources=labels_N[points_M], targets=targets_M)
+    labels_N[points_M] = targets_M
     sizes_K.copy_(torch.tensor(sizes))
-    return len(done)
+    return moved

@@ -27,7 +27,9 @@ def spread_of(similarities_BK: Tensor) -> Tensor:
     """How far the similarities of a point to the centers are apart, typically; a scalar."""
     if similarities_BK.shape[1] < 2:
         return similarities_BK.new_ones(())
-    spread = similarities_BK[:_SPREAD_ROWS].std(dim=1).mean()
+    some_SK = similarities_BK[:_SPREAD_ROWS]
+    off_SK = some_SK - some_SK.mean(dim=1, keepdim=True)  # torch's std takes ten times as long
+    spread = (off_SK.square().sum(dim=1) / (some_SK.shape[1] - 1)).sqrt().mean()
     return spread.clamp(min=torch.finfo(spread.dtype).tiny)
 
 

@@ -92,14 +92,14 @@ def _moved(
         known: share of all points that have a label.
     """
     free_K = duals_K - np.float32(step) * change_K.astype(np.float32)
-    drawn_K = free_K - step * _off(sizes_K, bounds.lower, seen, unseen, known)
+    drawn_K: Floats = free_K - np.float32(step) * _off(sizes_K, bounds.lower, seen, unseen, known)
     if bounds.lower == 0:  # nothing to be drawn in for
         drawn_K = np.zeros_like(duals_K)
     if math.isinf(bounds.upper):
-        return np.asarray(np.maximum(drawn_K, 0, out=drawn_K))
+        return np.maximum(drawn_K, np.float32(0))
     if bounds.lower == bounds.upper:  # an equality, whose duals take any sign
         return drawn_K
-    kept_out_K = free_K - step * _off(sizes_K, bounds.upper, seen, unseen, known)
+    kept_out_K = free_K - np.float32(step) * _off(sizes_K, bounds.upper, seen, unseen, known)
     return np.where(drawn_K > 0, drawn_K, np.minimum(kept_out_K, 0))
 
 
