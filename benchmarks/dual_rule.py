@@ -20,7 +20,7 @@ import itertools
 import math
 import multiprocessing
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -276,10 +276,13 @@ def _onto_simplex(duals: Any, tau: float) -> Any:
     return np.maximum(duals - excess[np.nonzero(falling > excess)[0][-1]], 0)
 
 
-def exponent(ns: Iterable[int], values: Iterable[float]) -> float:
-    """Slope of a line through the logarithms; nan where nothing is left to fit."""
-    points = [(math.log(n), math.log(v)) for n, v in zip(ns, values, strict=True) if v > 0]
-    return statistics.linear_regression(*zip(*points, strict=True)).slope if len(points) > 2 else 0
+def exponent(ns: Sequence[int], values: Sequence[float]) -> float | None:
+    """Slope of a line through the logarithms; None where values are not all positive."""
+    points = [(n, v) for n, v in zip(ns, values, strict=True) if v > 0]
+    if len(points) < 3 or any(v < 0 for v in values):
+        return None
+    logs = [(math.log(n), math.log(v)) for n, v in points]
+    return statistics.linear_regression(*zip(*logs, strict=True)).slope
 
 
 def show_theorem(measured: dict[str, list[Measured]], console: Console) -> None:
@@ -292,7 +295,8 @@ def show_theorem(measured: dict[str, list[Measured]], console: Console) -> None:
         for name in ("regret", "violation"):
             values = [getattr(m, name) for m in found_N]
             slope = exponent([m.n for m in found_N], values)
-            table.add_row(f"{rule}: {name}", *(f"{v:.1f}" for v in values), f"{slope:.2f}")
+            shown = "-" if slope is None else f"{slope:.2f}"
+            table.add_row(f"{rule}: {name}", *(f"{v:.1f}" for v in values), shown)
     console.print(table)
 
 
@@ -303,10 +307,11 @@ def draw(measured: dict[str, list[Measured]], path: Path) -> None:
     for ax, name in zip(axes, ("regret", "violation"), strict=True):
         for rule, found in measured.items():
             ns, values = [m.n for m in found], [getattr(m, name) for m in found]
-            label = f"{rule}: N^{exponent(ns, values):.2f}" if any(values) else f"{rule}: 0"
+            slope = exponent(ns, values)
+            label = rule if slope is None else f"{rule}: N^{slope:.2f}"
             ax.plot(ns, values, marker="o", label=label)
-        first = measured["Theorem 1"][0]
-        guide = [getattr(first, name) * math.sqrt(n / ns[0]) for n in ns]
+        start = measured["Theorem 1"][0].regret
+        guide = [start * math.sqrt(n / ns[0]) for n in ns]
         ax.plot(ns, guide, color="gray", linestyle=":", label="N^0.5")
         ax.set(xscale="log", yscale="symlog", xlabel="points N", title=name)
         ax.legend(fontsize=8)
