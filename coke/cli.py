@@ -44,7 +44,7 @@ DataArgument = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke train`.")]
 PresetOption = Annotated[
     Optional[str],
-    typer.Option("--preset", help="Named settings: demo, cifar10 or imagenet-1view (default)."),
+    typer.Option("--preset", help="Named settings, see docs/recipes.md; imagenet-1view if unset."),
 ]
 ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="TOML file of settings.")]
 SetOption = Annotated[

@@ -38,7 +38,8 @@ class Clustering:
     the initialisation scan, ``targets`` is asked after ``step``.
 
     Args:
-        n_ids: number of images N.
+        n_ids: number of ids, of which the label store keeps labels.
+        n_points: how many of the ids have an image, N of the bounds; all of them when None.
         dim: feature dimension D.
         n_clusters: clusters K per head.
         min_ratio: lower bound of a cluster's size as a share of N / K; 1 means equal sizes.
@@ -64,6 +65,7 @@ class Clustering:
         self,
         *,
         n_ids: int,
+        n_points: int | None = None,
         dim: int,
         n_clusters: Sequence[int],
         min_ratio: float = 0.4,
@@ -80,7 +82,10 @@ class Clustering:
         device: torch.device | str = "cpu",
     ) -> None:
         n_clusters = tuple(int(k) for k in n_clusters)
-        _check_settings(n_ids, n_clusters, min_ratio, dual_rule, label_size, label_temperature)
+        n_points = n_ids if n_points is None else n_points
+        if not 0 < n_points <= n_ids:
+            raise ValueError(f"n_points is {n_points}; give how many of the {n_ids} ids there are")
+        _check_settings(n_points, n_clusters, min_ratio, dual_rule, label_size, label_temperature)
         _check_coupling(center_update, labels_from, centers_from)
         if centers is None:
             generator = torch.Generator().manual_seed(seed)
@@ -93,7 +98,7 @@ class Clustering:
         scratch = Scratch()  # heads take turns
         self.heads = [
             Head(
-                n_ids=n_ids,
+                n_points=n_points,
                 centers_KD=c.to(device),
                 min_ratio=min_ratio,
                 dual_rule=dual_rule,
@@ -247,6 +252,7 @@ class Clustering:
             head.end_epoch(
                 second_stage=self.second_stage,
                 averaging_starts=self.epoch == self.first_stage_epochs,
+                second_stage_next=self.epoch + 1 >= self.first_stage_epochs,
             )
         self.epoch += 1
         self._changed_H.zero_()
@@ -304,7 +310,7 @@ def _report(head: Head, churn: float) -> HeadReport:
 
 
 def _check_settings(
-    n_ids: int,
+    n_points: int,
     n_clusters: tuple[int, ...],
     min_ratio: float,
     dual_rule: str,
@@ -316,10 +322,10 @@ def _check_settings(
     for k in n_clusters:
         if k < 2:
             raise ValueError(f"n_clusters has a head with {k} clusters; a head needs at least 2")
-        if k > n_ids:
+        if k > n_points:
             raise ValueError(
-                f"n_clusters has a head with {k} clusters for {n_ids} images: use fewer clusters "
-                "than images"
+                f"n_clusters has a head with {k} clusters for {n_points} images: use fewer "
+                "clusters than images"
             )
     if not 0 <= min_ratio <= 1:
         raise ValueError(f"min_ratio is {min_ratio}; it is a share of N / K, between 0 and 1")

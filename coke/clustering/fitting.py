@@ -24,14 +24,13 @@ from coke.clustering.points import (
 )
 from coke.clustering.repair import Moved, repair
 from coke.clustering.sizes import SizeBounds, refine_duals
-from coke.clustering.stream import Stream
+from coke.clustering.stream import CARRY, Stream
 from coke.clustering.streaming_assignment import assign_stream
 
 _IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
 _STEPS, _SETTLED = 40, 1e-3  # refinement of the duals in each pass
 _LAST_STEPS, _LAST_SETTLED = 80, 1e-5  # and after the last
 _LAST_REACHES = (1.0, 0.3, 0.1, 0.03)
-CARRY = 0.3  # of its points, that a center weighs as the next pass starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,8 @@ def fit_once(
         advance: called after each pass.
     """
     # Small: similarities stay in memory, and every pass can find good duals and repair.
-    kind = _InMemory if points.n * len(centers_KD) <= _IN_MEMORY else _Online
+    small = points.n * max(len(centers_KD), points.d if points.on_disk else 0) <= _IN_MEMORY
+    kind = _InMemory if small else _Online
     clustering = kind(points, centers_KD, bounds, batch_size, generator)
     passes, moved = 0, math.inf
     while passes < max_iter and moved > tol**2:
@@ -226,7 +226,7 @@ class _Online:
         return won
 
     def _priced(self) -> Iterable[tuple[int, Tensor]]:
-        chunk = max(self.batch_size, _IN_MEMORY // len(self.duals_K))
+        chunk = max(self.batch_size, _IN_MEMORY // max(self.centers_KD.shape))
         for rows, batch_BD in self.points.batches(chunk):
             yield rows.start, self._similarities(batch_BD).add_(self.duals_K)
 

@@ -13,12 +13,15 @@ from torch.nn import functional as F
 from coke.clustering.assignment import assign, similarities, update_centers_, update_duals
 from coke.clustering.scratch import Scratch
 from coke.clustering.sizes import SizeBounds
-from coke.clustering.stream import Stream
+from coke.clustering.stream import CARRY, Stream
 from coke.clustering.streaming_assignment import assign_stream
 
 DUAL_RULES = ("paper", "auto")
 CENTER_UPDATES = ("running", "epoch")
-AUTO_CARRY = 0.3  # of its instances, that a center weighs as the next epoch starts
+
+
+#: An untrained network's features are so alike that its first duals are many spreads away.
+FIRST_STEP = 12.0
 
 
 class Head:
@@ -45,7 +48,7 @@ class Head:
     def __init__(
         self,
         *,
-        n_ids: int,
+        n_points: int,
         centers_KD: Tensor,
         min_ratio: float,
         dual_rule: str,
@@ -60,7 +63,7 @@ class Head:
         self.counts = self.centers.new_zeros(self.n_clusters)
         self.sizes = self.centers.new_zeros(self.n_clusters)
         self._weights_K = self.centers.new_zeros(self.n_clusters)  # instances a center stands for
-        self.n_ids = n_ids
+        self.n_points = n_points
         self.min_ratio = min_ratio
         self.dual_rule = dual_rule
         self.dual_lr = dual_lr
@@ -69,13 +72,13 @@ class Head:
         bounds = SizeBounds(
             lower=self.lower_bound, upper=math.inf if min_ratio < 1 else self.lower_bound
         )
-        self._stream = Stream.of(bounds, n_ids, self.n_clusters)
+        self._stream = Stream.of(bounds, n_points, self.n_clusters, FIRST_STEP)
         self._averaged_epochs = 0  # epochs averaged into the frozen centers (second stage)
 
     @property
     def lower_bound(self) -> float:
         """Smallest allowed cluster size over an epoch: min_ratio * N / K."""
-        return self.min_ratio * self.n_ids / self.n_clusters
+        return self.min_ratio * self.n_points / self.n_clusters
 
     def moves_once_per_epoch(self, second_stage: bool) -> bool:
         """Whether batches are assigned to the frozen centers."""
@@ -115,7 +118,9 @@ class Head:
         against = self.centers if once else self.running_centers
         return assign(features_BD, against, self.duals, self._scratch)
 
-    def end_epoch(self, *, second_stage: bool, averaging_starts: bool) -> None:
+    def end_epoch(
+        self, *, second_stage: bool, averaging_starts: bool, second_stage_next: bool = False
+    ) -> None:
         """Freezes the running centers for the next epoch and clears the counts.
 
         In the second stage the frozen centers are the running average of the epochs' centers
@@ -132,9 +137,9 @@ class Head:
             self.running_centers = self.centers.clone()
         else:
             self.centers = self.running_centers.clone()
-        once = self.moves_once_per_epoch(second_stage)
-        carry = AUTO_CARRY if self.dual_rule == "auto" and not once else 0.0
-        self._weights_K = carry * self.counts
+        plain_means = self.moves_once_per_epoch(second_stage or second_stage_next)
+        carry = CARRY if self.dual_rule == "auto" and not plain_means else 0.0
+        self._weights_K = carry * self._weights_K
         self.counts = torch.zeros_like(self.counts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,6 +160,12 @@ class Head:
                 f"saved centers are {tuple(state['centers'].shape)}, this head has "
                 f"{tuple(self.centers.shape)} (clusters, dim): resume with the same setting"
             )
+        for name in ("sizes", "weights"):
+            if name not in state:
+                raise ValueError(
+                    f"the saved clustering has no {name!r}: an older coke wrote it; start a new "
+                    "run, with --init-from for its weights"
+                )
         device = self.centers.device
         self.centers = state["centers"].to(device, copy=True)
         self.running_centers = state["running_centers"].to(device, copy=True)

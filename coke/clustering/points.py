@@ -35,7 +35,7 @@ class Points:
         self._array, self._spool = _as_array(x)
         self.metric = metric
         self.n, self.d = self._array.shape
-        self._on_disk = isinstance(self._array, np.memmap | StackedRows)
+        self.on_disk = isinstance(self._array, np.memmap | StackedRows)
 
     def read(self, rows: slice | NDArray[np.int64]) -> Tensor:
         """Points (B, D) of these rows.
@@ -75,7 +75,7 @@ class Points:
                 rows = slice(start, min(start + size, self.n))
                 yield rows, self.read(rows)
             return
-        run = min(_RUN, size) if self._on_disk else 1
+        run = min(_RUN, size) if self.on_disk else 1
         # Four bytes a run and nothing else that grows with N: ten million points are 40 MB.
         runs = torch.randperm(-(-self.n // run), generator=generator, dtype=torch.int32).numpy()
         for start in range(0, len(runs), size // run):

@@ -10,6 +10,7 @@ from coke.clustering.sizes import SizeBounds
 _MARGIN = 0.01  # sizes are steered to a little above a lower bound, and never settle below it
 _SLACK = 0.04  # of equal sizes, which no label could ever leave otherwise
 _EQUAL = 1e-6  # a size this close to its bound is at it
+CARRY = 0.3  # of its points, that a center weighs as the next pass starts
 PUSH = 0.1  # of the bound: distance that a size off its bound counts more than it is
 
 
@@ -21,17 +22,23 @@ class Stream:
         steered: bounds that the duals aim at.
         held: a point never leaves a cluster that would have fewer points without it.
         sweep: points between two moves of the duals.
+        first_step: how many times as long is the dual step at the start of the first pass.
     """
 
     n_points: int
     steered: SizeBounds
     held: float
     sweep: int
+    first_step: float = 1.0
 
     @classmethod
-    def of(cls, bounds: SizeBounds, n_points: int, n_clusters: int) -> Stream:
+    def of(
+        cls, bounds: SizeBounds, n_points: int, n_clusters: int, first_step: float = 1.0
+    ) -> Stream:
         """For bounds on the number of points of a cluster."""
-        held = float(math.floor(bounds.lower + _EQUAL))
+        held = float(math.ceil(bounds.lower - _EQUAL))
+        if held * n_clusters > (1 - _SLACK) * n_points:  # rounded up, too few points could move
+            held = float(math.floor(bounds.lower + _EQUAL))
         steered = bounds
         if bounds.lower == bounds.upper:
             held = min(held - 1, math.floor((1 - _SLACK) * bounds.lower))
@@ -40,4 +47,6 @@ class Stream:
             steered = SizeBounds(lower=wanted, upper=bounds.upper)
         # Few enough that a cluster's size changes little within a sweep.
         sweep = max(8, min(n_points // (8 * n_clusters), n_points // 512))
-        return cls(n_points=n_points, steered=steered, held=held, sweep=sweep)
+        return cls(
+            n_points=n_points, steered=steered, held=held, sweep=sweep, first_step=first_step
+        )

@@ -33,6 +33,16 @@ def spread_of(similarities_BK: Tensor) -> Tensor:
     return spread.clamp(min=torch.finfo(spread.dtype).tiny)
 
 
+def dual_step(
+    similarities_BK: Tensor, before_B: Tensor, duals_K: Tensor, sizes_K: Tensor, stream: Stream
+) -> Tensor:
+    """How far a point moves its cluster's dual, a scalar; see :attr:`Stream.first_step`."""
+    new = (before_B < 0).to(sizes_K.dtype).mean()
+    unknown = 1 - sizes_K.sum() / stream.n_points
+    gain = GAIN * (1 + (stream.first_step - 1) * new * unknown**2)
+    return gain * spread_of(similarities_BK) * (len(duals_K) / stream.n_points)
+
+
 def assign_stream(
     similarities_BK: Tensor, before_B: Tensor, duals_K: Tensor, sizes_K: Tensor, stream: Stream
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,7 +58,7 @@ def assign_stream(
 
     Returns: labels (B,) int64, and the new duals and sizes (K,).
     """
-    step = GAIN * spread_of(similarities_BK) * (len(duals_K) / stream.n_points)
+    step = dual_step(similarities_BK, before_B, duals_K, sizes_K, stream)
     if similarities_BK.device.type != "cpu":
         return sweeps_in_torch(similarities_BK, before_B, duals_K, sizes_K, stream, step)
     labels, duals, sizes = sweeps_in_numpy(

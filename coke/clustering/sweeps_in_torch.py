@@ -33,7 +33,8 @@ def sweeps_in_torch(
     labels_B = torch.empty_like(before_B)
     seen_B = (before_B >= 0).to(duals_K.dtype)
     source_B = before_B.clamp(min=0)
-    earlier_SS = torch.ones(stream.sweep, stream.sweep, device=duals_K.device).tril_(-1)
+    side = min(stream.sweep, len(before_B))
+    earlier_SS = torch.ones(side, side, device=duals_K.device).tril_(-1)
     known = sizes_K.sum() / n  # share of all points that have a label
     chunks = zip(
         *(t.split(stream.sweep) for t in (similarities_BK, before_B, source_B, seen_B, labels_B)),

@@ -18,7 +18,7 @@ from typing import Any, Self
 import torch
 
 FORMAT_VERSION = 2
-_READABLE = (1, 2)  # 1 knew only ends of epochs; their states are the same
+_READABLE = (1, 2)  # 1 knew only ends of epochs: good for evaluation and --init-from
 _STATE = "state.pt"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{7,}))?")
 

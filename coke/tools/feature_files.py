@@ -105,12 +105,20 @@ class Features:
             assert start == file.rows
 
     def ids(self) -> Iterator[NDArray[Any]]:
-        """Ids (B,) of the rows, whole numbers, where ``has_ids``."""
-        if self.ids_file is not None:
-            yield from self.ids_file.batches(_ID_BATCH)
-            return
-        for file in self.files:
-            yield from file.ids(_ID_BATCH)
+        """Ids (B,) int64 of the rows, where ``has_ids``.
+
+        Raises:
+            ValueError: an id that is too large for 64 bits with a sign.
+        """
+        parts = [self.ids_file] if self.ids_file is not None else self.files
+        for part in parts:
+            batches = part.batches(_ID_BATCH) if isinstance(part, NpyIds) else part.ids(_ID_BATCH)
+            for ids_B in batches:
+                if ids_B.dtype == np.uint64 and ids_B.size and ids_B.max() >= 2**63:
+                    raise ValueError(
+                        f"{part.path} has an id {ids_B.max()}; give ids below 2**63, or as text"
+                    )
+                yield ids_B.astype(np.int64, copy=False)  # files may have them in other types
 
     def keys(self) -> Iterator[list[str]]:
         """Names of the rows, where ``has_keys``."""

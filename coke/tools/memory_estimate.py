@@ -166,7 +166,8 @@ def _dry_run(
             checkpoint_activations(model)
         optimizer = build_optimizer(model, config.optimizer)
         # Of the clustering only the centers take part here, and its size is counted apart.
-        clustering = Clustering(n_ids=largest, dim=config.model.dim, **asdict(config.clustering))
+        settings = replace(config.clustering, labels_from="last_epoch")
+        clustering = Clustering(n_ids=largest, dim=config.model.dim, **asdict(settings))
         views = [torch.empty(rows, 3, recipe.size, recipe.size) for recipe in recipes]
         targets = [torch.zeros(rows, dtype=torch.int64) for _ in config.clustering.n_clusters]
         with LiveMemory() as live:

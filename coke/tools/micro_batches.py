@@ -45,7 +45,7 @@ def weight_of(targets: Sequence[Tensor]) -> Tensor:
     """How many rows of these targets the loss is a mean over: those that have a label."""
     first = targets[0]
     if first.ndim == 2:
-        return torch.tensor(float(len(first)), device=first.device)
+        return first.new_full((), len(first))
     return (first >= 0).sum().float()
 
 

@@ -164,7 +164,12 @@ def _train(
     scaler = gradient_scaler(precision, device)
     settings = asdict(config.clustering)
     clustering = Clustering(
-        n_ids=len(index), dim=config.model.dim, seed=config.seed, device=device, **settings
+        n_ids=len(index),
+        n_points=index.n_live,
+        dim=config.model.dim,
+        seed=config.seed,
+        device=device,
+        **settings,
     )
     probe = KnnProbe(config, probe_data, device) if config.probe_every else None
     trained = Trained(

@@ -472,3 +472,43 @@ def test_ids_left_out_of_the_scan_can_be_trained_on() -> None:
         loss = coke_loss(x, None, [h.centers for h in c.heads], c.targets(ids), temperature=0.1)
         assert torch.isfinite(loss)
         c.step(x, ids)
+
+
+@pytest.mark.parametrize("ratio", [0.9, 1.0])
+def test_ids_without_an_image_do_not_count_for_the_bound(ratio: float) -> None:
+    """A tenth of the ids are tombstones: labels still settle where the images' bound asks."""
+    n, live, k = 440, 400, 10
+    generator = torch.Generator().manual_seed(0)
+    x = F.normalize(torch.randn(n, 8, generator=generator), dim=1)
+    ids = torch.randperm(n, generator=generator)[:live]
+    c = Clustering(
+        n_ids=n, n_points=live, dim=8, n_clusters=(k,), min_ratio=ratio, dual_rule="auto"
+    )
+    for _ in range(6):
+        for batch in ids[torch.randperm(live, generator=generator)].split(64):
+            c.step(x[batch], batch)
+        (report,) = c.end_epoch()
+    assert report.smallest >= (0.95 if ratio == 1 else 1) * ratio * live / k
+    assert report.churn > 0  # labels are free to move
+    with pytest.raises(ValueError, match="n_points is 441; give how many of the 440 ids"):
+        Clustering(n_ids=n, n_points=441, dim=8, n_clusters=(k,))
+
+
+def test_a_bound_that_is_no_whole_number_is_kept() -> None:
+    """0.8 of 330 / 100 is 2.64: two would be too few, which a bound rounded down allows."""
+    generator = torch.Generator().manual_seed(0)
+    x = F.normalize(torch.randn(330, 8, generator=generator), dim=1)
+    c = Clustering(n_ids=330, dim=8, n_clusters=(100,), min_ratio=0.8, dual_rule="auto")
+    for _ in range(6):
+        for ids in torch.randperm(330, generator=generator).split(64):
+            c.step(x[ids], ids)
+        (report,) = c.end_epoch()
+    assert report.smallest == 3 and report.violation == 0
+
+
+def test_the_state_of_an_older_version_is_refused_with_a_remedy() -> None:
+    c = build()
+    state = copy.deepcopy(c.state_dict())
+    del state["heads"][0]["sizes"]
+    with pytest.raises(ValueError, match="no 'sizes': an older coke wrote it; .* --init-from"):
+        build().load_state_dict(state)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.clustering.head import Head
+from coke.clustering.head import FIRST_STEP, Head
 from coke.clustering.sizes import SizeBounds
 from coke.clustering.stream import Stream
 from coke.clustering.streaming_assignment import assign_stream
@@ -28,7 +28,11 @@ def head(
     dual_lr: float = 1.0,
 ) -> Head:
     return Head(
-        n_ids=n_ids, centers_KD=centers, min_ratio=min_ratio, dual_rule=dual_rule, dual_lr=dual_lr
+        n_points=n_ids,
+        centers_KD=centers,
+        min_ratio=min_ratio,
+        dual_rule=dual_rule,
+        dual_lr=dual_lr,
     )
 
 
@@ -118,7 +122,7 @@ def test_auto_assigns_in_a_stream_with_the_labels_so_far(ratio: float) -> None:
     x = F.normalize(torch.randn(50, 6, generator=generator), dim=1)
     h = head(centers=centers, n_ids=60, min_ratio=ratio, dual_rule="auto", dual_lr=1e9)
     bounds = SizeBounds(lower=ratio * 15, upper=math.inf if ratio < 1 else 15.0)
-    stream = Stream.of(bounds, 60, 4)
+    stream = Stream.of(bounds, 60, 4, FIRST_STEP)
     before, duals, sizes = torch.full((50,), -1), torch.zeros(4), torch.zeros(4)
     for _ in range(3):
         expected, duals, sizes = assign_stream(

@@ -12,7 +12,12 @@ from torch.nn import functional as F
 from coke.clustering import Clustering
 from coke.clustering.sizes import SizeBounds
 from coke.clustering.stream import Stream
-from coke.clustering.streaming_assignment import GAIN, assign_stream, spread_of
+from coke.clustering.streaming_assignment import (
+    GAIN,
+    assign_stream,
+    dual_step,
+    spread_of,
+)
 from coke.clustering.sweeps_in_torch import sweeps_in_torch
 from tests.clustering.exact import exact_optimum
 
@@ -24,7 +29,9 @@ def test_what_sizes_are_steered_to() -> None:
     assert lower.steered.lower == pytest.approx(40.9)
     assert (lower.held, lower.sweep) == (40, 8)
     fraction = Stream.of(SizeBounds(lower=2.5), 1000, 100)
-    assert fraction.steered.lower == pytest.approx(3.025) and fraction.held == 2
+    assert fraction.steered.lower == pytest.approx(3.025) and fraction.held == 3
+    # Rounded up, nobody could ever move.
+    assert Stream.of(SizeBounds(lower=2.9), 303, 100).held == 2
     # A margin above N / K would ask for more points than there are.
     assert Stream.of(SizeBounds(lower=99.9), 1000, 10).steered.lower == 100
     equal = Stream.of(SizeBounds(lower=100, upper=100), 1000, 10)
@@ -42,18 +49,24 @@ def test_spread() -> None:
 
 
 def test_new_points_by_hand() -> None:
-    """Spread 1 / sqrt 2 for all, four points of two clusters: a step of 4 * 0.7071 * 2 / 4."""
+    """Spread 1 / sqrt 2 for all, four points of two clusters: a step of 4 * 0.7071 * 2 / 4, and
+    twelve times that where no point has a label yet."""
     values = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    stream = Stream(n_points=4, steered=SizeBounds(lower=1.0), held=0, sweep=1)
-    labels, duals, sizes = assign_stream(
-        values, torch.tensor([-1, -1]), torch.zeros(2), torch.zeros(2), stream
-    )
-    step = GAIN / ROOT2 * 2 / 4
-    # The first takes cluster 0: duals 0 - step + step / 4 -> 0 and step / 4 = 0.354 each time;
-    # the second takes 0 again, as 1 > 0.354.
-    assert labels.tolist() == [0, 0]
-    assert sizes.tolist() == [2, 0]
-    assert duals.tolist() == [0, pytest.approx(2 * step / 4)]
+    stream = Stream(n_points=4, steered=SizeBounds(lower=1.0), held=0, sweep=1, first_step=12)
+    new, none = torch.tensor([-1, -1]), torch.zeros(2)
+    labels, duals, sizes = assign_stream(values, new, none, none, stream)
+    step = 12 * GAIN / ROOT2 * 2 / 4
+    # The first takes cluster 0: duals 0 - step + step / 4 -> 0 and step / 4 = 4.24, so the second
+    # takes 1: step / 4 and step / 4 - step + step / 4 -> 0.
+    assert labels.tolist() == [0, 1]
+    assert sizes.tolist() == [1, 1]
+    assert duals.tolist() == [pytest.approx(step / 4), 0]
+
+    # Half of the points have labels: a quarter of what the step is longer by.
+    half = torch.tensor([1.0, 1.0])
+    _, duals, _ = assign_stream(values[:1], new[:1], none, half, stream)
+    step = (1 + 11 / 4) * GAIN / ROOT2 * 2 / 4
+    assert duals.tolist() == [0, pytest.approx(step / 4)]
 
 
 def test_points_seen_before_by_hand() -> None:
@@ -101,7 +114,9 @@ def plain_loop(
     """The rule in plain Python, from its description."""
     k, n, bounds = len(duals), stream.n_points, stream.steered
     spread = sum(float(row.std()) for row in values[:32]) / len(values[:32])
-    step, known = GAIN * spread * k / n, sum(sizes) / n
+    known = sum(sizes) / n
+    new = sum(was < 0 for was in before) / len(before)
+    step = GAIN * (1 + (stream.first_step - 1) * new * (1 - known) ** 2) * spread * k / n
     duals, sizes, labels = list(duals), list(sizes), []
     for start in range(0, len(values), stream.sweep):
         old = before[start : start + stream.sweep]
@@ -143,17 +158,15 @@ def plain_loop(
     return labels, duals, sizes
 
 
-def step_of(values: Tensor, stream: Stream) -> Tensor:
-    return GAIN * spread_of(values) * (values.shape[1] / stream.n_points)
-
-
 @pytest.mark.parametrize("upper", [math.inf, 12.0, 40.0])
 @pytest.mark.parametrize("sweep", [1, 7, 64])
 def test_both_implementations_agree_with_a_plain_loop(upper: float, sweep: int) -> None:
     generator = torch.Generator().manual_seed(0)
     n, k = 120, 10
     values = torch.randn(n, k, generator=generator)
-    stream = Stream(n_points=n, steered=SizeBounds(lower=12.0, upper=upper), held=11, sweep=sweep)
+    stream = Stream(
+        n_points=n, steered=SizeBounds(lower=12.0, upper=upper), held=11, sweep=sweep, first_step=3
+    )
     labels = torch.full((n,), -1)
     duals, sizes = torch.zeros(k), torch.zeros(k)
     for _ in range(4):  # the first ten rows keep no label until the second pass
@@ -167,7 +180,7 @@ def test_both_implementations_agree_with_a_plain_loop(upper: float, sweep: int) 
         assert got.tolist() == expected[0]
         torch.testing.assert_close(duals, torch.tensor(expected[1]), atol=1e-4, rtol=1e-4)
         assert sizes.tolist() == expected[2]
-        on_device = sweeps_in_torch(*state, stream, step_of(values[rows], stream))
+        on_device = sweeps_in_torch(*state, stream, dual_step(*state, stream))
         assert torch.equal(on_device[0], got)
         torch.testing.assert_close(on_device[1:], (duals, sizes), atol=1e-5, rtol=1e-5)
         known = labels[labels >= 0]
