@@ -1,7 +1,7 @@
 """The dual rules of a clustering head on a grid of small and middle sizes, and Theorem 1 measured.
 
     pip install ortools matplotlib
-    python benchmarks/dual_rule.py grid [--quick] [--processes 2] [--save]
+    python benchmarks/dual_rule.py grid [--quick] [--rules auto paper] [--processes 2] [--save]
     python benchmarks/dual_rule.py theorem [--figure docs/images/theorem1.svg] [--save]
 
 ``grid``: features stand still, a head clusters them for five epochs from random centers. Then: the
@@ -161,14 +161,14 @@ def clustered(cell: Cell) -> Outcome:
     )
 
 
-def grid(quick: bool, processes: int) -> list[Outcome]:
+def grid(quick: bool, rules: Sequence[str], processes: int) -> list[Outcome]:
     sizes = [(n, k) for n in (2_000, 10_000, 60_000) for k in (10, 100, 1000) if n >= 20 * k]
     if quick:
         sizes = [(n, k) for n, k in sizes if n * k <= EXACT]
     cells = [
         Cell(n=n, k=k, batch=batch, kind=kind, ratio=ratio, rule=rule)
         for (n, k), batch, kind, ratio, rule in itertools.product(
-            sizes, (64, 256, 1024), ("clustered", "uniform"), RATIOS, ("auto", "paper")
+            sizes, (64, 256, 1024), ("clustered", "uniform"), RATIOS, rules
         )
     ]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -198,7 +198,7 @@ def show_grid(outcomes: list[Outcome], console: Console) -> None:
             f"{sum(o.good for o in cells)} / {len(cells)}",
         )
     console.print(table)
-    for rule in ("auto", "paper"):
+    for rule in sorted({o.cell.rule for o in outcomes}):
         of_rule = [o for o in outcomes if o.cell.rule == rule]
         met = sum(o.good for o in of_rule)
         console.print(f"{rule}: {met} of {len(of_rule)} cells met", highlight=False)
@@ -323,13 +323,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("grid", "theorem"))
     parser.add_argument("--quick", action="store_true", help="cells with an exact optimum only")
+    parser.add_argument("--rules", nargs="+", default=["auto", "paper"])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--figure", type=Path, help="where to draw the theorem's figure")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     console = Console(record=True, width=120)
     if options.what == "grid":
-        show_grid(grid(options.quick, options.processes), console)
+        show_grid(grid(options.quick, options.rules, options.processes), console)
     else:
         torch.manual_seed(0)
         rules = ("Theorem 1", "auto, first pass", "auto, fifth pass")
