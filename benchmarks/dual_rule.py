@@ -1,7 +1,7 @@
 """The dual rules of a clustering head on a grid of small and middle sizes, and Theorem 1 measured.
 
     pip install ortools matplotlib
-    python benchmarks/dual_rule.py grid [--quick] [--rules auto paper] [--processes 2] [--save]
+    python benchmarks/dual_rule.py grid [--part exact] [--rules auto paper] [--processes 2] [--save]
     python benchmarks/dual_rule.py theorem [--figure docs/images/theorem1.svg] [--save]
 
 ``grid``: features stand still, a head clusters them for five epochs from random centers. Then: the
@@ -161,10 +161,10 @@ def clustered(cell: Cell) -> Outcome:
     )
 
 
-def grid(quick: bool, rules: Sequence[str], processes: int) -> list[Outcome]:
+def grid(part: str, rules: Sequence[str], processes: int) -> list[Outcome]:
     sizes = [(n, k) for n in (2_000, 10_000, 60_000) for k in (10, 100, 1000) if n >= 20 * k]
-    if quick:
-        sizes = [(n, k) for n, k in sizes if n * k <= EXACT]
+    if part != "all":
+        sizes = [(n, k) for n, k in sizes if (n * k <= EXACT) == (part == "exact")]
     cells = [
         Cell(n=n, k=k, batch=batch, kind=kind, ratio=ratio, rule=rule)
         for (n, k), batch, kind, ratio, rule in itertools.product(
@@ -322,7 +322,12 @@ def draw(measured: dict[str, list[Measured]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("grid", "theorem"))
-    parser.add_argument("--quick", action="store_true", help="cells with an exact optimum only")
+    parser.add_argument(
+        "--part",
+        choices=("all", "exact", "bounded"),
+        default="all",
+        help="by how the best is known",
+    )
     parser.add_argument("--rules", nargs="+", default=["auto", "paper"])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--figure", type=Path, help="where to draw the theorem's figure")
@@ -330,7 +335,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(record=True, width=120)
     if options.what == "grid":
-        show_grid(grid(options.quick, options.rules, options.processes), console)
+        show_grid(grid(options.part, options.rules, options.processes), console)
     else:
         torch.manual_seed(0)
         rules = ("Theorem 1", "auto, first pass", "auto, fifth pass")
@@ -340,7 +345,8 @@ def main() -> None:
             draw(measured, options.figure)
     console.print(f"{date.today()}: torch {torch.__version__}", highlight=False)
     if options.save:
-        name = f"dual-rule-{options.what}-{date.today()}.txt"
+        part = "" if options.part == "all" else f"-{options.part}"
+        name = f"dual-rule-{options.what}{part}-{date.today()}.txt"
         (Path(__file__).parent / "results" / name).write_text(console.export_text())
 
 
