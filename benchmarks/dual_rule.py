@@ -346,8 +346,8 @@ def main() -> None:
     console.print(f"{date.today()}: torch {torch.__version__}", highlight=False)
     if options.save:
         part = "" if options.part == "all" else f"-{options.part}"
-        rules = "" if len(options.rules) == 2 else f"-{options.rules[0]}"
-        name = f"dual-rule-{options.what}{part}{rules}-{date.today()}.txt"
+        of_rule = "" if len(options.rules) == 2 else f"-{options.rules[0]}"
+        name = f"dual-rule-{options.what}{part}{of_rule}-{date.today()}.txt"
         (Path(__file__).parent / "results" / name).write_text(console.export_text())
 
 
