@@ -26,31 +26,24 @@ _SPREAD_POINTS = 200  # of all, that tell how far similarities are apart
 class SizeBounds:
     """Sizes that every cluster must have: ``lower <= size <= upper``; ``upper`` may be infinite.
 
-    Floats, since a share of a batch has the same form as a share of everything.
+    Floats: a share of N / K need not be whole.
     """
 
     lower: float
     upper: float = math.inf
 
-    def scaled(self, factor: float) -> SizeBounds:
-        return SizeBounds(lower=self.lower * factor, upper=self.upper * factor)
-
-    def pull(self, duals_K: Tensor, strength: float) -> Tensor:
-        """Duals (K,) after all that was given is counted off: moved towards the bounds that bind.
+    def step(self, duals_K: Tensor, sizes_K: Tensor, rate: float) -> Tensor:
+        """Duals (K,) after one subgradient step that saw clusters of these sizes.
 
         A dual that would change its sign stops at zero, where no bound binds.
         """
-        drawn_K = duals_K + self.lower * strength
+        drawn_K = duals_K - rate * (sizes_K - self.lower)
         if math.isinf(self.upper):
             return drawn_K.clamp_(min=0)
         if self.lower == self.upper:  # an equality, whose duals take any sign
             return drawn_K
-        kept_out_K = duals_K + self.upper * strength
+        kept_out_K = duals_K - rate * (sizes_K - self.upper)
         return torch.where(drawn_K > 0, drawn_K, kept_out_K.clamp_(max=0))
-
-    def step(self, duals_K: Tensor, sizes_K: Tensor, rate: float) -> Tensor:
-        """Duals (K,) after one subgradient step that saw clusters of these sizes."""
-        return self.pull(duals_K - rate * sizes_K, rate)
 
     def price(self, duals_K: Tensor) -> float:
         """What the bound subtracts: lower * sum(q+) - upper * sum(q-)."""
