@@ -36,13 +36,13 @@ from coke.model.optimizer import learning_rate, set_learning_rate
 from coke.model.peers import MoCo, Peer, SimCLR, SwAV
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
-from coke.pipeline.loader import Loader, build_loader
 from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.ingest import ingest
 from coke.tools.representations import cache_features
 from coke.tools.run_folder import RunFolder
 from coke.tools.train import train
+from coke.tools.training_loader import training_loader
 
 #: Prototypes, queues and temperatures of the peers for a small data set with small batches: a
 #: queue of ImageNet's 65,536 would hold every image's own older keys.
@@ -170,11 +170,13 @@ def train_peer(method: str, config: Config, data: Path, out: Path) -> None:
     run.create(config, index)
     model = build_model(config.model, config.seed).train()
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = _loader(config, index, device, epoch=1)
+    # A batch of one image has no batch norm, and the last one may be.
+    config = replace(config, drop_ragged=True)
+    loader = training_loader(config, index, config.recipes_at(1), device)
     peer = PEERS[method](model, config, precision, loader.steps_per_epoch)
     for epoch in range(1, config.epochs + 1):
         if config.recipes_at(epoch) != loader.recipes:  # views grow in the first epochs
-            loader = _loader(config, index, device, epoch)
+            loader = training_loader(config, index, config.recipes_at(epoch), device)
         for step, batch in enumerate(loader.epoch(epoch)):
             progress = epoch - 1 + step / loader.steps_per_epoch
             lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
@@ -191,22 +193,6 @@ def orders(scores: Mapping[str, list[Score]]) -> Iterator[str]:
             a, b = (statistics.mean(s.linear for s in scores[name]) for name in (better, worse))
             held = "held" if a >= b else "did not hold"
             yield f"{better} >= {worse}: {held} ({a:.2f} against {b:.2f}, linear)"
-
-
-def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int) -> Loader:
-    return build_loader(
-        index,
-        config.recipes_at(epoch),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        order=config.order,
-        window=config.window,
-        cache_gb=config.cache_gb,
-        drop_ragged=True,  # a batch of one image has no batch norm, and the last one may be
-        device=str(device),
-        threads=config.threads or None,
-        backend=config.loader,
-    )
 
 
 def _evaluated(run: Path, data: Path, epoch: int) -> tuple[float, float]:

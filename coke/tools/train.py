@@ -27,7 +27,6 @@ from coke.model.distributed import (
     on_main,
     process_group,
     rank,
-    ranks_of_this_machine,
     world_size,
 )
 from coke.model.finite import NonFiniteStep, Statistics, check_features
@@ -44,7 +43,6 @@ from coke.model.precision import (
 )
 from coke.model.replica import replicate
 from coke.pipeline.index import ImageIndex, find_split
-from coke.pipeline.loader import Loader, build_loader
 from coke.tools.bad_steps import BadSteps
 from coke.tools.initial_weights import load_initial_weights
 from coke.tools.interruption import Interruption, RunStopped
@@ -56,13 +54,13 @@ from coke.tools.run_folder import AUTO, RESUME, START, RunFolder
 from coke.tools.run_session import RunSession
 from coke.tools.train_report import EpochRecord, TrainReporter
 from coke.tools.train_step import scan_batch, train_step
+from coke.tools.training_loader import training_loader
 from coke.tools.training_state import (
     Progress,
     Trained,
     own_layer_randomness,
     seed_layers,
 )
-from coke.tools.workers import default_workers
 
 
 def train(
@@ -144,7 +142,7 @@ def _train(
         console.print(complete, highlight=False)
         return EpochRecord.of(run.records()[-1])
 
-    loader = _loader(config, index, device, epoch=0)
+    loader = training_loader(config, index, config.recipes_at(0), device)
     _check_memory(config, index, precision, device, console)
     set_tensor_cores(precision)
     model = build_model(config.model, config.seed)
@@ -202,7 +200,7 @@ def _train(
 
         for epoch in range(progress.epoch, config.epochs + 1):
             if config.recipes_at(epoch) != loader.recipes:
-                loader = _loader(config, index, device, epoch)
+                loader = training_loader(config, index, config.recipes_at(epoch), device)
             steps = loader.steps_per_epoch
             meter = reporter.start_epoch(
                 epoch,
@@ -329,24 +327,6 @@ def _farewell(run: RunFolder, interruption: Interruption, epoch: int, taken: int
     return (
         f"{interruption.reason} in epoch {epoch}, after {taken} steps in all; saved in "
         f"{run.path}: go on with --resume"
-    )
-
-
-def _loader(config: Config, index: ImageIndex, device: torch.device, epoch: int) -> Loader:
-    return build_loader(
-        index,
-        config.recipes_at(epoch),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        order=config.order,
-        window=config.window,
-        cache_gb=config.cache_gb,
-        drop_ragged=config.drop_ragged,
-        world=world_size(),
-        rank=rank(),
-        device=str(device),
-        threads=config.threads or max(1, default_workers() // ranks_of_this_machine()),
-        backend=config.loader,
     )
 
 

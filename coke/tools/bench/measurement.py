@@ -10,7 +10,7 @@ import torch
 
 from coke.config import Config
 from coke.pipeline.index import ImageIndex
-from coke.pipeline.loader import Batch, Loader, build_loader
+from coke.pipeline.loader import Batch
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.loading_stages import LOADING_STAGES, LoadingStages
 from coke.tools.bench.result import Stage
@@ -22,6 +22,7 @@ from coke.tools.bench.timing import (
     images_per_second,
     stage_medians,
 )
+from coke.tools.training_loader import training_loader
 
 #: What a step of training does before the stages of :data:`STEP_STAGES`.
 WAIT, COPY = "wait for the loader", "copy"
@@ -39,7 +40,7 @@ class Measurement:
         self._clock = StageClock(device)
         self._training = CokeStep(config, device, precision, self._clock)
         self._loading = LoadingStages(config, index, self._recipes, device)
-        self._stream = _loader(config, index, device).epochs()
+        self._stream = _stream(config, index, device)
         self._synthetic = [
             torch.randn(config.batch_size, 3, r.size, r.size, device=device).contiguous(
                 memory_format=torch.channels_last
@@ -105,7 +106,7 @@ class Measurement:
     def rate_with(self, threads: int, seconds: float) -> float:
         """Images per second of training with another number of loader threads."""
         config = replace(self._config, threads=threads)
-        stream = _loader(config, self._index, self._device).epochs()
+        stream = _stream(config, self._index, self._device)
         rate = images_per_second(lambda: self._train(stream), seconds, self._device)
         self._clock.clear()
         return rate
@@ -140,22 +141,6 @@ class Measurement:
         return len(ids)
 
 
-def _loader(config: Config, index: ImageIndex, device: torch.device) -> Loader:
-    return build_loader(
-        index,
-        config.recipes_at(config.epochs),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        order=config.order,
-        window=config.window,
-        cache_gb=config.cache_gb,
-        drop_ragged=True,
-        device=str(device),
-        threads=config.threads or None,
-        backend=config.loader,
-    )
-
-
 def longest_stage(stages: tuple[Stage, ...], part: str) -> str:
     """The longest stage of a part when alone; the loader as a whole where its are not known."""
     times = {s.name: s.alone.median for s in stages if s.part == part and s.alone is not None}
@@ -164,3 +149,9 @@ def longest_stage(stages: tuple[Stage, ...], part: str) -> str:
     if set(times) == {"bytes by id"}:  # the loader decodes and augments in one
         return "loader"
     return max(times, key=lambda name: times[name])
+
+
+def _stream(config: Config, index: ImageIndex, device: torch.device) -> Iterator[Batch]:
+    """Full batches without end, of the views of the last epoch."""
+    full = replace(config, drop_ragged=True)
+    return training_loader(full, index, config.recipes_at(config.epochs), device).epochs()

@@ -15,10 +15,11 @@ from coke.model.coke_model import CoKe, build_model
 from coke.model.peers import MoCo, SwAV
 from coke.model.precision import has_native_bf16
 from coke.pipeline.index import ImageIndex
-from coke.pipeline.loader import Batch, build_loader
+from coke.pipeline.loader import Batch
 from coke.pipeline.recipe import IMAGENET_MULTICROP, ViewRecipe
 from coke.tools.bench.coke_step import CokeStep, gentle
 from coke.tools.bench.timing import Spread, Turns, images_per_second
+from coke.tools.training_loader import training_loader
 
 MOCO, SWAV = "MoCo-v2", "SwAV"
 #: Minutes of an epoch relative to another method's (paper, Table 6).
@@ -90,6 +91,7 @@ def measure_methods(
     alone: dict[str, list[float]] = {name: [] for name in contenders}
     training: dict[str, list[float]] = {name: [] for name in contenders}
     missing: dict[str, str] = {}
+    full = replace(config, drop_ragged=True)
     running: dict[str, Trains] = {}
     streams: dict[tuple[ViewRecipe, ...], Iterator[Batch]] = {}
     for name, contender in contenders.items():
@@ -99,7 +101,8 @@ def measure_methods(
             missing[name] = str(error)
             continue
         if contender.recipes not in streams:
-            streams[contender.recipes] = _stream(config, index, contender.recipes, device)
+            loader = training_loader(full, index, contender.recipes, device)
+            streams[contender.recipes] = loader.epochs()
     for name in turns.of(running):
         trains, recipes = running[name], contenders[name].recipes
         synthetic = _synthetic(recipes, config.batch_size, device)
@@ -189,24 +192,6 @@ def _small_size(size: int) -> int:
 
 def _refuse(why: str) -> Trains:
     raise ValueError(why)
-
-
-def _stream(
-    config: Config, index: ImageIndex, recipes: Sequence[ViewRecipe], device: torch.device
-) -> Iterator[Batch]:
-    return build_loader(
-        index,
-        recipes,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        order=config.order,
-        window=config.window,
-        cache_gb=config.cache_gb,
-        drop_ragged=True,
-        device=str(device),
-        threads=config.threads or None,
-        backend=config.loader,
-    ).epochs()
 
 
 def _synthetic(
