@@ -1,18 +1,19 @@
 """CoKe and what a user would pick instead, on CIFAR-10: one table, in one run.
 
     COKE_TEST_DATA=FOLDER python benchmarks/quality.py [--images 10000] [--epochs 20]
-        [--seeds 2] [--methods coke,coke-2views,swav] [--save]
+        [--seeds 2] [--methods coke,coke-2views,swav] [--jobs 2] [--save]
 
 Unpacks ``cifar10.tar.gz`` from the folder (class folders of JPEGs, 50,000 + 10,000), ingests it,
 trains every method without labels with the same backbone, projector, optimiser, schedule, batch
 and views, and evaluates frozen backbones on the test images: k-NN and linear.
 ``coke-as-many-views`` is the single view trained twice as long: it sees as many views as the
-methods with two.
+methods with two. With ``--images``, clusters and prototypes keep the images each has of 50,000.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -20,6 +21,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -68,6 +70,7 @@ COKE: dict[str, Mapping[str, Any]] = {
     "coke": {},
     "coke-as-many-views": {},
     "coke-2views": {},
+    "coke-2views-constant-alpha": {"alpha_warmup": 0.0},
     "ratio-1": {"clustering": {"min_ratio": 1.0}},
     "ratio-0": {"clustering": {"min_ratio": 0.0}},
     "current-labels": {"clustering": {"labels_from": "current"}},
@@ -107,13 +110,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "dataset"
         _ingest(Path(data) / "cifar10.tar.gz", folder, options.images)
-        scores: dict[str, list[Score]] = {}
-        for seed in range(options.seeds):
-            for method in options.methods:
-                run = Path(scratch) / "run"
-                score = measure(method, folder, run, options.epochs, options.batch_size, seed)
-                shutil.rmtree(run)
-                scores.setdefault(method, []).append(score)
+        scores: dict[str, list[Score]] = {method: [] for method in options.methods}
+        with _pool(options.jobs) as pool:
+            trainings = {
+                pool.submit(
+                    measure,
+                    config_of(method, options.epochs, options.batch_size, seed, options.images),
+                    method,
+                    folder,
+                    Path(scratch) / f"{method}-{seed}",
+                ): (method, seed)
+                for seed in range(options.seeds)
+                for method in options.methods
+            }
+            for training in as_completed(trainings):
+                (method, seed), score = trainings[training], training.result()
+                scores[method].append(score)
                 console.print(
                     f"seed {seed}, {method}: k-NN {score.knn:.2f}, linear {score.linear:.2f}, "
                     f"{score.minutes:.1f} minutes",
@@ -129,11 +141,26 @@ def main() -> None:
         path.write_text(console.export_text())
 
 
-def measure(
-    method: str, data: Path, run: Path, epochs: int, batch_size: int | None, seed: int
-) -> Score:
-    """Trains a method into a new run folder and evaluates it."""
-    config = config_of(method, epochs, batch_size, seed)
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that share the cores evenly; each training has its share to itself."""
+    cores = sorted(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    shares: Any = context.Queue()
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+    return ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_take_cores, initargs=(shares,)
+    )
+
+
+def _take_cores(shares: Any) -> None:
+    cores = shares.get()
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+
+
+def measure(config: Config, method: str, data: Path, run: Path) -> Score:
+    """Trains a method into a new run folder, evaluates it and removes the folder."""
     started = time.perf_counter()
     if method in PEERS:
         train_peer(method, config, data, run)
@@ -141,15 +168,19 @@ def measure(
         train(config, data, run, console=Console(quiet=True))
     minutes = (time.perf_counter() - started) / 60
     knn, linear = _evaluated(run, data, config.epochs)
+    shutil.rmtree(run)
     return Score(knn=knn, linear=linear, views=config.views * config.epochs, minutes=minutes)
 
 
-def config_of(method: str, epochs: int, batch_size: int | None, seed: int) -> Config:
+def config_of(
+    method: str, epochs: int, batch_size: int | None, seed: int, images: int | None = None
+) -> Config:
     """The settings of a method: they differ in what the method's name says, and in nothing else.
 
-    The peers take the two views and the schedule from the two-view form.
+    The peers take the two views and the schedule from the two-view form. Clusters are the preset's
+    for all 50,000 images, and fewer in proportion for fewer.
     """
-    two_views = method in PEERS or method == "coke-2views"
+    two_views = method in PEERS or method.startswith("coke-2views")
     config = preset_named("cifar10-2view" if two_views else "cifar10")
     config = replace(
         config,
@@ -158,6 +189,9 @@ def config_of(method: str, epochs: int, batch_size: int | None, seed: int) -> Co
         seed=seed,
         keep_checkpoints=1,
     )
+    share = (images or 50_000) / 50_000
+    heads = [max(2, round(k * share)) for k in config.clustering.n_clusters]
+    config = with_settings(config, {"clustering": {"n_clusters": heads}})
     return with_settings(config, COKE.get(method, {}))
 
 
@@ -240,11 +274,13 @@ def _split(root: Path, name: str) -> Path:
 
 def _table(scores: Mapping[str, list[Score]], options: argparse.Namespace) -> Table:
     images = "all" if options.images is None else f"{options.images:,}"
-    config = config_of("coke", options.epochs, options.batch_size, 0)
+    config = config_of("coke", options.epochs, options.batch_size, 0, options.images)
     table = Table(
         title=f"CIFAR-10, {images} images, {options.epochs} epochs, batch {config.batch_size}, "
-        f"{config.model.network}, {options.seeds} seed(s), "
-        f"{len(os.sched_getaffinity(0))} cores, {date.today()}"
+        f"{config.model.network}, {options.seeds} seed(s), heads of "
+        f"{' + '.join(map(str, config.clustering.n_clusters))}, "
+        f"{len(os.sched_getaffinity(0))} cores for {options.jobs} training(s) at a time, "
+        f"{date.today()}"
     )
     table.add_column("method")
     for name in ("views seen per image", "k-NN top-1", "linear top-1", "minutes"):
@@ -277,6 +313,7 @@ def _options() -> argparse.Namespace:
         default=METHODS,
         help=f"comma-separated, of {', '.join(METHODS)}; all if unset",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, on equal cores")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
     unknown = [name for name in options.methods if name not in METHODS]
