@@ -57,7 +57,7 @@ def update_duals(
     take any sign, as an equality constraint (``min_ratio`` 1) asks.
     """
     n_clusters = duals_K.numel()
-    share_K = _sizes(labels_B, n_clusters).to(duals_K.dtype) / labels_B.numel()
+    share_K = sizes_of(labels_B, n_clusters).to(duals_K.dtype) / labels_B.numel()
     duals_K = duals_K - lr * (share_K - min_ratio / n_clusters)
     return duals_K if free else duals_K.clamp_(min=0)
 
@@ -99,7 +99,7 @@ def _sums(features_BD: Tensor, one_row_B: Tensor) -> Tensor:
     return sums_BD[one_row_B]
 
 
-def _sizes(labels_B: Tensor, n_clusters: int) -> Tensor:
+def sizes_of(labels_B: Tensor, n_clusters: int) -> Tensor:
     """Instances per cluster (K,). Not ``bincount``, which waits for a GPU to learn its length."""
     return torch.zeros(n_clusters, device=labels_B.device).index_add_(
         0, labels_B, torch.ones(len(labels_B), device=labels_B.device)

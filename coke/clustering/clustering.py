@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coke.clustering.assignment import sizes_of
 from coke.clustering.batch_check import BatchCheck
 from coke.clustering.head import CENTER_UPDATES, DUAL_RULES, Head
 from coke.clustering.label_store import LabelStore, SparseLabels
@@ -120,7 +121,7 @@ class Clustering:
         self.soft_labels: list[SparseLabels] | None = None
         self.epoch = 0
         self._changed_H = torch.zeros(len(self.heads), dtype=torch.int64, device=device)
-        self._labelled = 0
+        self._labelled = torch.zeros((), dtype=torch.int64, device=device)
         self._check = BatchCheck(n_ids, device)
 
     @property
@@ -163,7 +164,7 @@ class Clustering:
         return [head.best(features, second_stage=self.second_stage) for head in self.heads]
 
     @torch.no_grad()
-    def step(self, features: Tensor, ids: Tensor) -> list[Tensor]:
+    def step(self, features: Tensor, ids: Tensor, where: Tensor | None = None) -> list[Tensor]:
         """Assigns a batch under the size constraint and learns from it.
 
         With several processes it is the global batch, the same on every rank, see
@@ -172,8 +173,10 @@ class Clustering:
         Args:
             features: (B, D) float32; unit norm, or the mean of unit-norm views (Eqn. 15).
             ids: (B,) int64, each at most once.
+            where: () bool on the device: whether the batch counts. Where it is false, nothing
+                changes, whatever the features hold; it is not waited for. True if None.
 
-        Returns: per head the new labels (B,) int64.
+        Returns: per head the labels (B,) int64 that the ids have now.
 
         Raises:
             ValueError: shapes or dtypes do not fit, features hold NaN or a zero vector, ids are out
@@ -189,22 +192,24 @@ class Clustering:
             )
         if ids.dtype != torch.int64:
             raise ValueError(f"ids are {ids.dtype}; give int64")
-        self._check.add(features, ids)
+        self._check.add(features, ids, where)
+        if where is not None:
+            features = torch.where(where, features, 0.0)
         if ids.device.type == "cpu":
             self._check.raise_for_findings()
         else:
             ids = ids.clamp(0, self.n_ids - 1)  # an index out of range would end the process
         before_HB = self.label_store.read(ids)
         labels = [
-            head.step(features, before_B, second_stage=self.second_stage)
+            head.step(features, before_B, second_stage=self.second_stage, where=where)
             for head, before_B in zip(self.heads, before_HB, strict=True)
         ]
         labels_HB = torch.stack(labels)
         self._changed_H += (before_HB != labels_HB).sum(dim=1)  # stays on the device
-        self._labelled += len(ids)
+        self._labelled += len(ids) if where is None else where * len(ids)
         self.label_store.write(ids, labels_HB, self.epoch)
         if self.second_stage:
-            self._average_labels(ids, labels)
+            self._average_labels(ids, labels, where)
         return labels
 
     def set_labels(self, labels_HN: Tensor) -> None:
@@ -212,7 +217,7 @@ class Clustering:
         everything = torch.arange(self.n_ids, device=labels_HN.device)
         self.label_store.write(everything, labels_HN, self.epoch - 1)
         for head, labels_N in zip(self.heads, labels_HN, strict=True):
-            head.sizes = torch.bincount(labels_N, minlength=head.n_clusters).to(head.duals.dtype)
+            head.sizes = sizes_of(labels_N, head.n_clusters)
 
     def _check_shape(self, features: Tensor) -> None:
         if features.ndim != 2 or features.shape[1] != self.dim or not len(features):
@@ -223,13 +228,13 @@ class Clustering:
         if features.dtype != torch.float32:
             raise ValueError(f"features are {features.dtype}; give float32")
 
-    def _average_labels(self, ids: Tensor, labels: list[Tensor]) -> None:
+    def _average_labels(self, ids: Tensor, labels: list[Tensor], where: Tensor | None) -> None:
         if self.soft_labels is None:
             stored_HN = self.label_store.read(torch.arange(self.n_ids, device=ids.device))
             self.soft_labels = self._sparse_labels(stored_HN)
         weight = 1.0 / (self.epoch - self.first_stage_epochs + 1)
         for soft, new in zip(self.soft_labels, labels, strict=True):
-            soft.average_in(ids, new, weight)
+            soft.average_in(ids, new, weight, where)
 
     def _sparse_labels(self, labels_HN: Tensor) -> list[SparseLabels]:
         return [
@@ -245,7 +250,7 @@ class Clustering:
         """
         self._check.raise_for_findings()
         reports = [
-            _report(head, int(self._changed_H[j]) / max(self._labelled, 1))
+            _report(head, int(self._changed_H[j]) / max(int(self._labelled), 1))
             for j, head in enumerate(self.heads)
         ]
         for head in self.heads:
@@ -256,7 +261,7 @@ class Clustering:
             )
         self.epoch += 1
         self._changed_H.zero_()
-        self._labelled = 0
+        self._labelled.zero_()
         return reports
 
     def state_dict(self) -> dict[str, Any]:
@@ -287,7 +292,7 @@ class Clustering:
         self.label_store.load_state_dict(state["label_store"])
         self.epoch = int(state["epoch"])
         self._changed_H.copy_(state["changed"])
-        self._labelled = int(state["labelled"])
+        self._labelled.fill_(int(state["labelled"]))
         self.soft_labels = None
         if state["soft_labels"] is not None:
             everything = torch.arange(self.n_ids, device=self.heads[0].centers.device)

@@ -84,12 +84,33 @@ class Head:
         """Whether batches are assigned to the frozen centers."""
         return second_stage or self.center_update == "epoch"
 
-    def step(self, features_BD: Tensor, before_B: Tensor, *, second_stage: bool) -> Tensor:
+    def step(
+        self,
+        features_BD: Tensor,
+        before_B: Tensor,
+        *,
+        second_stage: bool,
+        where: Tensor | None = None,
+    ) -> Tensor:
         """Assigns a batch, then moves duals, counts and running centers. Returns labels (B,).
 
         Args:
             before_B: (B,) int64, the labels that these ids have so far; -1 for none.
+            where: () bool; the batch changes nothing where it is false, and all of it if None.
         """
+        before = None if where is None else [state.clone() for state in self._moving()]
+        labels_B = self._step(features_BD, before_B, second_stage=second_stage)
+        if where is None or before is None:
+            return labels_B
+        for moved, kept in zip(self._moving(), before, strict=True):
+            torch.where(where, moved, kept, out=moved)
+        return torch.where(where, labels_B, before_B)
+
+    def _moving(self) -> tuple[Tensor, ...]:
+        """What a step changes."""
+        return self.running_centers, self.duals, self.counts, self.sizes, self._weights_K
+
+    def _step(self, features_BD: Tensor, before_B: Tensor, *, second_stage: bool) -> Tensor:
         once = self.moves_once_per_epoch(second_stage)
         if self.dual_rule == "auto":
             against = self.centers if once else self.running_centers

@@ -96,11 +96,14 @@ class SparseLabels:
         self.weights_NS[:, 0] = (labels_N >= 0).float()  # an unseen id has no label yet
         self.n_clusters = n_clusters
 
-    def average_in(self, ids_B: Tensor, labels_B: Tensor, weight: float) -> None:
+    def average_in(
+        self, ids_B: Tensor, labels_B: Tensor, weight: float, where: Tensor | None = None
+    ) -> None:
         """Mixes a new hard label into each id with ``weight``.
 
         A cluster already listed is topped up in place; any other takes the slot of the smallest
-        weight, and the rest is rescaled to sum to one.
+        weight, and the rest is rescaled to sum to one. Where the scalar ``where`` is false, nothing
+        changes.
         """
         clusters_BS = self.clusters_NS[ids_B].to(torch.int64)
         weights_BS = self.weights_NS[ids_B]
@@ -117,6 +120,9 @@ class SparseLabels:
         kept_BS = kept_BS * ((1 - weight) / left_B1)
         kept_BS[rows, slot_B] += weight
         kept_BS = kept_BS / kept_BS.sum(dim=1, keepdim=True)  # where nothing else was left
+        if where is not None:
+            labels_B = torch.where(where, labels_B, clusters_BS[rows, slot_B])
+            kept_BS = torch.where(where, kept_BS, weights_BS)
         clusters_BS[rows, slot_B] = labels_B
         self.clusters_NS[ids_B] = clusters_BS.to(self.clusters_NS.dtype)
         self.weights_NS[ids_B] = kept_BS

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from coke.model.distributed import sum_over_ranks, world_size
+from coke.model.host_copy import HostCopy
 
 
 class AnyRank:
     """Whether any rank has said yes, by a call on every rank at the same points of the program.
 
-    With several ranks the answer is to the question of the call before: reading it then does not
-    wait, as its numbers have long been summed, where reading the new one would let a GPU run empty.
+    With several ranks the answer is to the question of the call before: its numbers have long been
+    summed and copied, where reading the new ones would let a GPU run empty.
 
     Args:
         device: of this rank; a GPU for NCCL.
@@ -20,11 +20,11 @@ class AnyRank:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._asked: Tensor | None = None
+        self._asked: HostCopy | None = None
 
     def __call__(self, mine: bool) -> bool:
         if world_size() == 1:
             return mine
-        answer = self._asked is not None and bool(self._asked > 0)
-        self._asked = sum_over_ranks(torch.full((), float(mine), device=self._device))
+        answer = self._asked is not None and bool(self._asked.read() > 0)
+        self._asked = HostCopy(sum_over_ranks(torch.full((), float(mine), device=self._device)))
         return answer

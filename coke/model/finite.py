@@ -1,4 +1,8 @@
-"""Steps whose loss or gradient is not finite: found before anything moves, and undone."""
+"""Steps whose loss or gradient is not finite: found, and undone, without waiting for the device.
+
+A verdict is a bool scalar on the device. What must not move in a step that does not count is put
+back by it there; the host learns of the step later (:class:`coke.model.host_copy.HostCopy`).
+"""
 
 from __future__ import annotations
 
@@ -8,59 +12,60 @@ import torch
 from torch import Tensor, nn
 
 
-class NonFiniteStep(ArithmeticError):  # noqa: N818 - named for what happened
-    """A step that must not count: its loss, gradient or features have NaN or infinity in them."""
+def finite_features(features_BD: Tensor) -> Tensor:
+    """Whether all features are finite, a bool scalar."""
+    return torch.isfinite(features_BD).all()
 
 
-def check_features(features_BD: Tensor) -> None:
-    """Raises :class:`NonFiniteStep` where a feature is not finite. Waits for the GPU."""
-    if not bool(torch.isfinite(features_BD).all()):
-        raise NonFiniteStep("features are not finite")
+def finite_gradients(loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+    """Whether the loss and all gradients are finite, a bool scalar.
 
-
-def check_loss(loss: Tensor) -> None:
-    """Raises :class:`NonFiniteStep` where the loss is not finite. Waits for the GPU."""
-    if not bool(torch.isfinite(loss)):
-        raise NonFiniteStep(f"loss is {float(loss)}")
-
-
-def check_gradients(loss: Tensor, gradients: Sequence[Tensor]) -> None:
-    """Raises :class:`NonFiniteStep` where the loss or any gradient is not finite.
-
-    To be asked after ``backward`` and before the optimiser moves. A loss and gradients that were
-    reduced over ranks are equal on all of them, so that all raise, or none. One number is read from
-    the device: a GPU's queue runs empty once a step, for about as long as it takes to launch the
-    kernels of the optimiser.
+    A loss and gradients that were reduced over ranks are equal on all of them, and so is this.
     """
     finite = torch.isfinite(loss)
     if gradients:  # a norm is finite where all numbers are, short of float32's range
         finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(list(gradients)))).all()
-    if not bool(finite):
-        check_loss(loss)
-        raise NonFiniteStep("gradients are not finite")
+    return finite
 
 
 class Statistics:
     """A model's buffers from before a step, to be put back where the step does not count.
 
     The forward pass moves batch norm's running statistics; one NaN in them stays for good. Keeping
-    them is one small copy a step: 0.4 MB for a ResNet-50.
+    them and choosing between both is a few small copies a step: 0.4 MB each for a ResNet-50.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        buffers = [b for b in model.buffers() if b is not None]
-        self._groups = [  # of one type each: a kernel or two for a group
-            (group, [b.clone() for b in group])
-            for dtype in {b.dtype for b in buffers}
-            if (group := [b for b in buffers if b.dtype == dtype])
-        ]
+        buffers = [b for b in model.buffers() if b is not None and b.numel()]
+        by_dtype = {b.dtype: [a for a in buffers if a.dtype == b.dtype] for b in buffers}
+        self._groups = [_Group(group) for group in by_dtype.values()]
 
     @torch.no_grad()
     def keep(self) -> None:
-        for live, kept in self._groups:
-            torch._foreach_copy_(kept, live)
+        for group in self._groups:
+            group.keep()
 
     @torch.no_grad()
-    def restore(self) -> None:
-        for live, kept in self._groups:
-            torch._foreach_copy_(live, kept)
+    def restore(self, *, unless: Tensor) -> None:
+        """Puts back what was kept unless the scalar is true; does not wait for its value."""
+        for group in self._groups:
+            group.restore(unless)
+
+
+class _Group:
+    """Buffers of one dtype and device, all of them in one flat tensor: a kernel or two for all."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._live = buffers
+        self._kept = torch.cat([b.flatten() for b in buffers])
+        self._chosen = torch.empty_like(self._kept)
+        parts = self._chosen.split([b.numel() for b in buffers])
+        self._chosen_parts = [p.view_as(b) for p, b in zip(parts, buffers, strict=True)]
+
+    def keep(self) -> None:
+        torch.cat([b.flatten() for b in self._live], out=self._kept)
+
+    def restore(self, unless: Tensor) -> None:
+        now = torch.cat([b.flatten() for b in self._live])
+        torch.where(unless, now, self._kept, out=self._chosen)
+        torch._foreach_copy_(self._live, self._chosen_parts)

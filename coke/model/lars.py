@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.sgd import sgd
 
 
 class LARS(Optimizer):
@@ -20,7 +21,13 @@ class LARS(Optimizer):
         momentum: momentum, applied after the trust ratio.
         weight_decay: L2 decay, added to the gradient before the ratio.
         trust: the trust coefficient.
+
+    As torch's fused optimisers do, a step leaves everything as it is where ``found_inf`` is 1, and
+    divides gradients by ``grad_scale``: attributes that a gradient scaler sets, scalars on the
+    device, which are not waited for.
     """
+
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -38,11 +45,15 @@ class LARS(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update. Norms stay on the device: no synchronisation with the host."""
         assert closure is None, "LARS evaluates no closure"
+        grad_scale: Tensor | None = getattr(self, "grad_scale", None)
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
             updates = [p.grad for p in params]
+            if grad_scale is not None:
+                updates = list(torch._foreach_div(updates, grad_scale))
             large = [i for i, p in enumerate(params) if p.ndim > 1]
             weights, grads = [params[i] for i in large], [updates[i] for i in large]
             if large:
@@ -54,14 +65,23 @@ class LARS(Optimizer):
                     group["trust"] * weight_norms / grad_norms,
                     torch.ones_like(grad_norms),
                 )
-                for i, scaled in zip(
-                    large, torch._foreach_mul(grads, list(ratios.unbind())), strict=True
-                ):
+                torch._foreach_mul_(grads, list(ratios.unbind()))
+                for i, scaled in zip(large, grads, strict=True):
                     updates[i] = scaled
-            buffers = [self._momentum(p) for p in params]
-            torch._foreach_mul_(buffers, group["momentum"])
-            torch._foreach_add_(buffers, updates)
-            torch._foreach_add_(params, buffers, alpha=-group["lr"])
+            # Momentum and weights in one pass over each, by the kernel that knows found_inf.
+            sgd(
+                params,
+                updates,
+                [self._momentum(p) for p in params],
+                fused=True,
+                found_inf=found_inf,
+                weight_decay=0.0,
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
 
     def _momentum(self, param: Tensor) -> Tensor:
         state = self.state[param]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from coke.model.lars import LARS
@@ -78,6 +78,21 @@ def _fused_sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimiz
             for p in group["params"]:
                 sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return sgd
+
+
+def step_where(optimizer: Optimizer, finite: Tensor) -> None:
+    """One step of an optimiser of :func:`build_optimizer`, which moves nothing unless ``finite``.
+
+    Args:
+        finite: () bool on the device, which is not waited for: the update's kernel looks at it.
+    """
+    assert getattr(optimizer, "_step_supports_amp_scaling", False), "it would ignore found_inf"
+    scaling: Any = optimizer  # as torch's gradient scaler sets them
+    scaling.grad_scale, scaling.found_inf = None, (~finite).float()
+    try:
+        optimizer.step()
+    finally:
+        del scaling.grad_scale, scaling.found_inf
 
 
 def scaled_to_batch(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:

@@ -63,11 +63,16 @@ def global_batch(
     if world_size() == 1:
         return features_BD, ids_B
     gathered_BD, ids = gather_batch(features_BD, ids_B, sizes=sizes)
-    rows = rows_by_rank(len(ids), world_size()).to(ids.device)
+    rows = rows_by_rank(len(ids), world_size(), ids.device)
     return gathered_BD[rows], ids[rows]
 
 
-def rows_by_rank(n: int, world: int) -> Tensor:
-    """Where the n rows of a global batch are when each rank's rows follow one another."""
-    by_rank = torch.cat([torch.arange(r, n, world) for r in range(world)])
-    return by_rank.argsort()
+def rows_by_rank(n: int, world: int, device: torch.device | str = "cpu") -> Tensor:
+    """Where the n rows of a global batch are when each rank's rows follow one another.
+
+    Computed where it is needed: the host would wait for a copy.
+    """
+    row = torch.arange(n, device=device)
+    rank, place = row % world, row // world
+    before = rank * (n // world) + rank.clamp(max=n % world)  # rows of the ranks before
+    return before + place

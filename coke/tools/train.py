@@ -29,7 +29,7 @@ from coke.model.distributed import (
     rank,
     world_size,
 )
-from coke.model.finite import NonFiniteStep, Statistics, check_features
+from coke.model.finite import Statistics, finite_features
 from coke.model.optimizer import (
     build_optimizer,
     learning_rate,
@@ -218,41 +218,39 @@ def _train(
                 lr = _learning_rate(config, epoch, step / steps)
                 seed_layers(config.seed, epoch * steps + step, rank())
                 statistics.keep()
-                try:
-                    if epoch == 0:
-                        features_BD = scan_batch(network, views, config, precision, batch.sizes)
-                        loss = None
-                    else:
-                        set_learning_rate(optimizer, lr)
-                        targets = clustering.targets(ids)
-                        features_BD, loss = train_step(
-                            network,
-                            optimizer,
-                            views,
-                            targets,
-                            clustering,
-                            config,
-                            precision,
-                            scaler=scaler,
-                            sizes=batch.sizes,
-                        )
+                if epoch == 0:
+                    features_BD = scan_batch(network, views, config, precision, batch.sizes)
                     features_BD, ids = global_batch(features_BD, ids, batch.sizes)
-                    if loss is None:
-                        check_features(features_BD)
-                except NonFiniteStep as bad:  # nothing has moved but batch norm's statistics
-                    statistics.restore()
-                    meter.skip(images)
-                    reporter.warn(bad_steps.skipped(bad, epoch, step, batch.ids, lr))
+                    loss, finite = None, finite_features(features_BD)
                 else:
-                    clustering.step(features_BD, ids)
-                    meter.update(images, loss)
-                    bad_steps.good()
+                    set_learning_rate(optimizer, lr)
+                    features_BD, loss, finite = train_step(
+                        network,
+                        optimizer,
+                        views,
+                        clustering.targets(ids),
+                        clustering,
+                        config,
+                        precision,
+                        scaler=scaler,
+                        sizes=batch.sizes,
+                    )
+                    features_BD, ids = global_batch(features_BD, ids, batch.sizes)
+                # A step that is not finite moves nothing: no weights, statistics, labels, centers.
+                statistics.restore(unless=finite)
+                clustering.step(features_BD, ids, where=finite)
+                meter.update(images, loss, finite)
+                reporter.skipped(
+                    meter,
+                    bad_steps.judge(finite, loss, epoch=epoch, step=step, ids=batch.ids, lr=lr),
+                )
 
                 done = step + 1
                 if done < steps:
                     taken = epoch * steps + done
                     stopping = interruption.requested()
                     if stopping or _is_due(config.checkpoint_every, taken):
+                        reporter.skipped(meter, bad_steps.settle())
                         moment = Moment(epoch=epoch, step=taken)
                         within = Progress(
                             epoch=epoch,
@@ -268,6 +266,7 @@ def _train(
                         raise RunStopped(_farewell(run, interruption, epoch, taken))
                 checkpoints.raise_error()
 
+            reporter.skipped(meter, bad_steps.settle())
             heads = clustering.end_epoch()
             top1 = None
             if probe is not None and probe.due(epoch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -92,16 +92,14 @@ class EpochMeter:
         self._progress = progress
         self.task, self._whole = tasks
         self._device = device
-        self._loss_sum: Tensor | None = None
-        self._loss_images = 0
+        # Sum over images of their loss, and how many those are; on the device.
+        self._losses_2 = torch.zeros(2, dtype=torch.float64, device=device)
         self._started = time.perf_counter()
         self._waited = 0.0
         self._shown = 0.0
         if state is not None:
             self.images, self.skipped = int(state["images"]), int(state["skipped"])
-            if state["loss_sum"] is not None:
-                self._loss_sum = state["loss_sum"].to(device)
-            self._loss_images = int(state["loss_images"])
+            self._losses_2.copy_(state["losses"])
             self._started -= float(state["seconds"])
             self._waited = float(state["waited"])
 
@@ -110,8 +108,7 @@ class EpochMeter:
         return {
             "images": self.images,
             "skipped": self.skipped,
-            "loss_sum": self._loss_sum,
-            "loss_images": self._loss_images,
+            "losses": self._losses_2,
             "seconds": self.seconds,
             "waited": self._waited,
         }
@@ -126,17 +123,12 @@ class EpochMeter:
                 return
             yield batch
 
-    def skip(self, n_images: int) -> None:
-        """Counts a step that moved nothing."""
-        self.skipped += 1
-        self.update(n_images, None)
-
-    def update(self, n_images: int, loss: Tensor | None) -> None:
+    def update(self, n_images: int, loss: Tensor | None, finite: Tensor) -> None:
+        """Counts a step of so many images and its loss (), which counts where it is finite."""
         self.images += n_images
         if loss is not None:
-            weighted = loss * n_images
-            self._loss_sum = weighted if self._loss_sum is None else self._loss_sum + weighted
-            self._loss_images += n_images
+            counted = torch.stack([loss, torch.ones_like(loss)]).double() * n_images
+            self._losses_2 += torch.where(finite, counted, 0.0)
         self._progress.advance(self.task)
         self._progress.advance(self._whole)
         now = time.perf_counter()
@@ -152,7 +144,8 @@ class EpochMeter:
         return f"{shown}  {show_bytes(peak_memory(self._device))}"
 
     def mean_loss(self) -> float | None:
-        return None if self._loss_sum is None else float(self._loss_sum) / self._loss_images
+        total, images = self._losses_2.tolist()
+        return total / images if images else None
 
     @property
     def seconds(self) -> float:
@@ -241,6 +234,12 @@ class TrainReporter:
             self._whole = self._progress.add_task("all epochs", total=left, status="")
         tasks = (task, self._whole)
         return EpochMeter(epoch, self._progress, tasks, self._device, left_out, state)
+
+    def skipped(self, meter: EpochMeter, told: Sequence[str]) -> None:
+        """Counts steps that moved nothing, and warns of each."""
+        meter.skipped += len(told)
+        for warning in told:
+            self.warn(warning)
 
     def warn(self, warning: str) -> None:
         self._console.print(f"[bold yellow]warning:[/] {escape(warning)}", highlight=False)

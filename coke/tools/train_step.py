@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.distributed import sum_over_ranks, world_size
-from coke.model.finite import check_gradients, check_loss
+from coke.model.finite import finite_gradients
 from coke.model.loss import ViewFeatures, coke_loss, multi_crop_loss, two_view_loss
+from coke.model.optimizer import step_where
 from coke.model.precision import autocast
 from coke.model.replica import without_averaging
 from coke.tools.micro_batches import micro_batch_rows, micro_batches, weight_of
@@ -121,22 +122,23 @@ def train_step(
     *,
     scaler: torch.amp.GradScaler | None = None,
     sizes: Sequence[int] | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """One discrimination step, in ``config.accumulate`` pieces, by all ranks together.
 
     The gradient is that of the mean loss over the labelled images of the global batch, however
-    ranks and pieces share them: each piece counts with the images it holds.
+    ranks and pieces share them: each piece counts with the images it holds. Where the loss or a
+    gradient is not finite, no weight moves. The host never waits for the device.
 
     Args:
         model: as :func:`coke.model.replica.replicate` returns it.
+        optimizer: of :func:`coke.model.optimizer.build_optimizer`.
         views, targets: of this rank's images.
         scaler: of float16's gradients.
         sizes: images of each rank in this batch; needed where ranks may differ.
 
-    Returns: this rank's features (B, D) and the loss over all ranks, both detached.
-
-    Raises:
-        NonFiniteStep: the loss or a gradient is not finite, on all ranks; no weight has moved.
+    Returns: this rank's features (B, D) and the loss over all ranks, both detached; and whether the
+        step counts, a bool scalar, the same on all ranks. Infinite gradients of float16 are part of
+        the scaler's search: it leaves them out, and the step counts.
     """
     scaler = scaler or torch.amp.GradScaler(views[0].device.type, enabled=False)
     rows = micro_batch_rows(config.batch_size, config.accumulate)
@@ -158,12 +160,14 @@ def train_step(
     grads = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
-    if grads:
-        torch._foreach_mul_(grads, config.batch_size / labelled)  # by 1 where the batch is full
+    finite = torch.isfinite(loss)
+    scale = config.batch_size / labelled  # 1 where the batch is full
+    if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
+        torch._foreach_mul_(grads, torch.where(finite, scale, torch.nan))
     if scaler.is_enabled():
-        check_loss(loss)  # infinite gradients are part of the scaler's search: it leaves them out
+        scaler.step(optimizer)
+        scaler.update()
     else:
-        check_gradients(loss, grads)
-    scaler.step(optimizer)
-    scaler.update()
-    return torch.cat(features), loss
+        finite = finite_gradients(loss, grads)
+        step_where(optimizer, finite)
+    return torch.cat(features), loss, finite

@@ -396,6 +396,49 @@ def test_an_unfit_batch_is_refused_before_anything_changes(
     c.end_epoch()
 
 
+@pytest.mark.parametrize("dual_rule", ["paper", "auto"])
+@pytest.mark.parametrize("first_stage_epochs", [100, 1])
+def test_a_batch_that_does_not_count_changes_nothing(
+    dual_rule: str, first_stage_epochs: int
+) -> None:
+    """Whatever it holds; and one that counts changes what it would without being asked."""
+    yes, no = torch.tensor(True), torch.tensor(False)
+    plain, asked = (
+        build(dual_rule=dual_rule, first_stage_epochs=first_stage_epochs) for _ in range(2)
+    )
+    for epoch in range(3):
+        for features, ids in batches(epoch):
+            labels = plain.step(features, ids)
+            for found, expected in zip(asked.step(features, ids, where=yes), labels, strict=True):
+                assert torch.equal(found, expected)
+            before = copy.deepcopy(asked.state_dict())
+            kept = asked.label_store.read(ids.flip(0))
+            for bad in (-features, torch.full_like(features, math.nan)):
+                for found, stored in zip(asked.step(bad, ids.flip(0), no), kept, strict=True):
+                    assert torch.equal(found, stored)
+                same_state(asked.state_dict(), before)
+        assert plain.end_epoch() == asked.end_epoch()
+        same_state(asked.state_dict(), plain.state_dict())
+    never_seen = build(dual_rule=dual_rule)
+    features, ids = batches(0)[0]
+    assert all((labels == -1).all() for labels in never_seen.step(features, ids, where=no))
+    assert (never_seen.label_store.read(ids) == -1).all()
+
+
+def same_state(a: Any, b: Any) -> None:
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same_state(a[key], b[key])
+    elif isinstance(a, list):
+        for x, y in zip(a, b, strict=True):
+            same_state(x, y)
+    else:
+        assert a == b
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_no_step_waits_and_the_epochs_end_raises() -> None:
     for rule in ("paper", "auto"):

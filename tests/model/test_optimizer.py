@@ -16,6 +16,7 @@ from coke.model.optimizer import (
     learning_rate,
     scaled_to_batch,
     set_learning_rate,
+    step_where,
 )
 
 
@@ -47,6 +48,56 @@ def test_a_run_shorter_than_its_warm_up_warms_up_to_the_end() -> None:
     config = OptimizerConfig(lr=2.0, warmup_epochs=10)
     assert learning_rate(config, progress=1.0, epochs=4) == pytest.approx(0.5)
     assert learning_rate(config, progress=3.0, epochs=4) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_a_step_that_is_not_finite_moves_neither_weights_nor_momentum(name: str) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    optimizer = build_optimizer(net, OptimizerConfig(name=name, lr=0.5))
+
+    def state() -> list[list[float]]:
+        buffers = [optimizer.state[p]["momentum_buffer"] for p in net.parameters()]
+        return [t.detach().flatten().tolist() for t in (*net.parameters(), *buffers)]
+
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    step_where(optimizer, torch.tensor(True))
+    before = state()
+    for p in net.parameters():
+        p.grad = torch.full_like(p, math.nan)
+    step_where(optimizer, torch.tensor(False))
+    assert state() == before
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    step_where(optimizer, torch.tensor(True))
+    assert all(a != b for a, b in zip(state(), before, strict=True))
+
+
+def test_an_optimizer_that_would_step_anyway_is_refused() -> None:
+    with pytest.raises(AssertionError, match="found_inf"):
+        step_where(torch.optim.SGD(network().parameters(), lr=0.1), torch.tensor(True))
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_a_gradient_scaler_divides_and_leaves_out(name: str) -> None:
+    """The step of scaled gradients is that of plain ones; one that overflowed is none."""
+    moved = []
+    for scale in (1.0, 1024.0):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 4)
+        optimizer = build_optimizer(net, OptimizerConfig(name=name, lr=0.5))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for value in (0.25, math.inf, 0.5):
+            scaler.scale(torch.ones(()))
+            for p in net.parameters():
+                p.grad = torch.full_like(p, value) * scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+        moved.append([p.detach().clone() for p in net.parameters()])
+        assert scaler.get_scale() == scale / 2
+    for a, b in zip(*moved, strict=True):
+        assert torch.isfinite(a).all()
+        torch.testing.assert_close(a, b)
 
 
 def network() -> nn.Sequential:

@@ -78,7 +78,7 @@ def _double_steps(config: Config) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(3)
     model = build_model(config.model, seed=1).double()
     network = replicate(model, CPU, checkpoint=config.checkpoint_activations)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True)
     clustering = Clustering(n_ids=N, dim=config.model.dim, n_clusters=(3, 5))
     for head in clustering.heads:
         head.centers = head.centers.double()
@@ -96,7 +96,7 @@ def _double_steps(config: Config) -> dict[str, Any]:
             with torch.no_grad():
                 seen = scan_batch(network, views, config, "fp32", sizes)
         else:
-            seen, loss = train_step(
+            seen, loss, _ = train_step(
                 network,
                 optimizer,
                 views,

@@ -42,7 +42,7 @@ def steps(
             if epoch == 0:
                 features_BD = scan_batch(model, views, config, "fp32")
             else:
-                features_BD, loss = train_step(
+                features_BD, loss, _ = train_step(
                     model, optimizer, views, clustering.targets(ids), clustering, config, "fp32"
                 )
                 losses.append(float(loss))
@@ -79,9 +79,9 @@ def test_unlabelled_images_weigh_nothing_in_any_piece(tiny: Config) -> None:
     _, loss = forward_step(model, views, targets, clustering, tiny, "fp32")
     expected = torch.autograd.grad(loss, list(model.parameters()))
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     config = replace(tiny, batch_size=48, accumulate=8)
-    _, found = train_step(model, optimizer, views, targets, clustering, config, "fp32")
+    _, found, _ = train_step(model, optimizer, views, targets, clustering, config, "fp32")
     assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
     for parameter, start, gradient in zip(model.parameters(), before, expected, strict=True):
         assert torch.allclose(start - parameter, gradient, atol=1e-5)
@@ -90,9 +90,9 @@ def test_unlabelled_images_weigh_nothing_in_any_piece(tiny: Config) -> None:
 def test_a_rank_without_rows_has_no_gradient_and_no_nan(tiny: Config) -> None:
     clustering = Clustering(n_ids=N, dim=tiny.model.dim, n_clusters=(3, 5))
     model = still(build_model(replace(tiny.model, predictor_hidden=8), 0))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     nobody: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * 2
-    features_BD, loss = train_step(
+    features_BD, loss, finite = train_step(
         model,
         optimizer,
         [torch.zeros(0, 3, 16, 16)],
@@ -102,7 +102,7 @@ def test_a_rank_without_rows_has_no_gradient_and_no_nan(tiny: Config) -> None:
         "fp32",
         sizes=(1, 0),
     )
-    assert features_BD.shape == (0, 8) and float(loss) == 0
+    assert features_BD.shape == (0, 8) and float(loss) == 0 and bool(finite)
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
@@ -115,7 +115,7 @@ def one_step(config: Config, precision: str, device: torch.device) -> tuple[CoKe
     clustering = Clustering(n_ids=N, dim=config.model.dim, n_clusters=(3, 5), device=device)
     # the scale a run begins with is there to be halved until gradients fit; here it is small
     scaler = torch.amp.GradScaler(device.type, init_scale=256.0, enabled=precision == "fp16")
-    _, loss = train_step(
+    _, loss, _ = train_step(
         model, optimizer, [images], targets, clustering, config, precision, scaler=scaler
     )
     return model, scaler, loss

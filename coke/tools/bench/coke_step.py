@@ -82,7 +82,7 @@ class CokeStep:
         set_tensor_cores(self._precision)  # a setting of the process, which others share
         targets = self.clustering.targets(ids)
         self._mark("label look-up")
-        features_BD, loss = train_step(
+        features_BD, loss, finite = train_step(
             self.model,
             self.optimizer,
             views,
@@ -92,7 +92,7 @@ class CokeStep:
             self._precision,
             scaler=self._scaler,
         )
-        self.clustering.step(features_BD, ids)
+        self.clustering.step(features_BD, ids, where=finite)
         self._mark("label write")
         return loss
 

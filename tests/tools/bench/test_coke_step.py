@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from coke.config import Config
+from coke.model import lars
+from coke.model.finite import Statistics
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.timing import StageClock
 
@@ -36,6 +38,36 @@ def test_a_step_trains_and_clusters(tiny: Config) -> None:
     training.step([torch.randn(2, 3, 16, 16)], ids)
     assert not torch.equal(next(training.model.parameters()), weights)
     assert not torch.equal(training.clustering.heads[0].running_centers, centers)
+
+
+@pytest.mark.parametrize("rule", ["paper", "auto"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_step_asks_a_device_that_has_no_numbers_for_none(
+    tiny: Config, rule: str, views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a value of a ``meta`` tensor raises, as waiting does in the test below."""
+    meta = torch.device("meta")
+    config = replace(
+        tiny,
+        views=views,
+        accumulate=2,
+        model=replace(tiny.model, predictor_hidden=8),
+        optimizer=replace(tiny.optimizer, name="lars"),
+        clustering=replace(tiny.clustering, dual_rule=rule, first_stage_epochs=2),
+    )
+    # Torch's fused kernel, which moves the weights, has no form for such a device.
+    monkeypatch.setattr(lars, "sgd", lambda *_args, **_options: None)
+    training = CokeStep(config, meta, "fp32")
+    statistics = Statistics(training.model)
+    images = [torch.randn(16, 3, 16, 16, device=meta) for _ in range(views)]
+    for epoch in (1, 2, 3):  # the second stage begins with 2
+        training.clustering.epoch = epoch
+        for _ in range(2):
+            statistics.keep()
+            loss = training.step(images, torch.arange(16, device=meta))
+            statistics.restore(unless=torch.isfinite(loss))
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(loss > 0)
 
 
 @pytest.mark.gpu
