@@ -33,7 +33,8 @@ def discrimination_loss(
         features_BD: (B, D) float32, unit norm.
         centers_KD: (K, D) float32, unit norm, no gradient.
         targets: (B,) int64 labels (Eqn. 12), or (B, K) float32 soft labels (Eqn. 14). An image
-            without a label (-1), such as one that the scan left out, teaches nothing.
+            without a label (see :func:`has_label`), such as one that the scan left out, teaches
+            nothing.
         temperature: lambda.
         reference_BK: (B, K) float32, no gradient, what other views predict; see :func:`reference`.
 
@@ -43,13 +44,17 @@ def discrimination_loss(
     log_p_BK = F.log_softmax(features_BD @ centers_KD.T / temperature, dim=1)
     if targets.ndim == 2:
         loss_B = _cross_entropy(log_p_BK, targets)
-        labelled_B = torch.ones_like(loss_B)
     else:
         loss_B = F.nll_loss(log_p_BK, targets, ignore_index=-1, reduction="none")
-        labelled_B = (targets >= 0).to(loss_B.dtype)
+    labelled_B = has_label(targets).to(loss_B.dtype)
     if reference_BK is not None:
         loss_B = alpha * loss_B + (1 - alpha) * _cross_entropy(log_p_BK, reference_BK)
     return (labelled_B * loss_B).sum() / labelled_B.sum().clamp(min=1)
+
+
+def has_label(targets: Tensor) -> Tensor:
+    """Which images have a label, (B,) bool: it is not -1, or its soft label is not all zeros."""
+    return targets.sum(dim=1) > 0 if targets.ndim == 2 else targets >= 0
 
 
 def _cross_entropy(log_p_BK: Tensor, targets_BK: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coke.clustering.gather import gather_batch
 from coke.model.distributed import world_size
+from coke.model.loss import has_label
 
 
 def micro_batches(
@@ -43,10 +44,7 @@ def micro_batch_rows(batch_size: int, accumulate: int) -> int:
 
 def weight_of(targets: Sequence[Tensor]) -> Tensor:
     """How many rows of these targets the loss is a mean over: those that have a label."""
-    first = targets[0]
-    if first.ndim == 2:
-        return first.new_full((), len(first))
-    return (first >= 0).sum().float()
+    return has_label(targets[0]).sum().float()
 
 
 def global_batch(

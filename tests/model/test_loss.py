@@ -13,6 +13,7 @@ from coke.model.loss import (
     ViewFeatures,
     coke_loss,
     discrimination_loss,
+    has_label,
     multi_crop_loss,
     reference,
     two_view_loss,
@@ -77,6 +78,19 @@ def test_without_a_predictor_beta_does_not_matter() -> None:
     ]
     alone = float(discrimination_loss(x, centers[0], targets[0], 0.1))
     assert losses == pytest.approx([alone] * 3)
+
+
+def test_a_soft_label_of_zeros_is_none() -> None:
+    """An image that was first seen in the second stage counts no more than one labelled -1."""
+    x, labels = F.normalize(torch.randn(5, 3), dim=1), torch.tensor([2, -1, 0, 1, -1])
+    centers = F.normalize(torch.randn(4, 3), dim=1)
+    soft = F.one_hot(labels.clamp(min=0), 4) * (labels >= 0).unsqueeze(1)
+    assert (
+        has_label(soft).tolist() == has_label(labels).tolist() == [True, False, True, True, False]
+    )
+    found = discrimination_loss(x, centers, soft.float(), 0.1)
+    torch.testing.assert_close(found, discrimination_loss(x, centers, labels, 0.1))
+    assert discrimination_loss(x, centers, torch.zeros(5, 4), 0.1) == 0
 
 
 def test_heads_may_mix_hard_and_soft_targets() -> None:

@@ -34,7 +34,8 @@ def test_every_rank_takes_as_many_pieces() -> None:
 
 def test_a_piece_weighs_what_its_loss_is_a_mean_over() -> None:
     assert weight_of([torch.tensor([3, -1, 0]), torch.tensor([1, -1, 1])]) == 2
-    assert weight_of([torch.zeros(3, 7)]) == 3  # soft labels
+    assert weight_of([torch.eye(3, 7)]) == 3  # soft labels
+    assert weight_of([torch.eye(3, 7)[:, 1:]]) == 2  # one of them has none
     assert weight_of([torch.tensor([], dtype=torch.int64)]) == 0
     assert micro_batch_rows(64, 4) == 16
 

@@ -106,11 +106,13 @@ def test_the_couplings_of_table_2(
         seen.append(([c.clone() for c in centers], [t.clone() for t in targets]))
         return coke_loss(a, b, centers, targets, **kwargs)
 
-    def spy_step(self: Clustering, features: Tensor, ids: Tensor) -> list[Tensor]:
+    def spy_step(
+        self: Clustering, features: Tensor, ids: Tensor, where: Tensor | None = None
+    ) -> list[Tensor]:
         last = list(self.label_store.read(ids))
         frozen = [head.centers.clone() for head in self.heads]
         running = [head.running_centers.clone() for head in self.heads]
-        new = step(self, features, ids)
+        new = step(self, features, ids, where)
         if self.epoch:
             centers, targets = seen.pop()
             for j in range(len(self.heads)):

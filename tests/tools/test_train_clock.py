@@ -62,8 +62,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
             seen.check_read(self.epoch, ids, found)
         return found
 
-    def spy_step(self: Clustering, features: Tensor, ids: Tensor) -> list[Tensor]:
-        labels = step(self, features, ids)
+    def spy_step(
+        self: Clustering, features: Tensor, ids: Tensor, where: Tensor | None = None
+    ) -> list[Tensor]:
+        labels = step(self, features, ids, where)
         seen.note(self.epoch, ids, labels)
         return labels
 

@@ -78,9 +78,11 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
     orders: dict[str, list[list[int]]] = {}
     step = Clustering.step
 
-    def spy_step(self: Clustering, features: Tensor, ids: Tensor) -> list[Tensor]:
+    def spy_step(
+        self: Clustering, features: Tensor, ids: Tensor, where: Tensor | None = None
+    ) -> list[Tensor]:
         orders.setdefault(current, []).append(ids.tolist())
-        return step(self, features, ids)
+        return step(self, features, ids, where)
 
     save = CheckpointWriter.save
 

@@ -36,9 +36,11 @@ def watch() -> tuple[list[list[int]], list[int]]:
     signal_at: list[int] = []
     step, training = Clustering.step, train_module.train_step  # type: ignore[attr-defined]
 
-    def noting(self: Clustering, features: Tensor, ids_B: Tensor) -> list[Tensor]:
+    def noting(
+        self: Clustering, features: Tensor, ids_B: Tensor, where: Tensor | None = None
+    ) -> list[Tensor]:
         ids.append(ids_B.tolist())
-        return step(self, features, ids_B)
+        return step(self, features, ids_B, where)
 
     def signalling(*args: Any, **kwargs: Any) -> Any:
         if len(ids) in signal_at:
