@@ -528,7 +528,7 @@ def _resolve(
 
 def main() -> None:
     """Entry point. A user's mistake ends in one line and exit status 2, a failing machine in 1, a
-    run that a signal has stopped in 75.
+    run that a signal has stopped in 75, a rank that lost the others in 76.
     """
     from coke.tools.interruption import STOPPED_STATUS, RunStopped
 
@@ -540,7 +540,7 @@ def main() -> None:
     except ValueError as error:
         _fail(str(error), 2)
     except OSError as error:
-        _fail(str(error), 1)
+        _fail(str(error), getattr(error, "exit_status", 1))
 
 
 def _fail(message: str, status: int) -> None:

@@ -30,3 +30,12 @@ class ClusteringConfig:
     center_update: str = "running"
     labels_from: str = "last_epoch"
     centers_from: str = "last_epoch"
+
+    def __post_init__(self) -> None:
+        if self.dual_lr <= 0:
+            raise ValueError(f"dual_lr is {self.dual_lr}; it must be positive")
+        if self.first_stage_epochs < 1:
+            raise ValueError(
+                f"first_stage_epochs is {self.first_stage_epochs}; it counts the scan, so it is at "
+                "least 1; more than epochs for no second stage"
+            )

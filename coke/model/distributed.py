@@ -29,7 +29,9 @@ PEER_LOST = 76
 
 
 class PeerLostError(ConnectionError):
-    """Another rank has ended or does not answer."""
+    """Another rank has ended or does not answer. ``exit_status`` is what this one ends with."""
+
+    exit_status = PEER_LOST
 
 
 def rank() -> int:
@@ -142,11 +144,23 @@ def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
     if on_gpu:
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            timeout=timedelta(seconds=timeout_s),
-            device_id=device if on_gpu else None,
-        )
+        with peer_errors(timeout_s):
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo",
+                timeout=timedelta(seconds=timeout_s),
+                device_id=device if on_gpu else None,
+            )
+            yield
+    finally:
+        # After an error, NCCL might wait for a rank that is gone; the process ends anyway.
+        if _in_group() and (not on_gpu or sys.exc_info()[0] is None):
+            dist.destroy_process_group()
+
+
+@contextmanager
+def peer_errors(timeout_s: float) -> Iterator[None]:
+    """Raises what NCCL and gloo say of lost peers as :class:`PeerLostError`."""
+    try:
         yield
     except RuntimeError as error:
         if not _is_about_peers(error):
@@ -156,10 +170,6 @@ def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
             f"ended, or did not answer within {timeout_s:g} s ({_first_line(error)}). Look for the "
             "first rank that failed, then go on with --resume"
         ) from error
-    finally:
-        # After an error, NCCL might wait for a rank that is gone; the process ends anyway.
-        if _in_group() and (not on_gpu or sys.exc_info()[0] is None):
-            dist.destroy_process_group()
 
 
 def _in_group() -> bool:

@@ -25,8 +25,9 @@ class OptimizerConfig:
     Attributes:
         name: ``"lars"`` or ``"sgd"`` (Nesterov).
         lr: peak learning rate, of this batch size or, with ``lr_scaling``, of batch 1,024.
-        lr_scaling: ``"none"``, ``"sqrt"`` (with the square root of the batch size, as the paper's
-            Table 9 has it: 0.8 at 256, 1.2 at 512, 1.6 at 1,024) or ``"linear"``.
+        lr_scaling: ``"none"``, ``"sqrt"`` (with the square root of the batch size, nearly as
+            the paper's Table 9 has it: 0.8, 1.13 for its 1.2, 1.6 at 256, 512, 1,024) or
+            ``"linear"``.
         warmup_epochs: linear warm-up after the initialisation scan, then cosine to ``final_lr``.
     """
 
@@ -39,6 +40,13 @@ class OptimizerConfig:
     lr_scaling: str = "none"
 
     def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be positive")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; give 0 <= momentum < 1")
+        for name in ("weight_decay", "warmup_epochs", "final_lr"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         if self.lr_scaling not in LR_SCALINGS:
             raise ValueError(
                 f"lr_scaling is {self.lr_scaling!r}; choose one of {', '.join(LR_SCALINGS)}"
@@ -49,8 +57,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimiser over all parameters; one-dimensional ones are never decayed."""
     if config.name not in OPTIMIZERS:
         raise ValueError(f"optimizer is {config.name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    if config.lr <= 0:
-        raise ValueError(f"lr is {config.lr}; it must be positive")
     params = [p for p in model.parameters() if p.requires_grad]
     if config.name == "lars":
         return LARS(

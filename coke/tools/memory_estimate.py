@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
@@ -48,6 +48,7 @@ class MemoryEstimate:
     views: int
     decoding: int
     clustering: int
+    checkpoint: int
     workspace: int
     process: int
 
@@ -88,6 +89,7 @@ def estimate_memory(
         views=_VIEWS_AT_ONCE * view_bytes,
         decoding=round(rows * 3 * pixels) + _STAGES * view_bytes,
         clustering=_clustering_bytes(config, n_ids, rows),
+        checkpoint=0 if on_gpu else _checkpoint_bytes(config, n_ids, network),
         workspace=0 if on_gpu else round(CPU_WORKSPACE * network["activations"]),
         process=GPU_OVERHEAD if on_gpu else resident_memory(),
     )
@@ -198,6 +200,11 @@ def _clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
     slot = 4 + (2 if max(clusters) <= 0x7FFF else 4)  # a weight and a cluster
     soft = n_ids * len(clusters) * settings.label_size * slot
     return centers + hard + batch + soft + 4 * rows * sum(clusters)
+
+
+def _checkpoint_bytes(config: Config, n_ids: int, network: Mapping[str, int]) -> int:
+    """The copy of the state that is being written while training goes on."""
+    return network["weights"] + network["optimizer"] + _clustering_bytes(config, n_ids, rows=0)
 
 
 def mean_pixels(index: ImageIndex) -> float:

@@ -15,7 +15,14 @@ from coke.tools.run_folder import RunFolder
 from coke.tools.run_session import COMPLETE, FAILED, RUNNING, STOPPED, current_status
 
 _DEPTH = 3  # folders below the one that is asked for
-_COLOURS = {RUNNING: "cyan", STOPPED: "yellow", COMPLETE: "green", FAILED: "red"}
+UNREADABLE = "unreadable"
+_COLOURS = {
+    RUNNING: "cyan",
+    STOPPED: "yellow",
+    COMPLETE: "green",
+    FAILED: "red",
+    UNREADABLE: "red",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +30,10 @@ class RunSummary:
     """One run.
 
     Attributes:
-        state: running, stopped, complete or failed.
-        message: why it stopped or failed.
+        state: running, stopped, complete, failed, or unreadable.
+        message: why it stopped, failed, or cannot be read.
         epoch: the last that has ended, the scan being 0; None before that.
-        epochs: how many there will be.
+        epochs: how many there will be; None where the settings cannot be read.
         loss: of the last epoch.
         probe: epoch and k-NN top-1 of the best probe.
         changed: seconds since 1970.
@@ -36,7 +43,7 @@ class RunSummary:
     state: str
     message: str
     epoch: int | None
-    epochs: int
+    epochs: int | None
     loss: float | None
     probe: tuple[int, float] | None
     changed: float
@@ -65,14 +72,14 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
         table.add_row(
             escape(name),
             f"[{_COLOURS[run.state]}]{run.state}[/]",
-            f"{'-' if run.epoch is None else run.epoch}/{run.epochs}",
+            f"{'-' if run.epoch is None else run.epoch}/{run.epochs or '-'}",
             "-" if run.loss is None else f"{run.loss:.3f}",
             "-" if run.probe is None else f"{run.probe[1]:.2f} (epoch {run.probe[0]})",
             _ago(time.time() - run.changed),
         )
     console.print(table)
     for run in found:
-        if run.state in (STOPPED, FAILED) and run.message:
+        if run.state in (STOPPED, FAILED, UNREADABLE) and run.message:
             console.print(f"{run.path}: {escape(run.message)}", highlight=False)
     return found
 
@@ -80,20 +87,26 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
 def summary(path: Path) -> RunSummary:
     """What a run folder says of itself."""
     run = RunFolder(path)
-    config, records, status = run.config(), run.records(), current_status(path)
+    records, status = run.records(), current_status(path)
     last = records[-1] if records else None
-    if status is None:  # of a version that wrote none
-        ended = last is not None and last["epoch"] >= config.epochs
-        state, message = (COMPLETE if ended else STOPPED), ""
+    epochs = None
+    try:
+        epochs = run.config().epochs
+    except ValueError as error:  # one bad folder must not hide the others
+        state, message = UNREADABLE, str(error)
     else:
-        state, message = status.state, status.message
+        if status is None:  # of a version that wrote none
+            ended = last is not None and last["epoch"] >= epochs
+            state, message = (COMPLETE if ended else STOPPED), ""
+        else:
+            state, message = status.state, status.message
     times = [f.stat().st_mtime for f in (run.metrics, path / "config.toml") if f.exists()]
     return RunSummary(
         path=path,
         state=state,
         message=message,
         epoch=None if last is None else int(last["epoch"]),
-        epochs=config.epochs,
+        epochs=epochs,
         loss=None if last is None else last["loss"],
         probe=run.best(),
         changed=max([*times, *([] if status is None else [status.changed])]),

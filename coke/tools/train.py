@@ -25,6 +25,7 @@ from coke.model.distributed import (
     device_of_this_rank,
     is_main,
     on_main,
+    peer_errors,
     process_group,
     rank,
     world_size,
@@ -140,7 +141,7 @@ def _train(
         if mode == RESUME:
             raise ValueError(complete)
         console.print(complete, highlight=False)
-        return EpochRecord.of(run.records()[-1])
+        return _last_record(run)
 
     loader = training_loader(config, index, config.recipes_at(0), device)
     _check_memory(config, index, precision, device, console)
@@ -180,6 +181,7 @@ def _train(
 
     with ExitStack() as stack:  # left in the reverse order, however the run ends
         on_main(lambda: _hold(stack, run))
+        stack.enter_context(peer_errors(config.rank_timeout))  # the run's status says it as we do
         interruption = stack.enter_context(Interruption(AnyRank(device)))
         stack.enter_context(own_layer_randomness(device))
         progress = Progress()
@@ -280,6 +282,14 @@ def _train(
                 barrier()
                 raise RunStopped(_farewell(run, interruption, epoch, (epoch + 1) * steps))
     return record
+
+
+def _last_record(run: RunFolder) -> EpochRecord:
+    """The record of the last epoch. Raises ValueError where the metrics are gone."""
+    records = run.records()
+    if not records:
+        raise ValueError(f"run {run.path} is complete, but {run.metrics} is missing or empty")
+    return EpochRecord.of(records[-1])
 
 
 def _hold(stack: ExitStack, run: RunFolder) -> None:

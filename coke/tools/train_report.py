@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from coke.byte_size import show_bytes
+from coke.byte_size import parse_bytes, show_bytes
 from coke.clustering import HeadReport
 from coke.config import Config
 from coke.model.distributed import is_main, world_size
@@ -213,9 +213,10 @@ class TrainReporter:
             sink.close(failed=kind is not None and kind is not RunStopped)
         if error is None:
             where = "this process" if self._device.type == "cpu" else "torch on the GPU"
-            self._console.print(
-                f"peak memory of {where}: {show_bytes(peak_memory(self._device))}", highlight=False
-            )
+            peak, budget = peak_memory(self._device), self._config.memory_budget
+            self._console.print(f"peak memory of {where}: {show_bytes(peak)}", highlight=False)
+            if budget and peak > parse_bytes(budget):
+                self.warn(f"the peak is above the memory budget of {budget}: the estimate was low")
 
     def start_epoch(
         self,

@@ -138,7 +138,8 @@ def train_step(
 
     Returns: this rank's features (B, D) and the loss over all ranks, both detached; and whether the
         step counts, a bool scalar, the same on all ranks. Infinite gradients of float16 are part of
-        the scaler's search: it leaves them out, and the step counts.
+        the scaler's search, which leaves them out while the step counts; but no longer where its
+        scale is below 1, which gradients overflow that are not finite themselves.
     """
     scaler = scaler or torch.amp.GradScaler(views[0].device.type, enabled=False)
     rows = micro_batch_rows(config.batch_size, config.accumulate)
@@ -165,6 +166,8 @@ def train_step(
     if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
         torch._foreach_mul_(grads, torch.where(finite, scale, torch.nan))
     if scaler.is_enabled():
+        searching = scaler.scale(torch.ones_like(loss)) >= 1
+        finite = finite & (searching | finite_gradients(loss, grads))
         scaler.step(optimizer)
         scaler.update()
     else:

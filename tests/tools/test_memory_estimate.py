@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from coke.config import Config, preset_named
 from coke.model.coke_model import ModelConfig, build_model
 from coke.model.optimizer import build_optimizer
 from coke.model.replica import replicate
+from coke.tools import train_report
 from coke.tools.live_memory import LiveMemory
 from coke.tools.memory_estimate import (
     MemoryEstimate,
@@ -202,3 +204,15 @@ def test_the_papers_setting_fits_its_card() -> None:
         device=torch.device("cuda"),
     )
     assert 6 * 2**30 < found.total < 16 * 2**30
+
+
+def test_a_peak_above_the_budget_is_told(
+    tiny: Config, stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_report, "peak_memory", lambda _: 3 << 40)
+    config = replace(tiny, epochs=1, loader="pil", memory_budget="2TiB")
+    console = Console(file=io.StringIO(), width=200)
+    train(config, stripes, tmp_path / "run", console=console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "peak memory of this process: 3 TiB" in told
+    assert "warning: the peak is above the memory budget of 2TiB" in told

@@ -76,3 +76,29 @@ def test_says_so_where_there_is_none(tmp_path: Path, quiet: Console) -> None:
         runs(tmp_path / "nowhere", console=quiet)
     with pytest.raises(ValueError, match="holds no runs"):
         runs(tmp_path, console=quiet)
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    config = replace(tiny, epochs=1, loader="pil")
+    for name in ("good", "other"):
+        train(config, stripes, tmp_path / name, console=quiet)
+    (tmp_path / "other" / "config.toml").write_text("foo = 1\n")
+    found = {run.path.name: run for run in runs(tmp_path, console=quiet)}
+    assert (found["good"].state, found["other"].state) == ("complete", "unreadable")
+    assert (found["other"].epoch, found["other"].epochs) == (1, None)
+    text = shown(tmp_path)
+    assert "1/-" in text and "unknown config key 'foo'" in text
+
+
+def test_a_complete_run_without_its_metrics_says_so(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    config = replace(tiny, epochs=1, loader="pil")
+    run = tmp_path / "run"
+    record = train(config, stripes, run, console=quiet)
+    assert train(config, stripes, run, resume="auto", console=quiet) == record
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"is complete, but .*metrics\.jsonl is missing"):
+        train(config, stripes, run, resume="auto", console=quiet)

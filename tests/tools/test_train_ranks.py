@@ -26,6 +26,7 @@ from coke.model import coke_model
 from coke.model.checkpoint import list_checkpoints, load_checkpoint
 from coke.model.coke_model import build_model, unit
 from coke.model.distributed import (
+    PEER_LOST,
     PeerLostError,
     barrier,
     is_main,
@@ -37,6 +38,7 @@ from coke.model.distributed import (
 from coke.model.replica import replicate
 from coke.pipeline.order import rank_sizes
 from coke.tools.micro_batches import global_batch
+from coke.tools.run_session import read_status
 from coke.tools.train import train
 from coke.tools.train_step import scan_batch, train_step
 from tests.ranks import WORLD, free_port, run_ranks, saved, take_place
@@ -214,14 +216,23 @@ def test_who_loses_the_others_ends(two_ranks: Path) -> None:
     assert seconds < 30, "a dead rank is noticed at once, not after the time limit"
 
 
-def coke(*arguments: object) -> subprocess.Popen[str]:
+def coke(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "coke", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **environment},
     )
+
+
+def wait_for_epochs(metrics: Path, *running: subprocess.Popen[str]) -> None:
+    started = time.monotonic()
+    while not metrics.is_file() or metrics.read_text().count("\n") < 2:
+        for process in running:
+            assert process.poll() is None, process.communicate()
+        assert time.monotonic() - started < LIMIT_S
+        time.sleep(0.1)
 
 
 def rank_processes(launcher: int) -> list[int]:
@@ -240,11 +251,7 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--nproc", 2, "--out", run]
     launcher = coke(*command)
     try:
-        started = time.monotonic()
-        while not metrics.is_file() or metrics.read_text().count("\n") < 2:
-            assert launcher.poll() is None, launcher.communicate()
-            assert time.monotonic() - started < LIMIT_S
-            time.sleep(0.1)
+        wait_for_epochs(metrics, launcher)
         ranks = rank_processes(launcher.pid)
         assert len(ranks) == 2
         os.kill(ranks[1], signal.SIGKILL)
@@ -261,3 +268,33 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
     assert last.epoch == 30
     found = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
     assert found == list(range(31))
+
+
+def test_a_rank_that_lost_the_others_says_so_by_status_line_and_file(
+    stripes: Path, tmp_path: Path
+) -> None:
+    """Started by hand, as torchrun does it; by the status ``--nproc`` finds out who died first."""
+    config = replace(gentle(tiny_config()), epochs=1000)
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    run = tmp_path / "run"
+    command = ["train", stripes, "--config", tmp_path / "run.toml", "--out", run]
+    place = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    ranks = [coke(*command, RANK=str(n), LOCAL_RANK=str(n), **place) for n in range(2)]
+    try:
+        wait_for_epochs(run / "metrics.jsonl", *ranks)
+        ranks[1].kill()
+        _, errors = ranks[0].communicate(timeout=60)
+    finally:
+        for rank_process in ranks:
+            rank_process.kill()
+            rank_process.communicate()
+    assert ranks[0].returncode == PEER_LOST
+    assert "error: rank 0 of 2 lost the others" in errors and "Traceback" not in errors
+    status = read_status(run)
+    assert status is not None and status.state == "failed"
+    assert status.message.startswith("rank 0 of 2 lost the others")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -136,6 +137,25 @@ def test_half_precision_takes_about_the_same_step(
         if p.ndim > 1:
             assert torch.cosine_similarity(moved, also, dim=0) > 0.8
     assert scaler.is_enabled() == gradient_scaler(precision, CPU).is_enabled()
+
+
+@pytest.mark.parametrize(("init_scale", "counts"), [(4.0, True), (0.5, False)])
+def test_gradients_that_no_scale_makes_finite_are_no_step(
+    tiny: Config, init_scale: float, counts: bool
+) -> None:
+    """Else a run would go on to its end without learning anything."""
+    images, targets = torch.randn(16, 3, 16, 16), [torch.arange(16) % k for k in (3, 5)]
+    model = build_model(tiny.model, 0)
+    weight = model.backbone.get_parameter("conv1.weight")
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    clustering = Clustering(n_ids=N, dim=tiny.model.dim, n_clusters=(3, 5))
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+    optimizer = build_optimizer(model, tiny.optimizer)
+    _, loss, finite = train_step(
+        model, optimizer, [images], targets, clustering, tiny, "fp16", scaler=scaler
+    )
+    assert math.isfinite(float(loss)) and bool(finite) is counts
+    assert scaler.get_scale() == init_scale / 2
 
 
 def test_a_gradient_that_overflows_float16_leaves_the_weights_and_halves_the_scale(
