@@ -20,7 +20,7 @@ def changed(method: str, other: str) -> list[str]:
 
 
 def test_methods_differ_only_in_what_their_names_say() -> None:
-    assert changed("coke", "ratio-1") == ["clustering.min_ratio"]
+    assert changed("coke", "ratio-0.4") == ["clustering.min_ratio"]
     assert changed("coke", "coke-as-many-views") == ["epochs"]
     assert changed("coke", "coke-2views") == ["preset", "views", "alpha_warmup"]
     for peer in quality.PEERS:
@@ -32,11 +32,21 @@ def test_orders_that_held_and_did_not() -> None:
     def score(linear: float) -> quality.Score:
         return quality.Score(knn=0, linear=linear, views=1, minutes=0)
 
-    scores = {"coke": [score(60), score(62)], "ratio-1": [score(61)], "ratio-0": [score(61.5)]}
+    # The error of a mean of 1 is 0.5, of 2 is 0.354, in standard errors at 50 %.
+    scores = {
+        "ratio-0.4": [score(52)],
+        "coke": [score(49), score(51)],
+        "ratio-0": [score(51.5)],
+        "swav": [score(50)],
+        "coke-as-many-views": [score(45)],
+    }
     assert list(quality.orders(scores)) == [
-        "coke >= ratio-1: held (61.00 against 61.00, linear)",
-        "ratio-1 >= ratio-0: did not hold (61.00 against 61.50, linear)",
+        "coke-as-many-views >= swav: did not hold (-5.00 points, error 1.41, linear)",
+        "ratio-0.4 >= coke: held (+2.00 points, error 1.22, linear)",
+        "coke >= ratio-0: did not hold (-1.50 points, error 1.22, linear)",
     ]
+    scores["ratio-0"] = [score(50.5)]
+    assert list(quality.orders(scores))[-1].startswith("coke >= ratio-0: undecided (-0.50 ")
 
 
 @pytest.mark.parametrize("method", quality.PEERS)
