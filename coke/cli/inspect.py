@@ -30,7 +30,7 @@ def inspect(
     if views is None:
         run(data)
         return
-    from coke.config import view_recipes
+    from coke.view_recipes import view_recipes
 
     recipes = view_recipes(views)
     if out is None:

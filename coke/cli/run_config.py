@@ -17,7 +17,8 @@ def resolve_config(
     saved: Config | None = None,
 ) -> Config:
     """Settings in rising order of precedence: preset (or saved run), file, --set, options."""
-    from coke.config import load_toml, parse_assignments, preset_named, with_settings
+    from coke.preset_configs import preset_named
+    from coke.settings import load_toml, parse_assignments, with_settings
 
     layers: list[dict[str, Any]] = [{} if file is None else load_toml(file)]
     layers.append(parse_assignments(assignments or []))
