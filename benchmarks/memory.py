@@ -24,9 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from coke.byte_size import show_bytes
-from coke.config import Config, preset_named, with_settings
+from coke.config import Config
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
+from coke.preset_configs import preset_named
+from coke.settings import with_settings
 from coke.tools.ingest import ingest
 from coke.tools.memory_estimate import estimate_memory, mean_pixels
 from coke.tools.train import train

@@ -32,13 +32,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from coke.config import Config, preset_named, with_settings
+from coke.config import Config
 from coke.model.checkpoint import Moment, save_checkpoint
 from coke.model.coke_model import CoKe, build_model
 from coke.model.optimizer import learning_rate, set_learning_rate
 from coke.model.peers import MoCo, Peer, SimCLR, SwAV
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
+from coke.preset_configs import preset_named
+from coke.settings import with_settings
 from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.ingest import ingest

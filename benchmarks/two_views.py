@@ -24,7 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from coke.config import preset_named, with_settings
+from coke.preset_configs import preset_named
+from coke.settings import with_settings
 from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.ingest import ingest

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coke.clustering import Clustering, LabelStore
     from coke.clustering.estimator import OnlineConstrainedKMeans
-    from coke.config import Config, presets
+    from coke.config import Config
     from coke.model.coke_model import CoKe
     from coke.model.loss import coke_loss
     from coke.pipeline.index import ImageIndex
     from coke.pipeline.loader import build_loader
+    from coke.preset_configs import presets
     from coke.tools.train import train
 
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ _HOMES = {
     "OnlineConstrainedKMeans": "coke.clustering.estimator",
     "build_loader": "coke.pipeline.loader",
     "coke_loss": "coke.model.loss",
-    "presets": "coke.config",
+    "presets": "coke.preset_configs",
     "train": "coke.tools.train",
 }
 

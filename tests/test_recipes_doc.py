@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coke.cli import app
-from coke.config import Config, preset_named, presets
+from coke.config import Config
+from coke.preset_configs import preset_named, presets
 
 TEXT = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
 COMMANDS = sorted(

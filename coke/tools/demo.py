@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coke.config import preset_named
 from coke.pipeline.index import is_dataset
+from coke.preset_configs import preset_named
 from coke.tools.eval_knn import eval_knn
 from coke.tools.eval_linear import eval_linear
 from coke.tools.ingest import ingest

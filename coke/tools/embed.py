@@ -16,12 +16,13 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
-from coke.config import Config, preset_named
+from coke.config import Config
 from coke.model.coke_model import CoKe, build_model, unit
 from coke.model.precision import resolve_device
 from coke.pipeline.index import ImageIndex, find_split, is_dataset
 from coke.pipeline.recipe import ViewRecipe
 from coke.pipeline.remote import location
+from coke.preset_configs import preset_named
 from coke.tools import journal
 from coke.tools.feature_files import ARRAY, ARRAY_IDS, ARRAY_KEYS
 from coke.tools.ingest_report import one_line

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from coke.clustering.stacked_rows import StackedRows
 from coke.pipeline.index import is_dataset
-from coke.tools.feature_formats import SUFFIXES, FeatureFile, NpyFile, NpyIds, open_feature_file
+from coke.tools.feature_formats import SUFFIXES, open_feature_file
+from coke.tools.feature_formats.feature_file import FeatureFile
+from coke.tools.feature_formats.npy import NpyFile, NpyIds
 
 ARRAY, ARRAY_IDS, ARRAY_KEYS = "features.npy", "ids.npy", "keys.txt"
 _BATCH_BYTES = 8 << 20  # of rows that are read at a time

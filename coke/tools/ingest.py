@@ -10,79 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 
-from coke.pipeline.containers import ContainerPlan
-from coke.pipeline.index import INDEX_DTYPE, write_index
 from coke.pipeline.remote import location
 from coke.pipeline.sources import Source, find_splits, is_url
-from coke.tools.duplicates import duplicate_groups, duplicates_table, without_repeats
-from coke.tools.ingest_pieces import (
-    Checked,
-    CheckTask,
-    WriteTask,
-    Written,
-    check_images,
-    write_piece,
-)
+from coke.tools.ingest_containers import write_containers
+from coke.tools.ingest_pieces import Checked, CheckTask, check_images
 from coke.tools.ingest_report import (
     IngestReport,
     PassProgress,
     SplitReport,
-    one_line,
     progress_display,
-    rejected_table,
     summary,
 )
 from coke.tools.ingest_settings import IngestSettings, check_arguments, fingerprint
+from coke.tools.ingest_side_files import write_side_files
+from coke.tools.ingest_split import IngestRun, decide_split
 from coke.tools.journal import SUFFIX
-from coke.tools.publish import Workspace, claimed
-from coke.tools.stable_ids import (
-    Assignment,
-    Base,
-    assign_ids,
-    number_classes,
-    read_bases,
-)
+from coke.tools.publish import claimed
+from coke.tools.stable_ids import Base, number_classes, read_bases
 from coke.tools.upload import Upload
 from coke.tools.workers import Mapper, default_workers, worker_pool
 
 _PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
 _IMAGES_PER_WORKER = 500  # a further worker costs more to start than it saves below this
-_SHOWN = 5  # rejected keys that an error message names
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What the steps of one ingest share."""
-
-    settings: IngestSettings
-    strict: bool
-    work: Workspace
-    map: Mapper
-    progress: Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Split:
-    """One split: its images, their verdicts and ids, and what of them is left out."""
-
-    name: str
-    source: Source
-    base: Base | None
-    checked: Checked
-    assignment: Assignment
-    rejected: list[tuple[str, str]]
-    duplicates: list[list[int]]
 
 
 def ingest(
@@ -190,7 +145,7 @@ def ingest(
                 progress_display(console) as progress,
                 _engine(engine, workers, sources, ray_address) as run,
             ):
-                shared = _Run(
+                shared = IngestRun(
                     settings=settings, strict=strict, work=work, map=run, progress=progress
                 )
                 report = _ingest_splits(shared, sources, bases, folder, started)
@@ -240,15 +195,15 @@ def _engine(
 
 
 def _ingest_splits(
-    run: _Run, sources: dict[str, Source], bases: dict[str, Base], out: Path, started: float
+    run: IngestRun, sources: dict[str, Source], bases: dict[str, Base], out: Path, started: float
 ) -> IngestReport:
     splits, images, containers = [], 0, 0
     for name, source in sources.items():
         for folder in (run.work.dataset, run.work.journal):
             (folder / name).mkdir(exist_ok=True)
-        split = _decided(run, name, source, _checked(run, name, source), bases.get(name))
-        written = _written(run, split)
-        splits.append(_finished(run, split, written))
+        split = decide_split(run, name, source, _checked(run, name, source), bases.get(name))
+        written = write_containers(run, split)
+        splits.append(write_side_files(run, split, written))
         images += split.checked.resumed
         containers += sum(piece.resumed for piece in written)
     report = IngestReport(
@@ -274,7 +229,7 @@ def _report_from(out: Path, done: dict[str, object]) -> IngestReport:
     )
 
 
-def _checked(run: _Run, name: str, source: Source) -> Checked:
+def _checked(run: IngestRun, name: str, source: Source) -> Checked:
     """The first pass: verdicts on all images."""
     settings = run.settings
     count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
@@ -302,151 +257,3 @@ def _checked(run: _Run, name: str, source: Source) -> Checked:
         parts.append(part)
         progress.advance(len(part.verdicts), part.bytes, resumed=part.resumed > 0)
     return Checked.joined(parts)
-
-
-def _decided(run: _Run, name: str, source: Source, checked: Checked, base: Base | None) -> _Split:
-    """Which images are stored, and under which ids."""
-    problems = checked.problems
-    rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
-    if rejected and (run.strict or len(rejected) == len(source)):
-        run.work.discard()
-        raise ValueError(_rejection(source, rejected, strict=run.strict))
-    assign = partial(_assigned, source, checked, base, run.settings.match)
-    accepted = np.delete(np.arange(len(source)), list(problems))
-    assignment = assign(accepted)
-    duplicates: list[list[int]] = []
-    if run.settings.dedupe is not None:
-        duplicates = duplicate_groups(assignment)
-    if run.settings.dedupe == "drop" and duplicates:
-        stay, repeats = without_repeats(assignment, duplicates)
-        problems = problems | {i: f"duplicate of {first}" for i, first in repeats.items()}
-        rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
-        assignment = assign(stay)
-    return _Split(
-        name=name,
-        source=source,
-        base=base,
-        checked=checked,
-        assignment=assignment,
-        rejected=rejected,
-        duplicates=duplicates,
-    )
-
-
-def _assigned(
-    source: Source, checked: Checked, base: Base | None, match: str, positions: NDArray[np.int64]
-) -> Assignment:
-    """Ids of the images at these positions of the source."""
-    keys = [source.keys[i] for i in positions]
-    found = assign_ids(keys, checked.verdicts["sha256"][positions], base=base, match=match)
-    in_source = np.where(found.positions < 0, -1, positions[found.positions])
-    return replace(found, positions=in_source)
-
-
-def _plans(run: _Run, split: _Split) -> Iterator[ContainerPlan]:
-    """Containers of ``shard_size`` images each; together they answer for all ids.
-
-    A tombstone belongs to the container of the next image; those behind the last one to the last.
-    """
-    settings, assignment = run.settings, split.assignment
-    live = assignment.live_ids
-    start, size = 0, settings.shard_size or len(live)
-    for number, first in enumerate(range(0, len(live), size)):
-        ids = live[first : first + size].tolist()
-        is_last = first + len(ids) == len(live)
-        stop = len(assignment.keys) if is_last else ids[-1] + 1
-        positions = assignment.positions[ids].tolist()
-        yield ContainerPlan(
-            folder=run.work.drafts,
-            number=number,
-            start=start,
-            stop=stop,
-            ids=tuple(ids),
-            records=split.source.take(positions),
-            candidates=tuple(split.checked.candidate(i) for i in positions),
-            resize_shorter=settings.resize_shorter,
-            quality=settings.quality,
-        )
-        start = stop
-
-
-def _written(run: _Run, split: _Split) -> list[Written]:
-    """The second pass: all containers, at their places."""
-    tasks = (
-        WriteTask(
-            plan=plan,
-            format=run.settings.format,
-            destination=run.work.dataset / split.name,
-            entry=run.work.journal / split.name / f"written-{plan.number:06d}{SUFFIX}",
-            must_exist=(run.work.journal,),
-        )
-        for plan in _plans(run, split)
-    )
-    total = len(split.assignment.live_ids)
-    progress = PassProgress(run.progress, f"writing {split.name}", total)
-    written = []
-    for piece in run.map(write_piece, tasks):
-        written.append(piece)
-        result = piece.result
-        progress.advance(len(result.rows), result.container.size, resumed=piece.resumed)
-    return written
-
-
-def _finished(run: _Run, split: _Split, written: list[Written]) -> SplitReport:
-    """Writes the files beside the containers."""
-    settings, source, assignment = run.settings, split.source, split.assignment
-    folder = run.work.dataset / split.name
-    results = [piece.result for piece in written]
-    containers = [result.container for result in results]
-    others = [(key, "not an image file: its name ends otherwise") for key in source.ignored]
-    (folder / "rejected.tsv").write_bytes(rejected_table(split.rejected + others))
-    if settings.dedupe == "report":
-        table = duplicates_table(assignment, split.duplicates, one_line)
-        (folder / "duplicates.tsv").write_bytes(table)
-    count, live = len(assignment.keys), assignment.live_ids
-    rows, crc32 = np.zeros(count, dtype=INDEX_DTYPE), np.zeros(count, dtype=np.uint32)
-    rows["label"] = -1  # of tombstones, whose other fields are zero but for the container's number
-    for number, container in enumerate(containers):
-        rows["container"][container.start : container.stop] = number
-    rows[live] = np.concatenate([result.rows for result in results])
-    crc32[live] = np.concatenate([result.crc32 for result in results])
-    manifest = write_index(
-        folder,
-        rows=rows,
-        crc32=crc32,
-        keys=assignment.keys,
-        classes=list(source.classes),
-        containers=containers,
-        rejected=len(split.rejected),
-        settings={name: value for name, value in asdict(settings).items() if name != "format"},
-        storage=settings.format,
-        contents=assignment.contents,
-        base="" if split.base is None else split.base.identity,
-    )
-    # An interrupted run may have seen files that have changed since, and made other containers.
-    stems = {Path(container.name).stem for container in containers}
-    for path in folder.glob("images-*"):
-        if path.stem not in stems:
-            path.unlink()
-    return SplitReport(
-        name=split.name,
-        images=len(live),
-        classes=len(source.classes),
-        rejected=len(split.rejected),
-        ignored=len(source.ignored),
-        containers=len(written),
-        bytes=sum(container.size for container in containers),
-        kept=0 if split.base is None else int((live < len(split.base.keys)).sum()),
-        tombstones=manifest.tombstones,
-        duplicates=sum(len(group) - 1 for group in split.duplicates),
-    )
-
-
-def _rejection(source: Source, rejected: list[tuple[str, str]], *, strict: bool) -> str:
-    shown = "; ".join(f"{one_line(key)}: {one_line(why)}" for key, why in rejected[:_SHOWN])
-    more = f"; and {len(rejected) - _SHOWN} more" if len(rejected) > _SHOWN else ""
-    remedy = "remove them or leave out --strict" if strict else "nothing is left to ingest"
-    return (
-        f"{len(rejected)} of {len(source)} images in {source.origin} were rejected "
-        f"({shown}{more}); {remedy}"
-    )

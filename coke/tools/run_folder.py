@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coke.config import MACHINE_SETTINGS, Config, differences, load_toml, to_toml, with_settings
+from coke.config import MACHINE_SETTINGS, Config
 from coke.model.checkpoint import Moment, list_checkpoints, load_checkpoint
 from coke.pipeline.index import ImageIndex
+from coke.settings import differences, load_toml, to_toml, with_settings
 from coke.tools import run_session
 
 if TYPE_CHECKING:

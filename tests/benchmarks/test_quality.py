@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from benchmarks import quality
-from coke.config import Config, differences
+from coke.config import Config
 from coke.model.coke_model import build_model
+from coke.settings import differences
 from coke.tools.run_folder import RunFolder
 
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from torch import Tensor
 
 from coke.clustering.settings import ClusteringConfig
-from coke.config import Config, presets
+from coke.config import Config
 from coke.model.coke_model import ModelConfig
+from coke.preset_configs import presets
 from coke.tools.ingest import ingest
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from coke import config as config_module
 from coke.config import Config
+from coke.preset_configs import presets
 from coke.tools import demo as demo_module
 from coke.tools.demo import demo, find_fashion_mnist
 
@@ -40,7 +40,7 @@ def test_runs_from_files_to_a_table(
     write_idx(tmp_path / "mnist")
     monkeypatch.setattr(demo_module, "DEBIAN_FOLDER", tmp_path / "mnist")
     small = replace(tiny, preset="demo", epochs=1)
-    monkeypatch.setitem(config_module.presets, "demo", small)
+    monkeypatch.setitem(presets, "demo", small)
     console = Console(file=io.StringIO(), width=120)
     better = demo(tmp_path / "out", console=console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]

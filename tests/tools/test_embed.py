@@ -40,8 +40,8 @@ def run(stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _tiny() -> Config:
     from coke.clustering.settings import ClusteringConfig
-    from coke.config import presets
     from coke.model.coke_model import ModelConfig
+    from coke.preset_configs import presets
 
     return replace(
         presets["demo"],

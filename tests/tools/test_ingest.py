@@ -24,6 +24,7 @@ import coke
 from coke.pipeline.index import ImageIndex
 from coke.pipeline.reader import RecordReader
 from coke.tools import ingest as ingest_module
+from coke.tools import ingest_containers
 from coke.tools.ingest import ingest
 
 REPOSITORY = Path(coke.__file__).parents[1]
@@ -237,7 +238,7 @@ def test_interruption_leaves_the_old_data_set(
     def interrupted(plan: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest_module, "write_piece", interrupted)
+    monkeypatch.setattr(ingest_containers, "write_piece", interrupted)
     console = Console(file=io.StringIO(), width=200)
     for out in ("out", "new"):
         with pytest.raises(KeyboardInterrupt):
@@ -278,10 +279,10 @@ def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_continues(tmp_pat
     src = make_images(tmp_path / "src", 40)
     script = (
         "import os, signal, sys\n"
-        "from coke.tools import ingest\n"
+        "from coke.tools import ingest, ingest_side_files\n"
         "def fatal(*args, **kwargs):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "ingest.write_index = fatal\n"  # all containers are written by then
+        "ingest_side_files.write_index = fatal\n"  # all containers are written by then
         "if __name__ == '__main__':\n"
         "    ingest.ingest(sys.argv[1], sys.argv[2], workers=2, shard_size=10)\n"
     )

@@ -23,8 +23,7 @@ from rich.console import Console
 
 import coke
 from coke.pipeline.index import ImageIndex
-from coke.tools import ingest as ingest_module
-from coke.tools import ingest_pieces
+from coke.tools import ingest_containers, ingest_pieces
 from coke.tools.ingest import ingest
 
 REPOSITORY = Path(coke.__file__).parents[1]
@@ -202,7 +201,7 @@ def interrupted_after(pieces: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         return ingest_pieces.write_piece(task)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, "write_piece", write_piece)
+        patch.setattr(ingest_containers, "write_piece", write_piece)
         with pytest.raises(KeyboardInterrupt):
             yield
 

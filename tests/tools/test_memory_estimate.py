@@ -14,10 +14,11 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
 from coke.clustering import Clustering
-from coke.config import Config, preset_named
+from coke.config import Config
 from coke.model.coke_model import ModelConfig, build_model
 from coke.model.optimizer import build_optimizer
 from coke.model.replica import replicate
+from coke.preset_configs import preset_named
 from coke.tools import train_report
 from coke.tools.live_memory import LiveMemory
 from coke.tools.memory_estimate import (

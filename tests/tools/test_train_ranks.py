@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coke.clustering import Clustering
-from coke.config import Config, to_toml
+from coke.config import Config
 from coke.model import coke_model
 from coke.model.checkpoint import list_checkpoints, load_checkpoint
 from coke.model.coke_model import build_model, unit
@@ -37,6 +37,7 @@ from coke.model.distributed import (
 )
 from coke.model.replica import replicate
 from coke.pipeline.order import rank_sizes
+from coke.settings import to_toml
 from coke.tools.micro_batches import global_batch
 from coke.tools.run_session import read_status
 from coke.tools.train import train

@@ -20,11 +20,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from coke.clustering import Clustering
-from coke.config import Config, to_toml
+from coke.config import Config
 from coke.model.checkpoint import Moment, list_checkpoints, load_checkpoint
 from coke.model.checkpoint_writer import CheckpointWriter
 from coke.model.coke_model import CoKe, ModelConfig, build_model
 from coke.model.loss import coke_loss
+from coke.settings import to_toml
 from coke.tools import train as train_module
 from coke.tools import train_step as train_step_module
 from coke.tools.interruption import STOPPED_STATUS, RunStopped

@@ -1,0 +1,110 @@
+"""Settings as text: TOML files, ``--set`` assignments, differences; of any config dataclass."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+C = TypeVar("C")
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file. Raises ValueError where it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"config file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config file {path} is not valid TOML: {error}") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["model.depth=18"]`` as nested settings; values are TOML, bare words are strings.
+
+    Raises:
+        ValueError: an assignment without ``=``.
+    """
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"--set {assignment!r} has no '='; write --set model.depth=18")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        at = settings
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            at = at.setdefault(parent, {})
+            if not isinstance(at, dict):
+                raise ValueError(f"--set {assignment!r}: {parent!r} was set to {at!r} before")
+        at[last] = value
+    return settings
+
+
+def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
+    """A copy of a config dataclass with nested settings applied.
+
+    Raises:
+        ValueError: an unknown key (the message lists the valid ones) or a value of another type.
+    """
+    assert is_dataclass(config) and not isinstance(config, type)
+    hints = get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in hints:
+            raise ValueError(f"unknown config key {where + key!r}; valid keys: {', '.join(hints)}")
+        current = getattr(config, key)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"config key {where + key!r} is a section, not {value!r}")
+            changes[key] = with_settings(current, value, f"{where}{key}.")
+        else:
+            changes[key] = _checked(value, hints[key], where + key)
+    return replace(config, **changes)
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """The value in the field's type: integers may stand for floats, lists for tuples."""
+    if get_origin(hint) is tuple:
+        arguments = get_args(hint)
+        if isinstance(value, list | tuple):
+            if arguments[-1] is Ellipsis:
+                return tuple(_checked(v, arguments[0], name) for v in value)
+            if len(value) == len(arguments):
+                return tuple(_checked(v, a, name) for v, a in zip(value, arguments, strict=True))
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif type(value) is hint:
+        return value
+    shown = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
+    raise ValueError(f"config key {name!r} is {value!r}; it must be {shown}")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """What differs between two configs of one type, as ``key: a != b`` lines."""
+    found = []
+    for f in fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if is_dataclass(x):
+            found += differences(x, y, f"{where}{f.name}.")
+        elif x != y:
+            found.append(f"{where}{f.name}: {x!r} != {y!r}")
+    return found
+
+
+def to_toml(config: Any, section: str = "") -> str:
+    """A config as TOML that :func:`load_toml` and :func:`with_settings` read back."""
+    plain, nested = [], []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            nested.append(f"\n[{section}{f.name}]\n" + to_toml(value, f"{section}{f.name}."))
+        else:
+            plain.append(f"{f.name} = {json.dumps(value)}\n")  # JSON scalars and arrays are TOML
+    return "".join(plain + nested)

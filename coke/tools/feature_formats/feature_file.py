@@ -1,0 +1,84 @@
+"""What a file of features is in every format, and what is asked of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The member that is meant where several could be.
+USUAL = "features"
+#: Names in a message.
+LISTED = 12
+
+
+class FeatureFile(ABC):
+    """Features (N, D) in a file.
+
+    Attributes:
+        path: the file.
+        rows, width: N and D.
+        dtype: name of the numbers' type.
+        what: the part of the file that is read; empty where it is all.
+        has_ids: rows are numbered by whole numbers, in the file.
+        has_keys: rows are named by text, in the file.
+    """
+
+    rows: int
+    width: int
+    dtype: str
+    what: str = ""
+    has_ids: bool = False
+    has_keys: bool = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def batches(self, size: int) -> Iterator[NDArray[Any]]:
+        """Rows (B, D), B <= size, in order.
+
+        Raises:
+            ValueError: rows that are missing or of another width.
+        """
+
+    def ids(self, size: int) -> Iterator[NDArray[Any]]:
+        """Whole numbers (B,), where ``has_ids``."""
+        raise NotImplementedError
+
+    def keys(self, size: int) -> Iterator[list[str]]:
+        """Texts, where ``has_keys``."""
+        raise NotImplementedError
+
+
+def check_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raises ValueError where this is no (N, D) of real numbers."""
+    if dtype.kind not in "fiub":
+        raise ValueError(f"{name} has type {dtype}; give real numbers, such as float32")
+    if len(shape) != 2:
+        hint = "one row per point: x.reshape(len(x), -1)" if shape else "an array (N, D)"
+        if len(shape) == 1:
+            hint = "x.reshape(-1, 1) if these are points of one feature"
+        raise ValueError(f"{name} has shape {shape}, features are (N, D); save {hint}")
+    if not shape[0] or not shape[1]:
+        raise ValueError(f"{name} has shape {shape}: there is nothing to cluster; write it again")
+
+
+def check_ids(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: int, of: str) -> None:
+    """Raises ValueError where this is not one whole number or text for each of the rows."""
+    if dtype.kind not in "iuU":
+        raise ValueError(f"{name} has type {dtype}; ids are whole numbers or texts")
+    if shape != (rows,):
+        raise ValueError(
+            f"{name} has shape {shape}, but {of} has {rows:,} rows: give one id per row, or move "
+            "it away"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says, short enough to be part of a message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
