@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -69,6 +70,17 @@ def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
     return replace(config, **changes)
 
 
+def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Nested settings of all layers in one, later ones over earlier ones, key by key."""
+    whole: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = whole.get(key)
+            both = isinstance(below, Mapping) and isinstance(value, Mapping)
+            whole[key] = layered([below, value]) if both else value
+    return whole
+
+
 def _checked(value: Any, hint: Any, name: str) -> Any:
     """The value in the field's type: integers may stand for floats, lists for tuples."""
     if get_origin(hint) is tuple:
@@ -78,7 +90,9 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
                 return tuple(_checked(v, arguments[0], name) for v in value)
             if len(value) == len(arguments):
                 return tuple(_checked(v, a, name) for v, a in zip(value, arguments, strict=True))
-    elif hint is float and type(value) is int:
+    elif hint is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise ValueError(f"config key {name!r} is {value!r}; it must be a finite number")
         return float(value)
     elif type(value) is hint:
         return value

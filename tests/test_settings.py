@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coke.config import Config
-from coke.settings import differences, load_toml, parse_assignments, with_settings
+from coke.settings import differences, layered, load_toml, parse_assignments, with_settings
 
 
 def test_assignments_are_typed_as_toml_and_nested() -> None:
@@ -20,6 +21,19 @@ def test_assignments_are_typed_as_toml_and_nested() -> None:
     assert config.optimizer.lr == 1.0 and isinstance(config.optimizer.lr, float)
     assert config.clustering.n_clusters == (5, 7)
     assert config.loader == "pil"
+
+
+def test_layers_are_joined_key_by_key_before_they_are_checked() -> None:
+    layers: list[dict[str, Any]] = [
+        {"views": 1, "model": {"depth": 18, "width": 8}},
+        {"small_views": 2, "model": {"depth": 34}},
+        {"views": 2},
+    ]
+    whole = layered(layers)
+    assert whole == {"views": 2, "small_views": 2, "model": {"depth": 34, "width": 8}}
+    assert layers[0]["model"] == {"depth": 18, "width": 8}
+    assert with_settings(Config(), whole).small_views == 2
+    assert layered([{"model": {"depth": 18}}, {"model": 3}]) == {"model": 3}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +65,11 @@ def test_assignments_are_typed_as_toml_and_nested() -> None:
         ("accumulate=1024", "at least 2 images in each piece"),
         ("memory_budget=16G", "'16G' is no size in bytes; write 16GiB"),
         ("rank_timeout=0", "rank_timeout is 0.0; give seconds"),
+        ("rank_timeout=nan", "'rank_timeout' is nan; it must be a finite number"),
+        ("optimizer.lr=inf", r"'optimizer\.lr' is inf; it must be a finite number"),
+        ("optimizer.momentum=2", "momentum is 2.0"),
+        ("clustering.dual_lr=-3", "dual_lr is -3.0; it must be positive"),
+        ("clustering.first_stage_epochs=0", "first_stage_epochs is 0; it counts the scan"),
     ],
 )
 def test_bad_settings_name_the_key_and_the_value(assignment: str, message: str) -> None:

@@ -18,7 +18,7 @@ def resolve_config(
 ) -> Config:
     """Settings in rising order of precedence: preset (or saved run), file, --set, options."""
     from coke.preset_configs import preset_named
-    from coke.settings import load_toml, parse_assignments, with_settings
+    from coke.settings import layered, load_toml, parse_assignments, with_settings
 
     layers: list[dict[str, Any]] = [{} if file is None else load_toml(file)]
     layers.append(parse_assignments(assignments or []))
@@ -29,6 +29,4 @@ def resolve_config(
         config = saved
     else:
         config = preset_named(named or "imagenet-1view")
-    for layer in layers:
-        config = with_settings(config, layer)
-    return config
+    return with_settings(config, layered(layers))  # at once: one may need what another sets
