@@ -1,7 +1,7 @@
 """CoKe and what a user would pick instead, on CIFAR-10: one table, in one run.
 
     COKE_TEST_DATA=FOLDER python benchmarks/quality.py [--images 10000] [--epochs 20]
-        [--seeds 2] [--methods coke,coke-2views,swav] [--jobs 2] [--save]
+        [--seeds 2] [--methods coke,coke-2views:3,swav] [--jobs 2] [--save]
 
 Unpacks ``cifar10.tar.gz`` from the folder (class folders of JPEGs, 50,000 + 10,000), ingests it,
 trains every method without labels with the same backbone, projector, optimiser, schedule, batch
@@ -133,8 +133,9 @@ def main() -> None:
                     folder,
                     Path(scratch) / f"{method}-{seed}",
                 ): (method, seed)
-                for seed in range(options.seeds)
-                for method in options.methods
+                for seed in range(max(options.methods.values()))
+                for method, seeds in options.methods.items()
+                if seed < seeds
             }
             for training in as_completed(trainings):
                 (method, seed), score = trainings[training], training.result()
@@ -305,17 +306,18 @@ def _table(scores: Mapping[str, list[Score]], options: argparse.Namespace) -> Ta
     config = config_of("coke", options.epochs, options.batch_size, 0, options.images)
     table = Table(
         title=f"CIFAR-10, {images} images, {options.epochs} epochs, batch {config.batch_size}, "
-        f"{config.model.network}, {options.seeds} seed(s), heads of "
+        f"{config.model.network}, heads of "
         f"{' + '.join(map(str, config.clustering.n_clusters))}, "
         f"{len(os.sched_getaffinity(0))} cores for {options.jobs} training(s) at a time, "
         f"{date.today()}"
     )
     table.add_column("method")
-    for name in ("views seen per image", "k-NN top-1", "linear top-1", "minutes"):
+    for name in ("seeds", "views seen per image", "k-NN top-1", "linear top-1", "minutes"):
         table.add_column(name, justify="right")
     for method, runs in scores.items():
         table.add_row(
             method,
+            str(len(runs)),
             str(runs[0].views),
             _mean_and_spread([s.knn for s in runs]),
             _mean_and_spread([s.linear for s in runs]),
@@ -337,16 +339,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="the preset's if unset")
     parser.add_argument(
         "--methods",
-        type=lambda text: tuple(text.split(",")),
+        type=lambda text: text.split(","),
         default=METHODS,
-        help=f"comma-separated, of {', '.join(METHODS)}; all if unset",
+        help=f"comma-separated, each with its own :SEEDS or without, of {', '.join(METHODS)}; all "
+        "if unset",
     )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, on equal cores")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args()
-    unknown = [name for name in options.methods if name not in METHODS]
-    if unknown:
-        parser.error(f"unknown method {unknown[0]!r}; choose from {', '.join(METHODS)}")
+    seeds = {}
+    for named in options.methods:
+        name, _, own = named.partition(":")
+        if name not in METHODS:
+            parser.error(f"unknown method {name!r}; choose from {', '.join(METHODS)}")
+        seeds[name] = int(own or options.seeds)
+    options.methods = seeds
     return options
 
 

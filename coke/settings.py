@@ -76,8 +76,9 @@ def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             below = whole.get(key)
-            both = isinstance(below, Mapping) and isinstance(value, Mapping)
-            whole[key] = layered([below, value]) if both else value
+            if isinstance(below, Mapping) and isinstance(value, Mapping):
+                value = layered([below, value])
+            whole[key] = value
     return whole
 
 

@@ -13,7 +13,7 @@ def test_an_option_may_complete_an_assignment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("batch_size = 16\n")
     config = resolve_config(
-        "demo",
+        "imagenet-1view",
         file,
         ["small_views=2", "accumulate=20"],
         {"views": 2, "batch_size": 80, "seed": None},
