@@ -330,7 +330,7 @@ def _check_settings(
         if k > n_points:
             raise ValueError(
                 f"n_clusters has a head with {k} clusters for {n_points} images: use fewer "
-                "clusters than images"
+                f"clusters than images; n_clusters=[{max(2, n_points // 20)}] has 20 in each"
             )
     if not 0 <= min_ratio <= 1:
         raise ValueError(f"min_ratio is {min_ratio}; it is a share of N / K, between 0 and 1")

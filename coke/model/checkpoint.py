@@ -90,7 +90,7 @@ def save_checkpoint(folder: Path, moment: Moment, state: dict[str, Any]) -> Path
         shutil.rmtree(partial, ignore_errors=True)
         raise ValueError(
             f"checkpoint {final} could not be written ({_cause(error)}); the ones before it are "
-            "intact: free space and use --resume"
+            "intact: free space and use --resume auto"
         ) from error
     point_to(folder, "latest", final)
     return final

@@ -251,7 +251,7 @@ def test_an_error_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment
         save_and_prune(folder, end(3))
         assert names(folder) == ["epoch-0003", "latest"]
     assert sum("could not be written ([Errno 5]" in e for e in errors) >= 5
-    assert all("free space and use --resume" in e for e in errors if "could not" in e)
+    assert all("free space and use --resume auto" in e for e in errors if "could not" in e)
 
 
 FULL_DISK = """
