@@ -77,6 +77,7 @@ COKE: dict[str, Mapping[str, Any]] = {
     "coke-as-many-views": {},
     "coke-2views": {},
     "coke-2views-constant-alpha": {"alpha_warmup": 0.0},
+    "coke-2views-label-alone": {"alpha_warmup": 0.0, "alpha": 1.0},
     "ratio-0.8": {"clustering": {"min_ratio": 0.8}},
     "ratio-0.4": {"clustering": {"min_ratio": 0.4}},
     "ratio-0": {"clustering": {"min_ratio": 0.0}},
