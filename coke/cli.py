@@ -303,6 +303,7 @@ def bench_epoch(
     data: DataArgument,
     preset: PresetOption = None,
     config: ConfigOption = None,
+    views: Annotated[Optional[int], typer.Option(help="Large views per image: 1 or 2.")] = None,
     batch_size: BatchOption = None,
     device: DeviceOption = None,
     loader: LoaderOption = None,
@@ -327,7 +328,7 @@ def bench_epoch(
     """Time every stage alone and in training; project an ImageNet epoch beside Table 6."""
     from coke.tools.bench_epoch import bench_epoch as run
 
-    given = {"batch_size": batch_size, "device": device, "loader": loader}
+    given = {"views": views, "batch_size": batch_size, "device": device, "loader": loader}
     run(
         _resolve(preset, config, settings, given),
         data,
