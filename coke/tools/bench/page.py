@@ -59,8 +59,8 @@ def page(bench: EpochBench) -> str:
         "<h2>Stages</h2>",
         f'<p class="note">Milliseconds per batch of {s["batch size"]}; medians, and lines from the '
         "smallest to the largest round. Full bars: alone. Pale bars: in training, beside the "
-        "loader. The loader's stages together are its whole, in which they overlap; the step's add "
-        "up to its whole.</p>",
+        "loader. The loader's stages together are its whole, in which they overlap. The step's "
+        "whole is by the clock; its stages are medians, which leave out rare long steps.</p>",
         _stage_chart(bench),
         "<h2>Timeline</h2>",
         '<p class="note">The first steps of the last measurement of training. Loading happens '

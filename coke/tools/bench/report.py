@@ -102,7 +102,7 @@ def _stages(bench: EpochBench) -> Table:
     table.add_column("alone", width=_BAR_WIDTH)
     table.caption = (
         "loader, whole: its stages together, which overlap; they work ahead of training. "
-        "step, whole: the sum of its stages."
+        "step, whole: by the clock; its stages are medians, which leave out rare long steps."
     )
     longest = max(stage.alone.median for stage in bench.stages if stage.alone)
     part = ""
