@@ -15,6 +15,7 @@ from coke.cli.options import (
     LoaderOption,
     PresetOption,
     SetOption,
+    ViewsOption,
 )
 from coke.cli.run_config import resolve_config
 
@@ -23,6 +24,7 @@ def bench_epoch(
     data: DataArgument,
     preset: PresetOption = None,
     config: ConfigOption = None,
+    views: ViewsOption = None,
     batch_size: BatchOption = None,
     device: DeviceOption = None,
     loader: LoaderOption = None,
@@ -47,7 +49,7 @@ def bench_epoch(
     """Time every stage alone and in training; project an ImageNet epoch beside Table 6."""
     from coke.tools.bench_epoch import bench_epoch as run
 
-    given = {"batch_size": batch_size, "device": device, "loader": loader}
+    given = {"views": views, "batch_size": batch_size, "device": device, "loader": loader}
     run(
         resolve_config(preset, config, settings, given),
         data,

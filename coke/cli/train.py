@@ -19,6 +19,7 @@ from coke.cli.options import (
     LoaderOption,
     PresetOption,
     SetOption,
+    ViewsOption,
 )
 from coke.cli.run_config import resolve_config
 
@@ -39,7 +40,7 @@ def train(
     out: Annotated[Optional[Path], typer.Option(help="Run folder; runs/PRESET if unset.")] = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
-    views: Annotated[Optional[int], typer.Option(help="Large views per image: 1 or 2.")] = None,
+    views: ViewsOption = None,
     epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
     batch_size: BatchOption = None,
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,

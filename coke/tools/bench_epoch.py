@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from coke.byte_size import parse_bytes
@@ -14,6 +13,7 @@ from coke.config import Config
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.index import ImageIndex, find_split
 from coke.tools.bench.advice import advise
+from coke.tools.bench.limit import find_limit
 from coke.tools.bench.machine import described, device_name
 from coke.tools.bench.measurement import Measurement, longest_stage
 from coke.tools.bench.memory import (
@@ -64,7 +64,9 @@ def bench_epoch(
     Raises:
         ValueError: settings or data do not fit.
     """
-    _check_arguments(seconds, rounds, gpus, (json_file, html_file))
+    _check_arguments(seconds, rounds, gpus)
+    _check_writable("--json", json_file)
+    _check_writable("--html", html_file)
     budget = parse_bytes(memory_budget)
     console = console or Console()
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
@@ -82,15 +84,22 @@ def bench_epoch(
         turns = Turns(seconds=seconds, rounds=rounds, progress=status.update)
         measured = Measurement(config, index, device, precision)
         measured.run(turns)
-        memory = _memory(config, device, precision, budget)
+        peak = peak_bytes(device)  # first: what follows goes higher
         if tune_threads:
             threads = tune(measured.rate_with, cores, turns)
+        measured.release_step()
+        largest = None
+        if device.type == "cuda":
+            status.update("the largest batch that fits")
+            beside = held_beside_torch(device)
+            largest = largest_batch_that_fits(config, device, precision, budget, beside=beside)
         if peers:
             methods = measure_methods(config, index, device, precision, turns)
     loader, step, both = measured.loader, measured.step, measured.both
     stages = measured.stages()
-    limited_by = "loader" if loader.median < step.median else "step"
-    limiting_stage = longest_stage(stages, limited_by)
+    limit = find_limit(loader.median, step.median, both.median, device.type)
+    limiting = {part: longest_stage(stages, part) for part in ("loader", "step")}
+    stored = np.minimum(index.rows["height"], index.rows["width"])
     bench = EpochBench(
         settings={
             **described(config, index, device, precision, cores),
@@ -101,27 +110,34 @@ def bench_epoch(
         loader=loader,
         step=step,
         both=both,
-        limited_by=limited_by,
-        limiting_stage=limiting_stage,
-        share_of_limit=both.median / min(loader.median, step.median),
+        limited_by=limit.slower,
+        limiting_stage=limiting[limit.slower],
+        shared_cores=limit.shared_cores,
+        share_of_limit=limit.share,
         share_of_ceiling=both.median / step.median,
         projection=project(
             both.median,
             gpus=gpus,
+            config=config,
+            precision=precision,
             device=device_name(device),
             cores=cores,
-            batch_size=config.batch_size,
             image_kilobytes=float(index.rows["length"].mean()) / 1000,
         ),
         advice=advise(
-            limiting_stage,
+            tuple(limiting.values()) if limit.shared_cores else (limiting[limit.slower],),
             config,
             precision=precision,
             cores=cores,
             tuned=tune_threads,
-            shorter_side=float(np.median(np.minimum(index.rows["height"], index.rows["width"]))),
+            shorter_side=float(np.median(stored)),
         ),
-        memory=memory,
+        memory=Memory(
+            peak=peak,
+            of="GPU" if device.type == "cuda" else "process",
+            budget=budget,
+            largest_batch=largest,
+        ),
         methods=methods,
         threads=threads,
         timeline=measured.timeline,
@@ -134,23 +150,25 @@ def bench_epoch(
     return bench
 
 
-def _memory(config: Config, device: torch.device, precision: str, budget: int) -> Memory:
-    peak = peak_bytes(device)  # first: the search goes higher
-    if device.type != "cuda":
-        return Memory(peak=peak, of="process", budget=budget, largest_batch=None)
-    largest = largest_batch_that_fits(
-        config, device, precision, budget, beside=held_beside_torch(device)
-    )
-    return Memory(peak=peak, of="GPU", budget=budget, largest_batch=largest)
-
-
-def _check_arguments(
-    seconds: float, rounds: int, gpus: int, files: tuple[Path | None, ...]
-) -> None:
+def _check_arguments(seconds: float, rounds: int, gpus: int) -> None:
     if seconds <= 0 or rounds < 1:
         raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
     if gpus < 1:
         raise ValueError(f"gpus is {gpus}; give the number of devices to project for, 1 or more")
-    for file in files:
-        if file is not None and not file.parent.is_dir():
-            raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
+
+
+def _check_writable(option: str, file: Path | None) -> None:
+    """Refuses a file before the measurement that could not be saved to it after."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise ValueError(f"{option} {file} is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise ValueError(
+            f"{option} {file} cannot be written: there is no folder {file.parent}; create it, or "
+            "name another file"
+        )
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(
+            f"{option} {file} cannot be written: this user may not; name a file elsewhere"
+        )

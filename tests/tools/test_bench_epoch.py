@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from coke.cli import app
 from coke.config import Config
 from coke.tools.bench.coke_step import STEP_STAGES
 from coke.tools.bench_epoch import bench_epoch
@@ -37,6 +40,9 @@ def test_reports_the_share_of_the_slower_part(stripes: Path, tiny: Config, tmp_p
     for name in STEP_STAGES:
         assert stages[name].alone is not None and stages[name].together is not None
     assert stages["wait for the loader"].alone is None
+    assert stages["step"].alone is not None and stages["step"].together is not None
+    for setting in ("accumulate", "channels last", "compile", "checkpoint activations"):
+        assert setting in bench.settings
     longest = stages[bench.limiting_stage]
     assert longest.part == bench.limited_by
     for steps in bench.timeline:
@@ -59,7 +65,8 @@ def test_a_loader_whose_stages_are_one_is_named_as_a_whole(stripes: Path, tiny: 
     def stage(name: str, part: str, milliseconds: float) -> Stage:
         return Stage(name=name, part=part, alone=Spread.of([milliseconds]), together=None)
 
-    of_step = [stage("forward", "step", 9), stage("backward", "step", 8)]
+    of_step = [stage(name, "step", ms) for name, ms in (("forward", 9), ("backward", 8))]
+    of_step.append(stage("step", "step", 17))
     whole = [stage("bytes by id", "loader", 1), stage("loader", "loader", 5)]
     assert longest_stage((*whole, *of_step), "loader") == "loader"
     apart = [*whole, stage("decode", "loader", 2), stage("augment", "loader", 3)]
@@ -68,8 +75,16 @@ def test_a_loader_whose_stages_are_one_is_named_as_a_whole(stripes: Path, tiny: 
 
 
 def test_refuses_what_does_not_fit_before_it_works(
-    stripes: Path, tiny: Config, quiet: Console
+    stripes: Path,
+    tiny: Config,
+    quiet: Console,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def measures(*_: object) -> None:
+        raise AssertionError("a measurement began")
+
+    monkeypatch.setattr("coke.tools.bench_epoch.Measurement", measures)
     with pytest.raises(ValueError, match=r"batch_size is 61, but .* has 60 images"):
         bench_epoch(replace(tiny, batch_size=61), stripes, console=quiet)
     with pytest.raises(ValueError, match="seconds is 0"):
@@ -80,3 +95,18 @@ def test_refuses_what_does_not_fit_before_it_works(
         bench_epoch(tiny, stripes, memory_budget="16 apples", console=quiet)
     with pytest.raises(ValueError, match=r"nowhere/page.html cannot be written"):
         bench_epoch(tiny, stripes, html_file=Path("nowhere/page.html"), console=quiet)
+    with pytest.raises(ValueError, match=rf"--json {tmp_path} is a folder; name a file in it"):
+        bench_epoch(tiny, stripes, json_file=tmp_path, console=quiet)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path or mode != os.W_OK)
+    with pytest.raises(ValueError, match=r"--html .*new.html cannot be written: this user may not"):
+        bench_epoch(tiny, stripes, html_file=tmp_path / "new.html", console=quiet)
+
+
+def test_views_are_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Config] = []
+    monkeypatch.setattr(
+        "coke.tools.bench_epoch.bench_epoch", lambda config, *_, **__: given.append(config)
+    )
+    result = CliRunner().invoke(app, ["bench-epoch", "data", "--preset", "demo", "--views", "2"])
+    assert result.exit_code == 0, result.output
+    assert given[0].views == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coke.config import Config
@@ -18,7 +19,7 @@ class Advice:
 
 
 def advise(
-    stage: str,
+    stages: Sequence[str],
     config: Config,
     *,
     precision: str,
@@ -26,21 +27,26 @@ def advise(
     shorter_side: float,
     tuned: bool = False,
 ) -> tuple[Advice, ...]:
-    """The two settings most likely to shorten a limiting stage.
+    """The two settings most likely to shorten a limiting stage, or one for each of two stages.
 
     Args:
-        stage: its name, see :class:`coke.tools.bench.result.Stage`.
+        stages: names of one or two, see :class:`coke.tools.bench.result.Stage`.
         precision: the resolved one.
         cores: CPU cores of this process.
         shorter_side: median shorter side of the stored images, in pixels.
         tuned: the split of the cores was measured already.
     """
-    if stage in ("decode", "augment", "bytes by id", "loader"):
-        found = _for_loading(stage, config, cores, shorter_side)
-    else:
-        found = _for_the_step(stage, config, precision)
-    left = [a for a in found if not (tuned and a.setting == "--tune-threads")]
-    return tuple(left[:2])
+    known = {"--tune-threads"} if tuned else set()
+    chosen: list[Advice] = []
+    for stage in stages:
+        if stage in ("decode", "augment", "bytes by id", "loader"):
+            found = _for_loading(stage, config, cores, shorter_side)
+        else:
+            found = _for_the_step(stage, config, precision)
+        new = [advice for advice in found if advice.setting not in known]
+        chosen += new[: 2 // len(stages)]
+        known |= {advice.setting for advice in chosen}
+    return tuple(chosen)
 
 
 def _for_loading(stage: str, config: Config, cores: int, shorter_side: float) -> list[Advice]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +12,12 @@ from torch.optim import Optimizer
 from coke.clustering import Clustering
 from coke.clustering.label_store import LabelStore
 from coke.config import Config
-from coke.model.coke_model import build_model
+from coke.model.coke_model import CoKe, build_model
+from coke.model.finite import Statistics
+from coke.model.loss import ViewFeatures
 from coke.model.optimizer import build_optimizer
 from coke.model.precision import gradient_scaler, set_tensor_cores
+from coke.model.replica import replicate
 from coke.tools.bench.paper import IMAGENET_IMAGES
 from coke.tools.bench.timing import StageClock
 from coke.tools.train_step import train_step
@@ -37,6 +39,17 @@ def gentle(config: Config) -> Config:
     return replace(config, optimizer=replace(config.optimizer, lr=1e-4))
 
 
+def replicated(model: CoKe, config: Config, device: torch.device) -> nn.Module:
+    """What to call in training: the model as the settings of the machine ask for it."""
+    return replicate(
+        model,
+        device,
+        channels_last=config.channels_last,
+        checkpoint=config.checkpoint_activations,
+        compile=config.compile,
+    )
+
+
 class CokeStep:
     """Discrimination and clustering with a label store of ImageNet's size.
 
@@ -56,9 +69,8 @@ class CokeStep:
         self._config = config
         self._precision = precision
         self._clock = clock
-        model = build_model(config.model, config.seed)
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.train()
+        self.model = build_model(config.model, config.seed).train()
+        self._network = replicated(self.model, config, device)
         self.optimizer = build_optimizer(self.model, gentle(config).optimizer)
         self.clustering = Clustering(
             n_ids=IMAGENET_IMAGES, dim=config.model.dim, device=device, **asdict(config.clustering)
@@ -67,9 +79,11 @@ class CokeStep:
         labels_HN = torch.stack([every_id % k for k in config.clustering.n_clusters])
         self.clustering.epoch = 1  # as after the scan
         self.clustering.set_labels(labels_HN)
+        self._statistics = Statistics(self.model)
         self._scaler = gradient_scaler(precision, device)
         if clock is not None:
-            _mark_stages(self.model, self.optimizer, clock)
+            self._network = _Marked(self._network, clock)
+            _mark_optimizer(self.optimizer, clock)
             _mark_label_write(self.clustering.label_store, clock)
 
     def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor:
@@ -80,10 +94,11 @@ class CokeStep:
             ids: (B,) int64, on the device.
         """
         set_tensor_cores(self._precision)  # a setting of the process, which others share
+        self._statistics.keep()
         targets = self.clustering.targets(ids)
         self._mark("label look-up")
         features_BD, loss, finite = train_step(
-            self.model,
+            self._network,
             self.optimizer,
             views,
             targets,
@@ -92,6 +107,7 @@ class CokeStep:
             self._precision,
             scaler=self._scaler,
         )
+        self._statistics.restore(unless=finite)
         self.clustering.step(features_BD, ids, where=finite)
         self._mark("label write")
         return loss
@@ -101,23 +117,32 @@ class CokeStep:
             self._clock.mark(stage)
 
 
-def _mark_stages(model: nn.Module, optimizer: Optimizer, clock: StageClock) -> None:
-    """Marks the stages inside of a step from hooks, so that the step itself is training's own."""
+class _Marked(nn.Module):
+    """Marks where forward and loss end. It stands around the network, and the step is training's
+    own: a hook on a compiled network would be compiled into it."""
 
-    def after_forward(_module: nn.Module, _inputs: Any, features: Any) -> None:
-        clock.mark("forward")
+    def __init__(self, network: nn.Module, clock: StageClock) -> None:
+        super().__init__()
+        self._network = network
+        self._clock = clock
+
+    def forward(self, views: Sequence[Tensor]) -> list[ViewFeatures]:
+        features: list[ViewFeatures] = self._network(views)
+        self._clock.mark("forward")
         pending = ["loss"]
 
         def gradient_arrives(_gradient: Tensor) -> None:
             if pending:  # the first view's; the rest of the loss is a small part of a step
-                clock.mark(pending.pop())
+                self._clock.mark(pending.pop())
 
         for projected_BD, predicted_BD in features:
             last = projected_BD if predicted_BD is None else predicted_BD
             if last.requires_grad:
                 last.register_hook(gradient_arrives)
+        return features
 
-    model.register_forward_hook(after_forward)
+
+def _mark_optimizer(optimizer: Optimizer, clock: StageClock) -> None:
     optimizer.register_step_pre_hook(lambda *_: clock.mark("backward"))
     optimizer.register_step_post_hook(lambda *_: clock.mark("optimiser"))
 

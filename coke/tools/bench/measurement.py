@@ -13,7 +13,9 @@ from coke.pipeline.index import ImageIndex
 from coke.pipeline.loader import Batch
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.loading_stages import LOADING_STAGES, LoadingStages
+from coke.tools.bench.memory import release_unused
 from coke.tools.bench.result import Stage
+from coke.tools.bench.synthetic_views import synthetic_views
 from coke.tools.bench.timing import (
     Span,
     Spread,
@@ -39,14 +41,8 @@ class Measurement:
         self._recipes = config.recipes_at(config.epochs)
         self._clock = StageClock(device)
         self._training = CokeStep(config, device, precision, self._clock)
-        self._loading = LoadingStages(config, index, self._recipes, device)
         self._stream = _stream(config, index, device)
-        self._synthetic = [
-            torch.randn(config.batch_size, 3, r.size, r.size, device=device).contiguous(
-                memory_format=torch.channels_last
-            )
-            for r in self._recipes
-        ]
+        self._synthetic = synthetic_views(self._recipes, config.batch_size, device)
         self._synthetic_ids = torch.arange(config.batch_size, device=device)
         self._loaded: list[float] = []
         self._stepped: list[float] = []
@@ -58,11 +54,12 @@ class Measurement:
     def run(self, turns: Turns) -> None:
         """Times everything."""
         seconds = turns.seconds
+        loading = LoadingStages(self._config, self._index, self._recipes, self._device)
         for what in turns.of(
             ("the loader's stages", "loader", "step on synthetic data", "training")
         ):
             if what == "the loader's stages":
-                for name, milliseconds in self._loading.milliseconds(seconds).items():
+                for name, milliseconds in loading.milliseconds(seconds).items():
                     self._alone[name].append(milliseconds)
             elif what == "loader":
                 self._loaded.append(images_per_second(self._load, seconds, self._device))
@@ -70,6 +67,8 @@ class Measurement:
                 self._trained.append(self._timed(self._train, seconds, self._together))
             else:
                 self._stepped.append(self._timed(self._step, seconds, self._alone))
+        del loading  # training has no such pipelines: its peak is to be told without them
+        release_unused(self._device)
 
     @property
     def loader(self) -> Spread:
@@ -87,11 +86,13 @@ class Measurement:
         return Spread.of(self._trained)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage, in the order of a batch's way; the loader as a whole after its own."""
+        """Every stage, in the order of a batch's way; loader and step as wholes after their own."""
         batch = self._config.batch_size
         self._alone["loader"] = [1000 * batch / rate for rate in self._loaded]
+        self._alone["step"] = [1000 * batch / rate for rate in self._stepped]
+        self._together["step"] = [1000 * batch / rate for rate in self._trained]
         names = [(name, "loader") for name in (*LOADING_STAGES, "loader")]
-        names += [(name, "step") for name in (WAIT, COPY, *STEP_STAGES)]
+        names += [(name, "step") for name in (WAIT, COPY, *STEP_STAGES, "step")]
         return tuple(
             Stage(
                 name=name,
@@ -110,6 +111,12 @@ class Measurement:
         rate = images_per_second(lambda: self._train(stream), seconds, self._device)
         self._clock.clear()
         return rate
+
+    def release_step(self) -> None:
+        """Lets go of network, optimiser, clustering and synthetic views, for a search that brings
+        its own beside the loader; nothing is measured after it."""
+        del self._training, self._synthetic
+        release_unused(self._device)
 
     def _timed(
         self, work: Callable[[], int], seconds: float, times: dict[str, list[float]]
@@ -143,11 +150,10 @@ class Measurement:
 
 def longest_stage(stages: tuple[Stage, ...], part: str) -> str:
     """The longest stage of a part when alone; the loader as a whole where its are not known."""
-    times = {s.name: s.alone.median for s in stages if s.part == part and s.alone is not None}
-    if len(times) > 1:
-        times.pop("loader", None)
-    if set(times) == {"bytes by id"}:  # the loader decodes and augments in one
-        return "loader"
+    own = [s for s in stages if s.part == part and not s.whole]
+    times = {s.name: s.alone.median for s in own if s.alone is not None}
+    if set(times) <= {"bytes by id"}:  # the loader decodes and augments in one
+        return part
     return max(times, key=lambda name: times[name])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from coke.config import Config
+from coke.pipeline import dali
 from coke.tools.bench.coke_step import CokeStep
+from coke.tools.bench.synthetic_views import synthetic_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,18 @@ def held_beside_torch(device: torch.device) -> int:
     return total - free - torch.cuda.memory_reserved(device)
 
 
+def release_unused(device: torch.device) -> None:
+    """Gives back what nothing refers to any more: allocators of torch and DALI keep it."""
+    gc.collect()
+    if device.type != "cuda":
+        return
+    torch.cuda.empty_cache()
+    if dali.AVAILABLE:
+        from nvidia.dali import backend
+
+        backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]
+
+
 def largest_batch_that_fits(
     config: Config,
     device: torch.device,
@@ -61,7 +76,7 @@ def largest_batch_that_fits(
 
     Args:
         budget: bytes for everything.
-        beside: bytes that are held beside torch.
+        beside: bytes that are held beside torch; a loader's do not grow with the batch here.
 
     Returns: 0 where not even 8 images fit.
     """
@@ -72,12 +87,7 @@ def largest_batch_that_fits(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         try:
-            views = [
-                torch.randn(batch_size, 3, r.size, r.size, device=device).contiguous(
-                    memory_format=torch.channels_last
-                )
-                for r in config.recipes_at(config.epochs)
-            ]
+            views = synthetic_views(config.recipes_at(config.epochs), batch_size, device)
             ids = torch.arange(batch_size, device=device)
             for _ in range(steps):  # the second one has the optimiser's state
                 training.step(views, ids)

@@ -17,7 +17,8 @@ from coke.model.precision import has_native_bf16
 from coke.pipeline.index import ImageIndex
 from coke.pipeline.loader import Batch
 from coke.pipeline.recipe import IMAGENET_MULTICROP, ViewRecipe
-from coke.tools.bench.coke_step import CokeStep, gentle
+from coke.tools.bench.coke_step import CokeStep, gentle, replicated
+from coke.tools.bench.synthetic_views import synthetic_views
 from coke.tools.bench.timing import Spread, Turns, images_per_second
 from coke.tools.training_loader import training_loader
 
@@ -85,7 +86,8 @@ def measure_methods(
 ) -> tuple[MethodTime, ...]:
     """Times every method's step alone and in training, in turns.
 
-    All have the same backbone, projector, optimiser, batch size and views of the same recipe.
+    All have the same backbone, projector, optimiser, batch size and views of the same recipe, and
+    the same layout, compilation and activation checkpointing.
     """
     contenders = {c.name: c for c in _contenders(config, device, precision)}
     alone: dict[str, list[float]] = {name: [] for name in contenders}
@@ -105,7 +107,7 @@ def measure_methods(
             streams[contender.recipes] = loader.epochs()
     for name in turns.of(running):
         trains, recipes = running[name], contenders[name].recipes
-        synthetic = _synthetic(recipes, config.batch_size, device)
+        synthetic = synthetic_views(recipes, config.batch_size, device)
         rate = images_per_second(partial(_step, trains, synthetic), turns.seconds, device)
         alone[name].append(1000 * config.batch_size / rate)
         del synthetic  # another method's views may need the room
@@ -168,21 +170,37 @@ def _contenders(config: Config, device: torch.device, precision: str) -> Iterato
 
     def model() -> CoKe:
         built = build_model(replace(config.model, predictor_hidden=0), config.seed).train()
-        built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        replicated(built, config, device)  # in place, where one process trains
         return built
 
+    def moco() -> MoCo:
+        method = MoCo(model(), optimizer, "fp32")
+        if config.compile:  # the key encoder is a copy, and copies are not compiled
+            method.key_model.compile()
+        return method
+
     yield coke("CoKe", one_view)
-    mixed = precision if precision in ("bf16", "fp16") else "bf16"
-    if has_native_bf16(device):
+    mixed = _mixed_precision(device, precision)
+    if mixed is not None:
         yield coke("CoKe+", one_view, mixed)
     else:
-        yield _Contender("CoKe+", mixed, (config.view,), lambda: _refuse(f"no {mixed} hardware"))
+        why = "this CPU has no bf16 hardware"
+        yield _Contender("CoKe+", "bf16", (config.view,), lambda: _refuse(why))
     yield coke("CoKe, two views", two_views)
     yield coke("CoKe, multi-crop", multi_crop)
     pair = two_views.recipes_at(config.epochs)
     optimizer = gentle(config).optimizer
-    yield _Contender(MOCO, "fp32", pair, lambda: MoCo(model(), optimizer, "fp32"))
+    yield _Contender(MOCO, "fp32", pair, moco)
     yield _Contender(SWAV, "fp32", pair, lambda: SwAV(model(), optimizer, "fp32"))
+
+
+def _mixed_precision(device: torch.device, precision: str) -> str | None:
+    """bf16 where the hardware computes it; fp16 on any other GPU, as the paper's, and where it was
+    asked for; None on a CPU that would only pretend."""
+    native = has_native_bf16(device)
+    if device.type == "cuda" and (precision == "fp16" or not native):
+        return "fp16"
+    return "bf16" if native else None
 
 
 def _small_size(size: int) -> int:
@@ -192,17 +210,6 @@ def _small_size(size: int) -> int:
 
 def _refuse(why: str) -> Trains:
     raise ValueError(why)
-
-
-def _synthetic(
-    recipes: Sequence[ViewRecipe], batch_size: int, device: torch.device
-) -> list[Tensor]:
-    return [
-        torch.randn(batch_size, 3, r.size, r.size, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
-        for r in recipes
-    ]
 
 
 def _step(trains: Trains, views: Sequence[Tensor]) -> int:

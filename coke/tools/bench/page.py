@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from coke.tools.bench.figures import median, spread_range
 from coke.tools.bench.methods import ratios
 from coke.tools.bench.paper import IMAGENET_IMAGES, PAPER_MINUTES, imagenet_minutes
-from coke.tools.bench.report import conclusions
+from coke.tools.bench.report import conclusions, settings_line
 from coke.tools.bench.result import EpochBench
 from coke.tools.bench.timing import Span, Spread
 
@@ -52,13 +53,14 @@ def page(bench: EpochBench) -> str:
     s = bench.settings
     parts = [
         "<h1>coke bench-epoch</h1>",
-        f'<p class="note">{escape(", ".join(f"{key}: {value}" for key, value in s.items()))}</p>',
+        f'<p class="note">{escape(settings_line(bench))}</p>',
         "<h2>What the figures say</h2>",
         f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in conclusions(bench))}</ul>",
         "<h2>Stages</h2>",
         f'<p class="note">Milliseconds per batch of {s["batch size"]}; medians, and lines from the '
         "smallest to the largest round. Full bars: alone. Pale bars: in training, beside the "
-        "loader.</p>",
+        "loader. The loader's stages together are its whole, in which they overlap. The step's "
+        "whole is by the clock; its stages are medians, which leave out rare long steps.</p>",
         _stage_chart(bench),
         "<h2>Timeline</h2>",
         '<p class="note">The first steps of the last measurement of training. Loading happens '
@@ -67,6 +69,7 @@ def page(bench: EpochBench) -> str:
         _timeline(bench),
         "<h2>Rates</h2>",
         _rates(bench),
+        f'<p class="note">{escape(bench.projection.beside_the_paper)}</p>',
     ]
     if bench.methods:
         parts += ["<h2>Methods side by side</h2>", _methods(bench), _ratios(bench)]
@@ -90,7 +93,7 @@ def _stage_chart(bench: EpochBench) -> str:
     shapes = []
     for row, stage in enumerate(bench.stages):
         top = row * _ROW
-        shapes.append(f'<text x="0" y="{top + 15}">{escape(stage.name)}</text>')
+        shapes.append(f'<text x="0" y="{top + 15}">{escape(stage.label)}</text>')
         for spread, offset, kind, opacity in (
             (stage.alone, 3, "alone", 1.0),
             (stage.together, 13, "together", 0.45),
@@ -102,7 +105,7 @@ def _stage_chart(bench: EpochBench) -> str:
                 f'<rect class="{kind}" data-stage="{escape(stage.name)}" x="{_LABELS}" '
                 f'y="{top + offset}" width="{width:.3f}" height="9" '
                 f'fill="{_colour(stage.name, bench)}" fill-opacity="{opacity}">'
-                f"<title>{_tip(stage.name, kind, spread)}</title></rect>"
+                f"<title>{_tip(stage.label, kind, spread)}</title></rect>"
             )
             low, high = (_LABELS + x * scale for x in (spread.low, spread.high))
             y = top + offset + 4.5
@@ -143,22 +146,31 @@ def _length(spans: Sequence[Span]) -> float:
 
 
 def _legend(bench: EpochBench) -> str:
-    names = [stage.name for stage in bench.stages if stage.part == "step"]
     pieces = (
         f'<span><i style="background:{_colour(name, bench)}"></i>{escape(name)}</span>'
-        for name in names
+        for name in _of_step(bench)
     )
     return f'<p class="legend">{"".join(pieces)}</p>'
 
 
 def _colour(stage: str, bench: EpochBench) -> str:
-    names = [s.name for s in bench.stages if s.part == "step"]
+    names = _of_step(bench)
     return _COLOURS[names.index(stage) % len(_COLOURS)] if stage in names else _COLOURS[0]
+
+
+def _of_step(bench: EpochBench) -> list[str]:
+    """Names of the stages a step is cut into."""
+    return [stage.name for stage in bench.stages if stage.part == "step" and not stage.whole]
 
 
 def _rates(bench: EpochBench) -> str:
     rows = [
-        (name, f"{rate.median:,.0f}", _range(rate, 0), f"{imagenet_minutes(rate.median):,.1f}")
+        (
+            name,
+            f"{rate.median:,.0f}",
+            spread_range(rate, 0),
+            f"{imagenet_minutes(rate.median):,.1f}",
+        )
         for name, rate in (
             ("loader alone", bench.loader),
             ("step on synthetic data", bench.step),
@@ -182,10 +194,10 @@ def _methods(bench: EpochBench) -> str:
             m.name,
             str(m.views),
             m.precision,
-            m.missing or _figure(m.alone),
-            _range(m.alone, 1),
-            _figure(m.training),
-            _range(m.training, 1),
+            m.missing or median(m.alone, 1),
+            spread_range(m.alone, 1),
+            median(m.training, 1),
+            spread_range(m.training, 1),
         )
         for m in bench.methods
     ]
@@ -208,7 +220,7 @@ def _ratios(bench: EpochBench) -> str:
 
 def _threads(bench: EpochBench) -> str:
     rows = [
-        (str(t.loader), str(t.step), f"{t.rate.median:,.0f}", _range(t.rate, 0))
+        (str(t.loader), str(t.step), f"{t.rate.median:,.0f}", spread_range(t.rate, 0))
         for t in bench.threads
     ]
     return _table(("loader threads", "step threads", "img/s", "range"), rows)
@@ -230,12 +242,4 @@ def _svg(name: str, shapes: Iterable[str], height: int) -> str:
 
 
 def _tip(name: str, kind: str, spread: Spread) -> str:
-    return escape(f"{name}, {kind}: {spread.median:.1f} ms ({spread.low:.1f}-{spread.high:.1f})")
-
-
-def _figure(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.median:,.1f}"
-
-
-def _range(spread: Spread | None, digits: int) -> str:
-    return "" if spread is None else f"{spread.low:,.{digits}f}-{spread.high:,.{digits}f}"
+    return escape(f"{name}, {kind}: {median(spread, 1)} ms ({spread_range(spread, 1)})")

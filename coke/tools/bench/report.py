@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coke.byte_size import show_bytes
+from coke.tools.bench.figures import median, spread_range, with_share
 from coke.tools.bench.memory import Memory
 from coke.tools.bench.methods import ratios
 from coke.tools.bench.paper import IMAGENET_IMAGES, PAPER_MINUTES, imagenet_minutes
@@ -20,6 +21,7 @@ from coke.tools.bench.result import EpochBench
 from coke.tools.bench.timing import Spread
 
 _BAR_WIDTH = 10  # with it the table is as wide as a terminal
+_IMPOSSIBLE = 1.02  # share of the slower part's rate; up to it, rounds differ by chance
 
 
 def show(bench: EpochBench, console: Console) -> None:
@@ -35,13 +37,17 @@ def save_json(bench: EpochBench, path: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def settings_line(bench: EpochBench) -> str:
+    """What was measured where, in a line."""
+    return ", ".join(f"{name}: {value}" for name, value in bench.settings.items())
+
+
 def conclusions(bench: EpochBench) -> list[str]:
     """What the figures say, in sentences."""
     projection = bench.projection
     where = "this device" if projection.gpus == 1 else f"{projection.gpus} devices like this one"
     return [
-        f"Limited by the {bench.limited_by}, and there most by: {bench.limiting_stage}. "
-        f"Training reaches {bench.share_of_limit:.0%} of the {bench.limited_by}'s rate alone.",
+        *_limit(bench),
         f"The step on synthetic data is the ceiling; training reaches {bench.share_of_ceiling:.0%} "
         "of it.",
         *(f"Try {advice.setting}: {advice.why}." for advice in bench.advice),
@@ -52,7 +58,27 @@ def conclusions(bench: EpochBench) -> list[str]:
     ]
 
 
+def _limit(bench: EpochBench) -> list[str]:
+    part, stage = bench.limited_by, bench.limiting_stage
+    share = f"{bench.share_of_limit:.0%} of the {part}'s rate alone"
+    if bench.shared_cores:
+        lines = [
+            "Limited by the cores, which loader and step share: training goes as fast as if they "
+            f"took turns. The slower one is the {part}, and its longest stage: {stage}. Training "
+            f"reaches {share}."
+        ]
+    else:
+        lines = [f"Limited by the {part}, and there most by: {stage}. Training reaches {share}."]
+    if bench.share_of_limit > _IMPOSSIBLE:
+        lines.append(
+            "Training cannot be faster than its parts: the machine's speed changed between the "
+            "measurements (other programs, its clock), so these figures are not to be trusted."
+        )
+    return lines
+
+
 def _parts(bench: EpochBench) -> Iterator[RenderableType]:
+    yield Text(settings_line(bench))
     yield _stages(bench)
     yield _rates(bench)
     if bench.methods:
@@ -74,6 +100,10 @@ def _stages(bench: EpochBench) -> Table:
     for name in ("alone", "range", "training", "range"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("alone", width=_BAR_WIDTH)
+    table.caption = (
+        "loader, whole: its stages together, which overlap; they work ahead of training. "
+        "step, whole: by the clock; its stages are medians, which leave out rare long steps."
+    )
     longest = max(stage.alone.median for stage in bench.stages if stage.alone)
     part = ""
     for stage in bench.stages:
@@ -81,12 +111,11 @@ def _stages(bench: EpochBench) -> Table:
             table.add_section()
         part = stage.part
         length = stage.alone.median if stage.alone else 0.0
-        whole = stage.name == "loader"
         table.add_row(
-            "loader, whole" if whole else stage.name,
+            stage.label,
             *_cells(stage.alone, 1),
             *_cells(stage.together, 1),
-            Bar(longest, 0, length, width=_BAR_WIDTH, color="yellow" if whole else "cyan"),
+            Bar(longest, 0, length, width=_BAR_WIDTH, color="yellow" if stage.whole else "cyan"),
         )
     return table
 
@@ -107,6 +136,7 @@ def _rates(bench: EpochBench) -> Table:
         rate_of_all = bench.both.median * projection.gpus
         name = f"projected: {projection.gpus} such devices"
         table.add_row(name, f"{rate_of_all:,.0f}", "", f"{projection.minutes:,.1f}")
+    table.caption = projection.beside_the_paper
     table.add_section()
     for name, minutes in PAPER_MINUTES.items():
         per_second = IMAGENET_IMAGES / minutes / 60
@@ -120,7 +150,7 @@ def _methods(bench: EpochBench) -> Table:
     for name in ("views", "precision", "alone", "training"):
         table.add_column(name, justify="right", no_wrap=True)
     for m in bench.methods:
-        times = _with_share(m.alone), _with_share(m.training)
+        times = with_share(m.alone, 1), with_share(m.training, 1)
         table.add_row(m.name, str(m.views), m.precision, *times)
     missing = [f"{m.name}: not measured, {m.missing}" for m in bench.methods if m.missing]
     table.caption = "; ".join(missing) or None
@@ -152,7 +182,7 @@ def _memory_lines(memory: Memory, batch_size: int) -> list[str]:
     if memory.of == "process":
         return [
             f"Peak of this process: {peak}. What a GPU would need was not measured: torch runs on "
-            "the CPU here."
+            "the CPU here, and --memory-budget has no effect."
         ]
     fits = "fits" if memory.peak <= memory.budget else "does not fit"
     return [
@@ -161,19 +191,5 @@ def _memory_lines(memory: Memory, batch_size: int) -> list[str]:
     ]
 
 
-def _with_share(spread: Spread | None) -> str:
-    """The median, and the half of the range as a share of it."""
-    if spread is None:
-        return ""
-    share = (spread.high - spread.low) / 2 / spread.median
-    return f"{_cells(spread, 1)[0]} ±{share:.0%}"
-
-
 def _cells(spread: Spread | None, digits: int) -> tuple[str, str]:
-    if spread is None:
-        return "", ""
-    digits = 0 if spread.median >= 100 else digits
-    return (
-        f"{spread.median:,.{digits}f}",
-        f"{spread.low:,.{digits}f}-{spread.high:,.{digits}f}",
-    )
+    return median(spread, digits), spread_range(spread, digits)

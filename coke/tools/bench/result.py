@@ -15,7 +15,7 @@ from coke.tools.bench.timing import Span, Spread
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage, in milliseconds per batch.
+    """One stage, in milliseconds per batch; that of a part's own name is the part as a whole.
 
     Attributes:
         part: ``loader`` (in its own threads, ahead of the step) or ``step``.
@@ -29,6 +29,15 @@ class Stage:
     alone: Spread | None
     together: Spread | None
 
+    @property
+    def whole(self) -> bool:
+        return self.name == self.part
+
+    @property
+    def label(self) -> str:
+        """How tables and charts name it."""
+        return f"{self.name}, whole" if self.whole else self.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochBench:
@@ -41,6 +50,7 @@ class EpochBench:
             data (the ceiling), and of training.
         limited_by: ``loader`` or ``step``, the slower of the two.
         limiting_stage: the longest stage of that one.
+        shared_cores: loader and step wait for each other's cores, which is what limits.
         share_of_limit, share_of_ceiling: training's rate as a share of the slower one's, and of
             the step's on synthetic data.
         advice: the settings most likely to help.
@@ -56,6 +66,7 @@ class EpochBench:
     both: Spread
     limited_by: str
     limiting_stage: str
+    shared_cores: bool
     share_of_limit: float
     share_of_ceiling: float
     projection: Projection

@@ -17,15 +17,18 @@ _WARM_UP = 3  # calls that are not counted: warm-up, and the batches that a queu
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure measured several times: the median, and the smallest and largest."""
+    """A figure measured in rounds: the median, and the smallest and largest."""
 
     median: float
     low: float
     high: float
+    rounds: int
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        return Spread(median=statistics.median(values), low=min(values), high=max(values))
+        return Spread(
+            median=statistics.median(values), low=min(values), high=max(values), rounds=len(values)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

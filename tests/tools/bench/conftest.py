@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from coke.config import Config
 from coke.tools.bench.advice import Advice
 from coke.tools.bench.memory import Memory
 from coke.tools.bench.methods import MethodTime
@@ -14,7 +15,7 @@ from coke.tools.bench.timing import Span, Spread
 
 
 def spread(median: float) -> Spread:
-    return Spread(median=median, low=0.9 * median, high=1.25 * median)
+    return Spread(median=median, low=0.9 * median, high=1.25 * median, rounds=3)
 
 
 def stage(name: str, part: str, alone: float | None, together: float | None) -> Stage:
@@ -59,6 +60,7 @@ def bench() -> EpochBench:
             "size": 24,
             "backbone": "ResNet-8, width 16",
             "precision": "fp32",
+            "compile": True,
         },
         stages=(
             stage("decode", "loader", 20, None),
@@ -67,15 +69,25 @@ def bench() -> EpochBench:
             stage("wait for the loader", "step", None, 8),
             stage("forward", "step", 30, 32),
             stage("backward", "step", 70, 80),
+            stage("step", "step", 100, 120),
         ),
         loader=spread(1280),
         step=spread(640),
         both=spread(512),
         limited_by="step",
         limiting_stage="backward",
+        shared_cores=False,
         share_of_limit=0.8,
         share_of_ceiling=0.8,
-        projection=project(512, gpus=8, device="CPU", cores=2, batch_size=64, image_kilobytes=1.0),
+        projection=project(
+            512,
+            gpus=8,
+            config=Config(batch_size=64),
+            precision="fp32",
+            device="CPU",
+            cores=2,
+            image_kilobytes=1.0,
+        ),
         advice=(Advice(setting="--set start_size=16", why="smaller <views>"),),
         memory=Memory(peak=3 * 2**30, of="GPU", budget=16 * 2**30, largest_batch=328),
         methods=(

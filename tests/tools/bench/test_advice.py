@@ -11,7 +11,7 @@ from coke.tools.bench.advice import advise
 
 def settings(stage: str, config: Config, **given: object) -> list[str]:
     known = {"precision": "fp32", "cores": 4, "shorter_side": 16.0} | given
-    return [a.setting for a in advise(stage, config, **known)]  # type: ignore[arg-type]
+    return [a.setting for a in advise([stage], config, **known)]  # type: ignore[arg-type]
 
 
 def test_two_settings_at_most(tiny: Config) -> None:
@@ -38,6 +38,15 @@ def test_clustering(tiny: Config) -> None:
     ]
 
 
+def test_one_setting_for_each_of_two_stages(tiny: Config) -> None:
+    """On a CPU both would be told to split the cores; the step is then told the next thing."""
+    large = replace(tiny, threads=4, start_size=16)
+    known = {"precision": "fp32", "cores": 4, "shorter_side": 16.0}
+    advice = advise(["augment", "backward"], large, **known)  # type: ignore[arg-type]
+    assert settings("augment", large)[0] == settings("backward", large)[0] == "--tune-threads"
+    assert [a.setting for a in advice] == ["--tune-threads", settings("backward", large)[1]]
+
+
 def test_what_was_measured_is_not_advised(tiny: Config) -> None:
     assert "--tune-threads" in settings("backward", tiny)
     assert "--tune-threads" not in settings("backward", tiny, tuned=True)
@@ -45,7 +54,7 @@ def test_what_was_measured_is_not_advised(tiny: Config) -> None:
 
 def test_smaller_views_are_valued_by_their_pixels(tiny: Config) -> None:
     """From 8 to 16 pixels: a mean square of (64 + 128 + 256) / 3 for three quarters, then 256."""
-    advice = advise("forward", tiny, precision="fp32", cores=4, shorter_side=16.0)
+    advice = advise(["forward"], tiny, precision="fp32", cores=4, shorter_side=16.0)
     why = {a.setting: a.why for a in advice}
     mean = (0.75 * (64 + 128 + 256) / 3 + 0.25 * 256) / 256
     assert f"{mean:.0%} of the pixels" in why["--set start_size=8"]

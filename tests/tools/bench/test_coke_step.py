@@ -9,7 +9,6 @@ import torch
 
 from coke.config import Config
 from coke.model import lars
-from coke.model.finite import Statistics
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.timing import StageClock
 
@@ -26,6 +25,49 @@ def test_every_stage_is_marked_once_and_in_order(tiny: Config, views: int) -> No
         training.step(images, torch.arange(4))
     for spans in clock.steps():
         assert tuple(span.stage for span in spans) == STEP_STAGES
+
+
+def test_stages_of_a_compiled_network_are_told_apart(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: object) -> torch.fx.GraphModule:
+        calls.append(graph)
+        return graph
+
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compile_module(self, backend=backend)
+    )
+    clock = StageClock(CPU)
+    training = CokeStep(replace(tiny, compile=True, accumulate=2), CPU, "fp32", clock)
+    for _ in range(2):
+        clock.start()
+        training.step([torch.randn(4, 3, 16, 16)], torch.arange(4))
+    assert len(calls) == 1  # one graph: nothing of a clock is in the network
+    for spans in clock.steps():
+        assert {span.stage for span in spans} == set(STEP_STAGES)
+
+
+def test_the_network_is_built_as_training_builds_it(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def noted(model: torch.nn.Module, _device: torch.device, **options: bool) -> torch.nn.Module:
+        given.append(options)
+        return model
+
+    monkeypatch.setattr("coke.tools.bench.coke_step.replicate", noted)
+    CokeStep(tiny, CPU, "fp32")
+    CokeStep(
+        replace(tiny, channels_last=False, checkpoint_activations=True, compile=True), CPU, "fp32"
+    )
+    assert given == [
+        {"channels_last": True, "checkpoint": False, "compile": False},
+        {"channels_last": False, "checkpoint": True, "compile": True},
+    ]
 
 
 def test_a_step_trains_and_clusters(tiny: Config) -> None:
@@ -58,14 +100,11 @@ def test_a_step_asks_a_device_that_has_no_numbers_for_none(
     # Torch's fused kernel, which moves the weights, has no form for such a device.
     monkeypatch.setattr(lars, "sgd", lambda *_args, **_options: None)
     training = CokeStep(config, meta, "fp32")
-    statistics = Statistics(training.model)
     images = [torch.randn(16, 3, 16, 16, device=meta) for _ in range(views)]
     for epoch in (1, 2, 3):  # the second stage begins with 2
         training.clustering.epoch = epoch
         for _ in range(2):
-            statistics.keep()
             loss = training.step(images, torch.arange(16, device=meta))
-            statistics.restore(unless=torch.isfinite(loss))
     with pytest.raises(RuntimeError, match="meta"):
         bool(loss > 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from coke.config import Config
 from coke.pipeline.index import ImageIndex
-from coke.tools.bench.methods import MethodTime, measure_methods, ratios
+from coke.tools.bench.methods import MethodTime, _contenders, measure_methods, ratios
 from coke.tools.bench.timing import Spread, Turns
 
 
@@ -55,11 +56,62 @@ def test_all_methods_are_timed(stripes: Path, tiny: Config) -> None:
     assert {m.missing for m in found if m.name != "CoKe+"} == {""}
 
 
+@pytest.mark.parametrize(
+    ("device", "native", "asked", "expected"),
+    [
+        ("cuda", True, "fp32", "bf16"),
+        ("cuda", True, "fp16", "fp16"),
+        ("cuda", False, "fp32", "fp16"),
+        ("cuda", False, "bf16", "fp16"),
+        ("cpu", True, "fp16", "bf16"),
+    ],
+)
+def test_mixed_precision_is_measured_wherever_it_exists(
+    device: str,
+    native: bool,
+    asked: str,
+    expected: str,
+    tiny: Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coke.tools.bench.methods.has_native_bf16", lambda _device: native)
+    built: list[str] = []
+    monkeypatch.setattr(
+        "coke.tools.bench.methods.CokeStep", lambda _c, _d, precision: built.append(precision)
+    )
+    contenders = _contenders(tiny, torch.device(device), asked)
+    (mixed,) = (c for c in contenders if c.name == "CoKe+")
+    mixed.build()
+    assert [mixed.precision] == built == [expected]
+
+
+def test_a_cpu_without_bf16_is_said_to_have_none(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coke.tools.bench.methods.has_native_bf16", lambda _device: False)
+    contenders = _contenders(tiny, torch.device("cpu"), "fp32")
+    (mixed,) = (c for c in contenders if c.name == "CoKe+")
+    with pytest.raises(ValueError, match="this CPU has no bf16 hardware"):
+        mixed.build()
+
+
+def test_peers_are_compiled_and_checkpointed_as_coke_is(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    config = replace(tiny, compile=True, checkpoint_activations=True)
+    images = list(torch.randn(2, 4, 3, 16, 16))
+    for contender in _contenders(config, torch.device("cpu"), "fp32"):
+        if contender.name in ("MoCo-v2", "SwAV"):
+            peer = contender.build()
+            assert torch.isfinite(peer.step(images, torch.arange(4)))
+    assert len(compiled) == 3  # MoCo's query and key encoders, SwAV's network
+
+
 @pytest.mark.parametrize("name", ["CoKe, two views", "CoKe, multi-crop"])
 def test_views_of_one_recipe(name: str, tiny: Config) -> None:
     """The second view is drawn as the first, so that the loader's work is the same for all."""
-    from coke.tools.bench.methods import _contenders
-
     device = torch.device("cpu")
     (contender,) = (c for c in _contenders(tiny, device, "fp32") if c.name == name)
     assert contender.recipes[:2] == (tiny.view, tiny.view)

@@ -19,7 +19,7 @@ def span(stage: str, start: float, end: float) -> Span:
 
 
 def test_spread() -> None:
-    assert Spread.of([3.0, 1.0, 8.0]) == Spread(median=3.0, low=1.0, high=8.0)
+    assert Spread.of([3.0, 1.0, 8.0]) == Spread(median=3.0, low=1.0, high=8.0, rounds=3)
 
 
 def test_a_stage_that_comes_twice_in_a_step_is_added_up() -> None:
