@@ -139,13 +139,19 @@ def main() -> None:
                 if seed < seeds
             }
             for training in as_completed(trainings):
-                (method, seed), score = trainings[training], training.result()
+                method, seed = trainings[training]
+                try:
+                    score = training.result()
+                except ValueError as error:  # it diverged; the others go on
+                    console.print(f"seed {seed}, {method}: {error}", highlight=False)
+                    continue
                 scores[method].append(score)
                 console.print(
                     f"seed {seed}, {method}: k-NN {score.knn:.2f}, linear {score.linear:.2f}, "
                     f"{score.minutes:.1f} minutes",
                     highlight=False,
                 )
+        scores = {method: runs for method, runs in scores.items() if runs}
         scores["random initialisation"] = [_untrained(folder, Path(scratch) / "random")]
     console.print(_table(scores, options))
     for line in orders(scores):
@@ -239,17 +245,15 @@ def train_peer(method: str, config: Config, data: Path, out: Path) -> None:
 def orders(scores: Mapping[str, list[Score]]) -> Iterator[str]:
     """One line per expected order that was measured: by how much it held, linear top-1.
 
-    The error is that of the test images alone, twice the standard error of the difference of two
-    means; seeds differ as well, by what the table says.
+    The error is that of the test images alone: twice the standard error of a difference, as if both
+    were tested on different images, which is too large, as they share them. Seeds differ as well,
+    by what the table says.
     """
     for better, worse in EXPECTED:
         if better in scores and worse in scores:
             a, b = ([s.linear for s in scores[name]] for name in (better, worse))
             variance = sum(
-                statistics.mean(values)
-                * (100 - statistics.mean(values))
-                / TEST_IMAGES
-                / len(values)
+                statistics.mean(values) * (100 - statistics.mean(values)) / TEST_IMAGES
                 for values in (a, b)
             )
             gain, error = statistics.mean(a) - statistics.mean(b), 2 * math.sqrt(variance)
@@ -354,6 +358,12 @@ def _options() -> argparse.Namespace:
         if name not in METHODS:
             parser.error(f"unknown method {name!r}; choose from {', '.join(METHODS)}")
         seeds[name] = int(own or options.seeds)
+        if seeds[name] < 1:
+            parser.error(f"{named!r} asks for {seeds[name]} seeds; give 1 or more")
+    if not 1 <= options.jobs <= len(os.sched_getaffinity(0)):
+        parser.error(
+            f"--jobs is {options.jobs}; give 1 to {len(os.sched_getaffinity(0))}, a core each"
+        )
     options.methods = seeds
     return options
 

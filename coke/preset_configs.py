@@ -36,6 +36,7 @@ _SMALL = Config(
     second_view=_CIFAR_VIEW,
     model=ModelConfig(depth=8, width=16, stem="small", expand=512, projector_hidden=512),
     optimizer=OptimizerConfig(name="sgd", lr=0.2, weight_decay=5e-4, warmup_epochs=1.0),
+    # At a ratio of 0.4 a few clusters grow large: docs/quality.md has what that costs.
     clustering=ClusteringConfig(n_clusters=(500, 1000), min_ratio=1.0),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -92,9 +92,9 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
             if len(value) == len(arguments):
                 return tuple(_checked(v, a, name) for v, a in zip(value, arguments, strict=True))
     elif hint is float and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise ValueError(f"config key {name!r} is {value!r}; it must be a finite number")
-        return float(value)
+        if abs(value) <= sys.float_info.max:  # integers may be larger; NaN is not
+            return float(value)
+        raise ValueError(f"config key {name!r} is {value!r}; it must be a finite number")
     elif type(value) is hint:
         return value
     shown = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)

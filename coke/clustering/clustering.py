@@ -330,7 +330,8 @@ def _check_settings(
         if k > n_points:
             raise ValueError(
                 f"n_clusters has a head with {k} clusters for {n_points} images: use fewer "
-                f"clusters than images; n_clusters=[{max(2, n_points // 20)}] has 20 in each"
+                "clusters than images"
+                + (f"; n_clusters=[{n_points // 20}] has 20 in each" if n_points >= 40 else "")
             )
     if not 0 <= min_ratio <= 1:
         raise ValueError(f"min_ratio is {min_ratio}; it is a share of N / K, between 0 and 1")

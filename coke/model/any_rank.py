@@ -11,8 +11,8 @@ from coke.model.host_copy import HostCopy
 class AnyRank:
     """Whether any rank has said yes, by a call on every rank at the same points of the program.
 
-    With several ranks the answer is to the question of the call before: its numbers have long been
-    summed and copied, where reading the new ones would let a GPU run empty.
+    With several ranks the answer is to the question of the call before: reading the new one would
+    let a GPU run empty.
 
     Args:
         device: of this rank; a GPU for NCCL.

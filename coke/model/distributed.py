@@ -141,8 +141,6 @@ def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
             )
     _end_with_launcher()
     on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
     try:
         with peer_errors(timeout_s):
             dist.init_process_group(
@@ -180,7 +178,7 @@ def _is_about_peers(error: RuntimeError) -> bool:
     """Gloo raises plain RuntimeErrors, with its source files in the message."""
     if isinstance(error, dist.DistError):  # of NCCL, of the store, of a time limit
         return True
-    return "gloo" in str(error).lower() or "onnection closed by peer" in str(error)
+    return "/gloo/" in str(error) or "onnection closed by peer" in str(error)
 
 
 def _first_line(error: Exception) -> str:

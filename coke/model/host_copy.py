@@ -7,11 +7,12 @@ from torch import Tensor
 
 
 class HostCopy:
-    """Numbers that are read a step after they were asked for, so that nobody waits for them.
+    """Numbers that are read a step after they were asked for, so that the GPU never runs empty.
 
     ``float(tensor)`` of a GPU's tensor waits until the GPU has done all that was queued before it;
     then its queue is empty, and it idles until the host has queued more. A copy that was queued a
-    step ago has long arrived.
+    step ago is waited for until the step before has ended at most, and the GPU has the next one to
+    do meanwhile.
 
     Args:
         values: of any shape and device. They must not change on the CPU until they are read.
@@ -24,7 +25,7 @@ class HostCopy:
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(values.device))
 
     def read(self) -> Tensor:
         """The numbers, on the host. Waits for this copy alone, not for what was queued later."""

@@ -32,7 +32,7 @@ class _Step:
 
 
 class BadSteps:
-    """Counts bad steps in a row. A GPU's steps are read one step late, so that nobody waits.
+    """Counts bad steps in a row. A GPU's are read one step late, so that it never runs empty.
 
     Args:
         limit: how many in a row end the run.

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from coke.byte_size import parse_bytes
@@ -76,6 +77,8 @@ def bench_epoch(
             "give a smaller --batch-size"
         )
     device = resolve_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events and streams are those of the current device
     precision = resolve_precision(config.precision, device)
     cores = len(os.sched_getaffinity(0))
     methods: tuple[MethodTime, ...] = ()

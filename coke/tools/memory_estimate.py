@@ -190,21 +190,32 @@ def _dry_run(
 
 
 def _clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
-    """Centers, duals, label store, averaged labels, and what assigning a batch takes."""
+    """The clustering's state, and what assigning a batch and its targets take."""
+    clusters = config.clustering.n_clusters
+    batch = 3 * 4 * config.batch_size * (max(clusters) + config.model.dim)
+    targets = 4 * rows * sum(clusters) if _has_second_stage(config) else 0
+    undo = max(4 * k * config.model.dim for k in clusters)  # a head's centers from before a step
+    return _clustering_state_bytes(config, n_ids) + batch + targets + undo
+
+
+def _clustering_state_bytes(config: Config, n_ids: int) -> int:
+    """Centers, duals, label store, averaged labels."""
     settings, clusters = config.clustering, config.clustering.n_clusters
     centers = sum(4 * k * (2 * config.model.dim + 2) for k in clusters)
     hard = n_ids * len(clusters) * LabelStore(1, clusters).bytes_per_label
-    batch = 3 * 4 * config.batch_size * (max(clusters) + config.model.dim)
-    if config.epochs < settings.first_stage_epochs:
-        return centers + hard + batch
+    if not _has_second_stage(config):
+        return centers + hard
     slot = 4 + (2 if max(clusters) <= 0x7FFF else 4)  # a weight and a cluster
-    soft = n_ids * len(clusters) * settings.label_size * slot
-    return centers + hard + batch + soft + 4 * rows * sum(clusters)
+    return centers + hard + n_ids * len(clusters) * settings.label_size * slot
+
+
+def _has_second_stage(config: Config) -> bool:
+    return config.epochs >= config.clustering.first_stage_epochs
 
 
 def _checkpoint_bytes(config: Config, n_ids: int, network: Mapping[str, int]) -> int:
-    """The copy of the state that is being written while training goes on."""
-    return network["weights"] + network["optimizer"] + _clustering_bytes(config, n_ids, rows=0)
+    """The copy of the state that rank 0 writes while training goes on."""
+    return network["weights"] + network["optimizer"] + _clustering_state_bytes(config, n_ids)
 
 
 def mean_pixels(index: ImageIndex) -> float:

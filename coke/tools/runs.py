@@ -13,6 +13,7 @@ from rich.table import Table
 
 from coke.tools.run_folder import RunFolder
 from coke.tools.run_session import COMPLETE, FAILED, RUNNING, STOPPED, current_status
+from coke.tools.train_report import EpochRecord
 
 _DEPTH = 3  # folders below the one that is asked for
 UNREADABLE = "unreadable"
@@ -87,16 +88,17 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
 def summary(path: Path) -> RunSummary:
     """What a run folder says of itself."""
     run = RunFolder(path)
-    records, status = run.records(), current_status(path)
-    last = records[-1] if records else None
-    epochs = None
+    status = current_status(path)
+    last, epochs, best = None, None, None
     try:
-        epochs = run.config().epochs
-    except ValueError as error:  # one bad folder must not hide the others
+        records = run.records()
+        last = EpochRecord.of(records[-1]) if records else None
+        best, epochs = run.best(), run.config().epochs
+    except (ValueError, TypeError, KeyError, OSError) as error:  # must not hide other runs
         state, message = UNREADABLE, str(error)
     else:
         if status is None:  # of a version that wrote none
-            ended = last is not None and last["epoch"] >= epochs
+            ended = last is not None and last.epoch >= epochs
             state, message = (COMPLETE if ended else STOPPED), ""
         else:
             state, message = status.state, status.message
@@ -105,10 +107,10 @@ def summary(path: Path) -> RunSummary:
         path=path,
         state=state,
         message=message,
-        epoch=None if last is None else int(last["epoch"]),
+        epoch=None if last is None else last.epoch,
         epochs=epochs,
-        loss=None if last is None else last["loss"],
-        probe=run.best(),
+        loss=None if last is None else last.loss,
+        probe=best,
         changed=max([*times, *([] if status is None else [status.changed])]),
     )
 

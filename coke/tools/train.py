@@ -104,6 +104,8 @@ def train(
     mode = _mode(resume)
     _check_options(config, mode, init_from, probe_data, wandb)
     device = resolve_device(device_of_this_rank(config.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events and streams are those of the current device
     with process_group(device, config.rank_timeout):
         return _train(
             config,
@@ -181,7 +183,8 @@ def _train(
 
     with ExitStack() as stack:  # left in the reverse order, however the run ends
         on_main(lambda: _hold(stack, run))
-        stack.enter_context(peer_errors(config.rank_timeout))  # the run's status says it as we do
+        if world_size() > 1:
+            stack.enter_context(peer_errors(config.rank_timeout))  # the run's status says it so too
         interruption = stack.enter_context(Interruption(AnyRank(device)))
         stack.enter_context(own_layer_randomness(device))
         progress = Progress()

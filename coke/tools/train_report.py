@@ -33,7 +33,8 @@ from coke.tools.memory_estimate import peak_memory
 from coke.tools.metric_sinks import metric_sinks
 from coke.tools.run_folder import RunFolder
 
-_REFRESH_S = 0.5  # between two looks at the loss: each makes a GPU finish what it has queued
+# Between two looks at the loss, on every rank: each makes a GPU finish what it has queued
+_REFRESH_S = 0.5
 COLLAPSED_SHARE = 0.5
 LOSS_AT_CHANCE = 0.98
 
@@ -99,7 +100,7 @@ class EpochMeter:
         self._shown = 0.0
         if state is not None:
             self.images, self.skipped = int(state["images"]), int(state["skipped"])
-            self._losses_2.copy_(state["losses"])
+            self._losses_2.copy_(_losses_of(state))
             self._started -= float(state["seconds"])
             self._waited = float(state["waited"])
 
@@ -154,6 +155,13 @@ class EpochMeter:
     @property
     def data_wait(self) -> float:
         return self._waited / max(self.seconds, 1e-9)
+
+
+def _losses_of(state: Mapping[str, Any]) -> Tensor:
+    if "losses" in state:
+        return torch.as_tensor(state["losses"])
+    total = state["loss_sum"]  # of a version that kept sum and images apart
+    return torch.tensor([0.0 if total is None else float(total), state["loss_images"]])
 
 
 class TrainReporter:

@@ -127,7 +127,8 @@ def train_step(
 
     The gradient is that of the mean loss over the labelled images of the global batch, however
     ranks and pieces share them: each piece counts with the images it holds. Where the loss or a
-    gradient is not finite, no weight moves. The host never waits for the device.
+    gradient is not finite, no weight moves. Nothing here waits for the device; of the layers,
+    torch's ``SyncBatchNorm`` of several GPUs does.
 
     Args:
         model: as :func:`coke.model.replica.replicate` returns it.
@@ -162,14 +163,17 @@ def train_step(
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
     finite = torch.isfinite(loss)
-    scale = config.batch_size / labelled  # 1 where the batch is full
+    to_labelled = config.batch_size / labelled  # 1 where the batch is full
     if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
-        torch._foreach_mul_(grads, torch.where(finite, scale, torch.nan))
+        torch._foreach_mul_(grads, torch.where(finite, to_labelled, torch.nan))
     if scaler.is_enabled():
-        searching = scaler.scale(torch.ones_like(loss)) >= 1
-        finite = finite & (searching | finite_gradients(loss, grads))
+        loss_is_finite, one = finite, torch.ones_like(loss)
+        scale = scaler.scale(one)
+        finite = finite & ((scale >= 1) | finite_gradients(loss, grads))
         scaler.step(optimizer)
         scaler.update()
+        # A loss that is not finite says nothing of the scale.
+        scaler.update(torch.where(loss_is_finite, scaler.scale(one), scale))
     else:
         finite = finite_gradients(loss, grads)
         step_where(optimizer, finite)

@@ -80,6 +80,10 @@ class Trained:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in self.optimizer.state.items():
+            if (buffer := kept.get("momentum_buffer")) is not None:
+                # Fused kernels go by address: laid out as the weights are now, not as it was saved.
+                kept["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         self.scaler.load_state_dict(state.get("scaler", {}))
         self.clustering.load_state_dict(state["clustering"])
         if "progress" not in state:  # of format version 1: the end of an epoch

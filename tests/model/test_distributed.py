@@ -92,6 +92,7 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1", True),
         ("mat1 and mat2 shapes cannot be multiplied", False),
+        ("mat1 and mat2 of /data/igloo/x.jpg", False),
     ],
 )
 def test_only_lost_peers_become_one_line(

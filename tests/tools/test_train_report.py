@@ -92,8 +92,12 @@ def test_a_meter_goes_on_where_it_was() -> None:
         whole.update(10 + i, losses[i], YES)
         if i == 3:
             half.update(7, torch.tensor(float("nan")), ~YES)
+            half.skipped = 1
             half = meter(half.state())
         half.update(10 + i, losses[i], YES)
     assert whole.mean_loss() == half.mean_loss()
-    assert half.images == whole.images + 7
+    assert (half.images, half.skipped, whole.skipped) == (whole.images + 7, 1, 0)
+    older = {**meter().state(), "loss_sum": torch.tensor(6.0), "loss_images": 4}
+    del older["losses"]
+    assert meter(older).mean_loss() == 1.5
     assert meter(meter().state()).mean_loss() is None

@@ -13,8 +13,10 @@ from torch import Tensor
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.coke_model import CoKe, build_model
+from coke.model.loss import coke_loss
 from coke.model.optimizer import build_optimizer
 from coke.model.precision import gradient_scaler
+from coke.tools import train_step as train_step_module
 from coke.tools.train_step import forward_step, scan_batch, train_step
 
 CPU = torch.device("cpu")
@@ -156,6 +158,27 @@ def test_gradients_that_no_scale_makes_finite_are_no_step(
     )
     assert math.isfinite(float(loss)) and bool(finite) is counts
     assert scaler.get_scale() == init_scale / 2
+
+
+def test_a_bad_loss_says_nothing_of_float16s_scale(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*args: Any, **kwargs: Any) -> Tensor:
+        return coke_loss(*args, **kwargs) * float("nan")
+
+    monkeypatch.setattr(train_step_module, "coke_loss", diverged)
+    images, targets = torch.randn(16, 3, 16, 16), [torch.arange(16) % k for k in (3, 5)]
+    model = build_model(tiny.model, 0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    clustering = Clustering(n_ids=N, dim=tiny.model.dim, n_clusters=(3, 5))
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    optimizer = build_optimizer(model, tiny.optimizer)
+    _, loss, finite = train_step(
+        model, optimizer, [images], targets, clustering, tiny, "fp16", scaler=scaler
+    )
+    assert math.isnan(float(loss)) and not bool(finite)
+    assert scaler.get_scale() == 256.0
+    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
 
 
 def test_a_gradient_that_overflows_float16_leaves_the_weights_and_halves_the_scale(

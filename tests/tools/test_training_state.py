@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from coke.clustering import Clustering
 from coke.config import Config
 from coke.model.coke_model import build_model
+from coke.model.optimizer import build_optimizer
 from coke.tools.training_state import Progress, Trained, own_layer_randomness, seed_layers
 from tests.tools.conftest import equal_states
 
@@ -35,6 +39,32 @@ def test_a_state_and_where_it_goes_on_come_back(tiny: Config) -> None:
         assert state["epoch"] == epoch, "the epoch that the weights were trained in"
         assert other.load(state, "run") == progress
         assert equal_states(other.state_dict(progress), state)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_another_memory_layout_goes_on_alike(tiny: Config, name: str) -> None:
+    """``channels_last`` may differ after a resume, and torch's fused kernels go by address."""
+
+    def step_after(layout: torch.memory_format) -> list[Tensor]:
+        model = build_model(tiny.model, 3).to(memory_format=layout)  # type: ignore[call-overload]
+        taken = replace(trained(tiny, 3), model=model, optimizer=build_optimizer(model, settings))
+        taken.load(copy.deepcopy(state), "run")
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        taken.optimizer.step()
+        return [p.detach().contiguous() for p in model.parameters()]
+
+    settings = replace(tiny.optimizer, name=name, lr=0.1)
+    model = build_model(tiny.model, 1)
+    before = replace(trained(tiny, 1), model=model, optimizer=build_optimizer(model, settings))
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    before.optimizer.step()
+    state = before.state_dict(Progress())
+    for a, b in zip(
+        step_after(torch.contiguous_format), step_after(torch.channels_last), strict=True
+    ):
+        torch.testing.assert_close(a, b)
 
 
 def test_a_state_of_the_first_format_goes_on_with_the_next_epoch(tiny: Config) -> None:

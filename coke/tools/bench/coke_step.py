@@ -127,6 +127,8 @@ class _Marked(nn.Module):
         self._clock = clock
 
     def forward(self, views: Sequence[Tensor]) -> list[ViewFeatures]:
+        if self._clock.last == "loss":  # of the piece before, with ``accumulate``
+            self._clock.mark("backward")
         features: list[ViewFeatures] = self._network(views)
         self._clock.mark("forward")
         pending = ["loss"]

@@ -82,4 +82,5 @@ def _beside_the_paper(config: Config, precision: str) -> str:
         f"paper: ResNet-50, 224 px, 8 × 16 GB GPUs; here: {network.network}, {views}, {precision}"
     )
     same = (network.backbone, network.depth, network.width, size) == (RESNET, 50, 64, 224)
+    same = same and config.views == 1 and config.small_views == 0
     return text if same else f"{text}: not the same work, so the figures cannot be compared"

@@ -86,6 +86,12 @@ class StageClock:
         """Ends a stage of the step."""
         self._marks[-1].append((stage, self._now()))
 
+    @property
+    def last(self) -> str:
+        """The stage that ended last in this step; empty at its start."""
+        stage: str = self._marks[-1][-1][0]
+        return stage
+
     def clear(self) -> None:
         """Forgets what was measured so far."""
         self._marks.clear()

@@ -9,6 +9,7 @@ import torch
 
 from coke.config import Config
 from coke.model import lars
+from coke.tools.bad_steps import BadSteps
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.timing import StageClock
 
@@ -25,6 +26,17 @@ def test_every_stage_is_marked_once_and_in_order(tiny: Config, views: int) -> No
         training.step(images, torch.arange(4))
     for spans in clock.steps():
         assert tuple(span.stage for span in spans) == STEP_STAGES
+
+
+def test_each_piece_of_a_step_has_its_stages(tiny: Config) -> None:
+    clock = StageClock(CPU)
+    training = CokeStep(replace(tiny, accumulate=2), CPU, "fp32", clock)
+    clock.start()
+    training.step([torch.randn(16, 3, 16, 16)], torch.arange(16))
+    look_up, *of_piece, optimiser, clustering, write = STEP_STAGES
+    assert of_piece == ["forward", "loss", "backward"]
+    expected = [look_up, *of_piece, *of_piece, optimiser, clustering, write]
+    assert [span.stage for span in clock.steps()[0]] == expected
 
 
 def test_stages_of_a_compiled_network_are_told_apart(
@@ -44,10 +56,11 @@ def test_stages_of_a_compiled_network_are_told_apart(
     training = CokeStep(replace(tiny, compile=True, accumulate=2), CPU, "fp32", clock)
     for _ in range(2):
         clock.start()
-        training.step([torch.randn(4, 3, 16, 16)], torch.arange(4))
+        training.step([torch.randn(16, 3, 16, 16)], torch.arange(16))
     assert len(calls) == 1  # one graph: nothing of a clock is in the network
     for spans in clock.steps():
         assert {span.stage for span in spans} == set(STEP_STAGES)
+        assert [span.stage for span in spans].count("backward") == 2
 
 
 def test_the_network_is_built_as_training_builds_it(
@@ -110,18 +123,33 @@ def test_a_step_asks_a_device_that_has_no_numbers_for_none(
 
 
 @pytest.mark.gpu
-def test_a_step_never_makes_the_host_wait_for_the_gpu(tiny: Config) -> None:
+@pytest.mark.parametrize("rule", ["paper", "auto"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["lars", "sgd"])
+def test_a_step_never_makes_the_host_wait_for_the_gpu(
+    tiny: Config, rule: str, precision: str, name: str
+) -> None:
     """Any synchronisation inside of a step raises here."""
     device = torch.device("cuda")
-    paper = replace(tiny, clustering=replace(tiny.clustering, dual_rule="paper"))
-    training = CokeStep(paper, device, "bf16")
+    config = replace(
+        tiny,
+        optimizer=replace(tiny.optimizer, name=name),
+        clustering=replace(tiny.clustering, dual_rule=rule, first_stage_epochs=2),
+    )
+    training = CokeStep(config, device, precision)
     views = [torch.randn(16, 3, 16, 16, device=device)]
     ids = torch.arange(16, device=device)
-    for _ in range(2):  # the first step sets up what stays
-        training.step(views, ids)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        training.step(views, ids)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    bad_steps, on_host = BadSteps(5), torch.arange(16)
+    for epoch in (1, 2, 3):  # the second stage begins with 2
+        training.clustering.epoch = epoch
+        for _ in range(2):  # the first step sets up what stays
+            loss = training.step(views, ids)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for step in range(2):
+                loss = training.step(views, ids)
+                finite = torch.isfinite(loss)
+                bad_steps.judge(finite, loss, epoch=epoch, step=step, ids=on_host, lr=0.1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
