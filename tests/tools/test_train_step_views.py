@@ -157,7 +157,7 @@ def test_a_step_moves_every_weight_along_the_losss_gradient(mixed: Config) -> No
     config = replace(mixed, small_views=2, small_view=replace(mixed.view, size=8))
     views = [images(0), images(1), images(2, 8), images(3, 8)]
     model, clustering = build(config)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     train_step(model, optimizer, views, TARGETS, clustering, config, "fp32")
     reference, clustering = build(config)
