@@ -96,7 +96,9 @@ class Head:
 
         Args:
             before_B: (B,) int64, the labels that these ids have so far; -1 for none.
-            where: () bool; the batch changes nothing where it is false, and all of it if None.
+            where: () bool; the batch changes nothing where it is false, and all of it if None. It
+                costs a copy of the state and a choice between both: (K, D) numbers read and written
+                twice, where a step alone touches the rows of the batch's clusters.
         """
         before = None if where is None else [state.clone() for state in self._moving()]
         labels_B = self._step(features_BD, before_B, second_stage=second_stage)

@@ -36,7 +36,7 @@ class Statistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        buffers = [b for b in model.buffers() if b is not None and b.numel()]
+        buffers = [b for b in model.buffers() if b.numel()]
         by_dtype = {b.dtype: [a for a in buffers if a.dtype == b.dtype] for b in buffers}
         self._groups = [_Group(group) for group in by_dtype.values()]
 

@@ -66,6 +66,11 @@ def bench_epoch(
         ValueError: settings or data do not fit.
     """
     _check_arguments(seconds, rounds, gpus)
+    if peers and config.accumulate > 1:
+        raise ValueError(
+            f"accumulate is {config.accumulate}, but --peers compares steps of whole batches: "
+            "leave it at 1, with a smaller --batch-size where memory is short"
+        )
     _check_writable("--json", json_file)
     _check_writable("--html", html_file)
     budget = parse_bytes(memory_budget)

@@ -110,3 +110,8 @@ def test_views_are_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["bench-epoch", "data", "--preset", "demo", "--views", "2"])
     assert result.exit_code == 0, result.output
     assert given[0].views == 2
+
+
+def test_peers_in_pieces_are_refused(tiny: Config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="accumulate is 2, but --peers compares"):
+        bench_epoch(replace(tiny, accumulate=2), tmp_path, peers=True)
