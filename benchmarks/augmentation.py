@@ -32,11 +32,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from coke.pipeline.dali import DaliViews
-from coke.pipeline.index import ImageIndex
-from coke.pipeline.loader import Batch, build_loader
-from coke.pipeline.pil_reference import PilViews, reference_view
-from coke.pipeline.recipe import (
+from coke.config.view_recipe import (
     IMAGENET_MULTICROP,
     IMAGENET_SINGLE_VIEW,
     IMAGENET_TWO_VIEW,
@@ -44,7 +40,11 @@ from coke.pipeline.recipe import (
     ViewRecipe,
     draw,
 )
-from coke.tools.ingest import ingest
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.loader import Batch, build_loader
+from coke.pipeline.views.dali import DaliViews
+from coke.pipeline.views.pil_reference import PilViews, reference_view
+from coke.tools.datasets.ingest import ingest
 
 BATCH = 50
 THREADS = len(os.sched_getaffinity(0))

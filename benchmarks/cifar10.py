@@ -21,13 +21,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coke.preset_configs import preset_named, presets
-from coke.settings import differences
-from coke.tools.eval_knn import eval_knn
-from coke.tools.eval_linear import eval_linear
-from coke.tools.ingest import ingest
-from coke.tools.representations import cache_features
-from coke.tools.train import train
+from coke.config.overrides import differences
+from coke.config.presets import preset_named, presets
+from coke.tools.datasets.ingest import ingest
+from coke.tools.evaluation.knn import eval_knn
+from coke.tools.evaluation.linear import eval_linear
+from coke.tools.evaluation.representations import cache_features
+from coke.tools.training.train import train
 
 
 def main() -> None:

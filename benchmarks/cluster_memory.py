@@ -19,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from coke.tools.cluster import ClusterSettings, cluster
-from coke.tools.npy_rows import NpyRows
+from coke.files.npy_rows import NpyRows
+from coke.tools.features.cluster import ClusterSettings, cluster
 
 _BLOCK = 100_000  # rows that are drawn at a time
 _INTERVAL = 0.02  # seconds between samples

@@ -34,8 +34,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from coke.tools.ingest import ingest
-from coke.tools.workers import default_workers
+from coke.distributed.workers import default_workers
+from coke.tools.datasets.ingest import ingest
 
 QUIET = Console(quiet=True)
 

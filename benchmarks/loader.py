@@ -48,11 +48,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from coke.pipeline.index import ImageIndex
-from coke.pipeline.loader import build_loader
-from coke.pipeline.pil_reference import PilViews
-from coke.pipeline.recipe import IMAGENET_SINGLE_VIEW, ViewRecipe, draw
-from coke.tools.ingest import ingest
+from coke.config.view_recipe import IMAGENET_SINGLE_VIEW, ViewRecipe, draw
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.loader import build_loader
+from coke.pipeline.views.pil_reference import PilViews
+from coke.tools.datasets.ingest import ingest
 
 BATCH = 64
 THREADS = len(os.sched_getaffinity(0))

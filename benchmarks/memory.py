@@ -23,15 +23,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from coke.byte_size import show_bytes
-from coke.config import Config
+from coke.config.config import Config
+from coke.config.overrides import with_settings
+from coke.config.presets import preset_named
+from coke.files.byte_size import show_bytes
 from coke.model.precision import resolve_device, resolve_precision
-from coke.pipeline.index import ImageIndex, find_split
-from coke.preset_configs import preset_named
-from coke.settings import with_settings
-from coke.tools.ingest import ingest
-from coke.tools.memory_estimate import estimate_memory, mean_pixels
-from coke.tools.train import train
+from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.tools.datasets.ingest import ingest
+from coke.tools.training.memory_estimate import estimate_memory, mean_pixels
+from coke.tools.training.train import train
 
 #: On top of ``imagenet-1view`` for one epoch; fewer clusters, as there are few images.
 BASE: dict[str, Any] = {

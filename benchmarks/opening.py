@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from coke.pipeline.index import (
+from coke.pipeline.dataset.index import (
     FORMAT_NAME,
     FORMAT_VERSION,
     INDEX_DTYPE,
@@ -39,8 +39,8 @@ from coke.pipeline.index import (
     ImageIndex,
     Manifest,
 )
-from coke.pipeline.order import epoch_order
-from coke.pipeline.reader import RecordReader
+from coke.pipeline.loading.reader import RecordReader
+from coke.pipeline.order.order import epoch_order
 
 #: Data sets: images, images per container, bytes per record.
 SIZES = [

@@ -32,22 +32,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from coke.config import Config
-from coke.model.checkpoint import Moment, save_checkpoint
+from coke.config.config import Config
+from coke.config.overrides import with_settings
+from coke.config.presets import preset_named
 from coke.model.coke_model import CoKe, build_model
 from coke.model.optimizer import learning_rate, set_learning_rate
-from coke.model.peers import MoCo, Peer, SimCLR, SwAV
 from coke.model.precision import resolve_device, resolve_precision
-from coke.pipeline.index import ImageIndex, find_split
-from coke.preset_configs import preset_named
-from coke.settings import with_settings
-from coke.tools.eval_knn import eval_knn
-from coke.tools.eval_linear import eval_linear
-from coke.tools.ingest import ingest
-from coke.tools.representations import cache_features
-from coke.tools.run_folder import RunFolder
-from coke.tools.train import train
-from coke.tools.training_loader import training_loader
+from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.tools.bench.peers import MoCo, Peer, SimCLR, SwAV
+from coke.tools.datasets.ingest import ingest
+from coke.tools.evaluation.knn import eval_knn
+from coke.tools.evaluation.linear import eval_linear
+from coke.tools.evaluation.representations import cache_features
+from coke.tools.runs.checkpoint import Moment, save_checkpoint
+from coke.tools.runs.run_folder import RunFolder
+from coke.tools.training.train import train
+from coke.tools.training.training_loader import training_loader
 
 #: Prototypes, queues and temperatures of the peers for a small data set with small batches: a
 #: queue of ImageNet's 65,536 would hold every image's own older keys. The optimiser, its schedule

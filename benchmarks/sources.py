@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from coke.pipeline.index import ImageIndex
-from coke.tools.ingest import ingest
+from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.datasets.ingest import ingest
 
 
 class Picture(NamedTuple):

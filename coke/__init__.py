@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coke.clustering import Clustering, LabelStore
     from coke.clustering.estimator import OnlineConstrainedKMeans
-    from coke.config import Config
+    from coke.config.config import Config
+    from coke.config.presets import presets
     from coke.model.coke_model import CoKe
     from coke.model.loss import coke_loss
-    from coke.pipeline.index import ImageIndex
-    from coke.pipeline.loader import build_loader
-    from coke.preset_configs import presets
-    from coke.tools.train import train
+    from coke.pipeline.dataset.index import ImageIndex
+    from coke.pipeline.loading.loader import build_loader
+    from coke.tools.training.train import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Clustering": "coke.clustering",
     "CoKe": "coke.model.coke_model",
-    "Config": "coke.config",
-    "ImageIndex": "coke.pipeline.index",
+    "Config": "coke.config.config",
+    "ImageIndex": "coke.pipeline.dataset.index",
     "LabelStore": "coke.clustering",
     "OnlineConstrainedKMeans": "coke.clustering.estimator",
-    "build_loader": "coke.pipeline.loader",
+    "build_loader": "coke.pipeline.loading.loader",
     "coke_loss": "coke.model.loss",
-    "presets": "coke.preset_configs",
-    "train": "coke.tools.train",
+    "presets": "coke.config.presets",
+    "train": "coke.tools.training.train",
 }
 
 __all__ = [

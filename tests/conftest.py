@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from coke.tools.ingest import ingest
+from coke.tools.datasets.ingest import ingest
 
 
 def pytest_configure() -> None:

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from coke import cli
-from coke.config import Config
-from coke.tools import train as train_module
-from coke.tools.interruption import RunStopped
-from coke.tools.launch import Outcome
+from coke.config.config import Config
+from coke.distributed.launch import Outcome
+from coke.tools.runs.interruption import RunStopped
+from coke.tools.training import train as train_module
 from tests.tools.conftest import draw_stripes
 
 
@@ -338,7 +338,7 @@ def test_nproc_runs_the_same_command_as_ranks_and_ends_as_they_do(
         started.append((nproc, arguments))
         return outcome
 
-    monkeypatch.setattr("coke.tools.launch.launch", launch)
+    monkeypatch.setattr("coke.distributed.launch.launch", launch)
     monkeypatch.delenv("RANK", raising=False)
     command = ["train", "data", "--nproc", "2", "--accumulate", "4"]
     assert run(monkeypatch, *command) == outcome.status

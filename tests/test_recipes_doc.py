@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coke.cli import app
-from coke.config import Config
-from coke.preset_configs import preset_named, presets
+from coke.config.config import Config
+from coke.config.presets import preset_named, presets
 
 TEXT = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
 COMMANDS = sorted(
@@ -28,7 +28,7 @@ def typed(command: str, monkeypatch: pytest.MonkeyPatch) -> Config:
     def record(config: Config, *_: Any, **__: Any) -> None:
         given.append(config)
 
-    monkeypatch.setattr("coke.tools.train.train", record)
+    monkeypatch.setattr("coke.tools.training.train.train", record)
     result = CliRunner().invoke(app, ["train", "DATA", *shlex.split(command)])
     assert result.exception is None, f"{command}: {result.exception}"
     (config,) = given

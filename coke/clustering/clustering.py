@@ -168,7 +168,7 @@ class Clustering:
         """Assigns a batch under the size constraint and learns from it.
 
         With several processes it is the global batch, the same on every rank, see
-        :func:`coke.clustering.gather.gather_batch`.
+        :func:`coke.distributed.gather.gather_batch`.
 
         Args:
             features: (B, D) float32; unit norm, or the mean of unit-norm views (Eqn. 15).

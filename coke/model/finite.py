@@ -1,7 +1,7 @@
 """Steps whose loss or gradient is not finite: found, and undone, without waiting for the device.
 
 A verdict is a bool scalar on the device. What must not move in a step that does not count is put
-back by it there; the host learns of the step later (:class:`coke.model.host_copy.HostCopy`).
+back by it there; the host learns of the step later (:class:`coke.distributed.host_copy.HostCopy`).
 """
 
 from __future__ import annotations

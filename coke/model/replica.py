@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from coke.distributed.process_group import world_size
 from coke.model.activation_checkpointing import checkpoint_activations
-from coke.model.distributed import world_size
 from coke.model.sync_batch_norm import synchronize_batch_norm
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from benchmarks import quality
-from coke.config import Config
+from coke.config.config import Config
+from coke.config.overrides import differences
 from coke.model.coke_model import build_model
-from coke.model.peers.peer import Peer
-from coke.settings import differences
-from coke.tools.run_folder import RunFolder
+from coke.tools.bench.peers.peer import Peer
+from coke.tools.runs.run_folder import RunFolder
 
 
 def changed(method: str, other: str) -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from coke.pipeline import remote
-from coke.tools.ingest import ingest
+from coke.pipeline.remote import remote
+from coke.tools.datasets.ingest import ingest
 from tests.web_server import WebServer
 
 

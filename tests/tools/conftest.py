@@ -13,11 +13,11 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from coke.clustering.settings import ClusteringConfig
-from coke.config import Config
+from coke.config.clustering import ClusteringConfig
+from coke.config.config import Config
+from coke.config.presets import presets
 from coke.model.coke_model import ModelConfig
-from coke.preset_configs import presets
-from coke.tools.ingest import ingest
+from coke.tools.datasets.ingest import ingest
 
 
 def draw_stripes(folder: Path, images: int, seed: int) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coke.pipeline import idx
-from coke.pipeline.sources import storage
+from coke.pipeline.sources import idx, storage
 from coke.pipeline.sources.draft import Draft
 from coke.pipeline.sources.listing import Listing
 

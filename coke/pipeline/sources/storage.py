@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from coke.pipeline.filesystem import filesystem_of
+from coke.pipeline.remote.filesystem import filesystem_of
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TRIES = 5

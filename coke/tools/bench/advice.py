@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coke.config import Config
+from coke.config.config import Config
 from coke.model.backbone import RESNET
 from coke.model.precision import has_native_bf16, resolve_device
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from coke.clustering import Clustering
 from coke.clustering.label_store import LabelStore
-from coke.config import Config
+from coke.config.config import Config
 from coke.model.coke_model import CoKe, build_model
 from coke.model.finite import Statistics
 from coke.model.loss import ViewFeatures
@@ -20,7 +20,7 @@ from coke.model.precision import gradient_scaler, set_tensor_cores
 from coke.model.replica import replicate
 from coke.tools.bench.paper import IMAGENET_IMAGES
 from coke.tools.bench.timing import StageClock
-from coke.tools.train_step import train_step
+from coke.tools.training.step import train_step
 
 #: In the order of a step. ``loss`` is the loss forward and back, to the network's features.
 STEP_STAGES = (

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coke.config import Config
-from coke.pipeline import dali
-from coke.pipeline.index import ImageIndex
-from coke.pipeline.order import epoch_order
-from coke.pipeline.reader import RecordReader
-from coke.pipeline.recipe import ViewRecipe, draw
+from coke.config.config import Config
+from coke.config.view_recipe import ViewRecipe, draw
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.reader import RecordReader
+from coke.pipeline.order.order import epoch_order
+from coke.pipeline.views import dali
 from coke.tools.bench.timing import images_per_second
 
 LOADING_STAGES = ("bytes by id", "decode", "augment")
@@ -48,7 +48,7 @@ class LoadingStages:
         self._encoded = [encoded.copy() for encoded in self._reader.read(ids)]
         self._dali = None
         if dali.AVAILABLE and config.loader in ("auto", "dali"):
-            from coke.pipeline.dali_stages import DaliStages
+            from coke.pipeline.views.dali_stages import DaliStages
 
             self._dali = DaliStages(
                 recipes,

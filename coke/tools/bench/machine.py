@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from coke.config import Config
-from coke.pipeline.index import ImageIndex
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex
 
 
 def described(

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
-from coke.config import Config
-from coke.pipeline.index import ImageIndex
-from coke.pipeline.loader import Batch
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.loader import Batch
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.loading_stages import LOADING_STAGES, LoadingStages
 from coke.tools.bench.memory import release_unused
@@ -24,7 +24,7 @@ from coke.tools.bench.timing import (
     images_per_second,
     stage_medians,
 )
-from coke.tools.training_loader import training_loader
+from coke.tools.training.training_loader import training_loader
 
 #: What a step of training does before the stages of :data:`STEP_STAGES`.
 WAIT, COPY = "wait for the loader", "copy"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from coke.config import Config
-from coke.pipeline import dali
+from coke.config.config import Config
+from coke.pipeline.views import dali
 from coke.tools.bench.coke_step import CokeStep
 from coke.tools.bench.synthetic_views import synthetic_views
 

@@ -10,17 +10,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from coke.config import Config
+from coke.config.config import Config
+from coke.config.view_recipe import IMAGENET_MULTICROP, ViewRecipe
 from coke.model.coke_model import CoKe, build_model
-from coke.model.peers import MoCo, SwAV
 from coke.model.precision import has_native_bf16
-from coke.pipeline.index import ImageIndex
-from coke.pipeline.loader import Batch
-from coke.pipeline.recipe import IMAGENET_MULTICROP, ViewRecipe
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.loader import Batch
 from coke.tools.bench.coke_step import CokeStep, gentle, replicated
+from coke.tools.bench.peers import MoCo, SwAV
 from coke.tools.bench.synthetic_views import synthetic_views
 from coke.tools.bench.timing import Spread, Turns, images_per_second
-from coke.tools.training_loader import training_loader
+from coke.tools.training.training_loader import training_loader
 
 MOCO, SWAV = "MoCo-v2", "SwAV"
 #: Minutes of an epoch relative to another method's (paper, Table 6).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coke.config import Config
+from coke.config.config import Config
 from coke.model.backbone import RESNET
 
 IMAGENET_IMAGES = 1_281_167

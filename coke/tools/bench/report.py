@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coke.byte_size import show_bytes
+from coke.files.byte_size import show_bytes
 from coke.tools.bench.figures import median, spread_range, with_share
 from coke.tools.bench.memory import Memory
 from coke.tools.bench.methods import ratios

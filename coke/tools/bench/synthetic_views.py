@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from coke.pipeline.recipe import ViewRecipe
+from coke.config.view_recipe import ViewRecipe
 
 
 def synthetic_views(

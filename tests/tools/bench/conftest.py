@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coke.config import Config
+from coke.config.config import Config
 from coke.tools.bench.advice import Advice
 from coke.tools.bench.memory import Memory
 from coke.tools.bench.methods import MethodTime

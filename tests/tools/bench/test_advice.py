@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coke.clustering.settings import ClusteringConfig
-from coke.config import Config
+from coke.config.clustering import ClusteringConfig
+from coke.config.config import Config
 from coke.tools.bench.advice import advise
 
 

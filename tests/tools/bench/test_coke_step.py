@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coke.config import Config
+from coke.config.config import Config
 from coke.model import lars
-from coke.tools.bad_steps import BadSteps
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.timing import StageClock
+from coke.tools.training.bad_steps import BadSteps
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from coke.config import Config
-from coke.pipeline import dali
-from coke.pipeline.index import ImageIndex
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.views import dali
 from coke.tools.bench.loading_stages import LOADING_STAGES, LoadingStages
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from coke.config import Config
-from coke.pipeline.index import ImageIndex
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.bench import measurement
 from coke.tools.bench.coke_step import CokeStep
 from coke.tools.bench.loading_stages import LoadingStages

@@ -31,7 +31,7 @@ def test_the_peak_of_a_process_holds_what_it_held() -> None:
 def test_the_largest_batch_on_a_gpu() -> None:
     from dataclasses import replace
 
-    from coke.preset_configs import presets
+    from coke.config.presets import presets
     from coke.tools.bench.memory import held_beside_torch, largest_batch_that_fits
 
     device, gib = torch.device("cuda"), 2**30

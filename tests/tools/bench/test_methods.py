@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coke.config import Config
-from coke.pipeline.index import ImageIndex
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.bench.methods import MethodTime, _contenders, measure_methods, ratios
 from coke.tools.bench.timing import Spread, Turns
 

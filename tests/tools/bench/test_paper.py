@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coke.config import Config
+from coke.config.config import Config
 from coke.tools.bench.paper import IMAGENET_IMAGES, Projection, imagenet_minutes, project
 
 

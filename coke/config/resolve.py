@@ -1,0 +1,32 @@
+"""The settings of a run, from everything that may give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coke.config.config import Config
+
+
+def resolve_config(
+    preset: str | None,
+    file: Path | None,
+    assignments: list[str] | None,
+    given: dict[str, Any],
+    saved: Config | None = None,
+) -> Config:
+    """Settings in rising order of precedence: preset (or saved run), file, --set, options."""
+    from coke.config.overrides import layered, load_toml, parse_assignments, with_settings
+    from coke.config.presets import preset_named
+
+    layers: list[dict[str, Any]] = [{} if file is None else load_toml(file)]
+    layers.append(parse_assignments(assignments or []))
+    in_layers = [layer.pop("preset", None) for layer in layers]
+    layers.append({key: value for key, value in given.items() if value is not None})
+    named = preset or in_layers[1] or in_layers[0]
+    if named is None and saved is not None:
+        config = saved
+    else:
+        config = preset_named(named or "imagenet-1view")
+    return with_settings(config, layered(layers))  # at once: one may need what another sets

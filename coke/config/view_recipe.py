@@ -1,0 +1,242 @@
+"""View recipes: augmentation as data, and the numbers drawn from it.
+
+A recipe says which distributions; :func:`draw` turns it into concrete parameters for a batch of
+ids; :mod:`coke.pipeline.views.dali` and :mod:`coke.pipeline.views.pil_reference` apply the same
+parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coke.pipeline.randomness import key_of, uniforms
+
+SOLARIZE_THRESHOLD = 128  # grey level; as in PIL, BYOL and MoCo v3
+
+_PURPOSE = 0xA06
+_CROP_TRIES = 10  # as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRecipe:
+    """One view: a crop resized to ``size``, then colour, blur, solarize, flip, normalisation.
+
+    Attributes:
+        size: side of the square view, in pixels.
+        evaluation_size: side of the views that features are evaluated on; 0 for ``size``.
+            Training on smaller views is cheaper, and their objects look as large as in a larger
+            center crop.
+        crop: ``"random"`` (area in ``scale``, aspect in ``ratio``) or ``"center"``.
+        center_fraction: side of a center crop as a share of the shorter image side.
+        jitter: largest brightness, contrast, saturation (relative) and hue (turns) change.
+        exact_hue: rotate hue in HSV, as PIL and torchvision do, and not in YIQ, as DALI's operator
+            does; it takes a CPU half as long again per view. docs/augmentation.md has both.
+        gray_p: probability of grayscale, after the jitter.
+        blur_sigma: range of the Gaussian's sigma, in pixels of the view.
+        solarize_p: probability of inverting what is at least :data:`SOLARIZE_THRESHOLD`.
+        mean, std: per channel, in the scale 0..1.
+    """
+
+    size: int = 224
+    evaluation_size: int = 0
+    crop: str = "random"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    center_fraction: float = 0.875
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    jitter_p: float = 0.8
+    exact_hue: bool = False
+    gray_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_p: float = 0.0
+    flip_p: float = 0.5
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise ValueError(f"view size is {self.size}; it is in pixels and at least 8")
+        if self.evaluation_size != 0 and self.evaluation_size < 8:
+            raise ValueError(
+                f"view evaluation_size is {self.evaluation_size}; it is 0 (as size) or at least 8"
+            )
+        if self.crop not in ("random", "center"):
+            raise ValueError(f"view crop is {self.crop!r}; choose 'random' or 'center'")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"view scale is {self.scale}; give 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"view ratio is {self.ratio}; give 0 < low <= high")
+        if not 0 < self.center_fraction <= 1:
+            raise ValueError(f"view center_fraction is {self.center_fraction}; give 0 < f <= 1")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(f"view blur_sigma is {self.blur_sigma}; give 0 < low <= high")
+        if min(self.std) <= 0:
+            raise ValueError(f"view std is {self.std}; all must be positive")
+        if min(self.jitter) < 0 or self.jitter[3] > 0.5:
+            raise ValueError(f"view jitter is {self.jitter}; all >= 0, and hue at most 0.5")
+        for name in ("jitter_p", "gray_p", "blur_p", "solarize_p", "flip_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"view {name} is {getattr(self, name)}; it is a probability")
+
+    @property
+    def may_draw(self) -> frozenset[str]:
+        """The stages that some image of this view goes through, of those after crop and resize:
+        ``lighting`` (brightness, contrast), ``colours`` (hue, saturation), ``blur``, ``solarize``.
+        """
+        jittered = [self.jitter_p > 0 and strength > 0 for strength in self.jitter]
+        drawn = {
+            "lighting": jittered[0] or jittered[1],
+            "colours": jittered[2] or jittered[3] or self.gray_p > 0,
+            "blur": self.blur_p > 0,
+            "solarize": self.solarize_p > 0,
+        }
+        return frozenset(stage for stage, may in drawn.items() if may)
+
+    def evaluation(self) -> ViewRecipe:
+        """The view that features are evaluated on: a center crop and nothing random."""
+        return replace(self.crop_and_flip(), crop="center", flip_p=0.0)
+
+    def crop_and_flip(self) -> ViewRecipe:
+        """Random crops and flips only: the training view of the linear protocol."""
+        size = self.evaluation_size or self.size
+        return replace(
+            self, size=size, crop="random", jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0
+        )
+
+
+# The paper's recipes, as its authors released them.
+
+#: One view: strong jitter, blur half of the time.
+IMAGENET_SINGLE_VIEW = ViewRecipe()
+
+_GENTLE = ViewRecipe(jitter=(0.4, 0.4, 0.2, 0.1))
+
+#: The asymmetric pair: the first view is always blurred, the second seldom, but solarized at times.
+IMAGENET_TWO_VIEW = (
+    replace(_GENTLE, blur_p=1.0),
+    replace(_GENTLE, blur_p=0.1, solarize_p=0.2),
+)
+
+#: The pair, and six small crops of smaller parts of the image.
+IMAGENET_MULTICROP = (
+    *IMAGENET_TWO_VIEW,
+    *(replace(IMAGENET_SINGLE_VIEW, size=96, scale=(0.05, 0.6)),) * 6,
+)
+
+#: What each name on the command line stands for: one recipe per view.
+NAMED_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
+    "imagenet-1view": (IMAGENET_SINGLE_VIEW,),
+    "imagenet-2views": IMAGENET_TWO_VIEW,
+    "imagenet-multicrop": IMAGENET_MULTICROP,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParameters:
+    """Concrete parameters of one view for a batch; every array is (B,).
+
+    ``top, left, height, width`` are the crop in pixels of the stored image; the rest is applied in
+    the order brightness, contrast, hue, saturation, blur, solarize, flip. Factors of 1 and a hue of
+    0 leave colours alone; saturation 0 is grayscale; blur_sigma 0 means no blur; ``flip`` and
+    ``solarize`` are 0 or 1.
+    """
+
+    top: NDArray[np.int32]
+    left: NDArray[np.int32]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
+    flip: NDArray[np.int32]
+    brightness: NDArray[np.float32]
+    contrast: NDArray[np.float32]
+    saturation: NDArray[np.float32]
+    hue_degrees: NDArray[np.float32]
+    blur_sigma: NDArray[np.float32]
+    solarize: NDArray[np.int32]
+
+
+def draw(
+    recipe: ViewRecipe,
+    *,
+    seed: int,
+    epoch: int,
+    view: int,
+    ids: NDArray[np.int64],
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+) -> ViewParameters:
+    """Parameters for a batch: a pure function of (seed, epoch, view, id) and the image's size.
+
+    Crop geometry follows torchvision's RandomResizedCrop (ten tries, then the center); colour
+    factors follow its ColorJitter, but for one order of the four instead of a random one.
+    """
+    # Columns are independent of each other: a new number goes last and changes no other.
+    u = uniforms(key_of(_PURPOSE, seed, epoch, view), ids, 2 * _CROP_TRIES + 11)
+    tries, rest = u[:, : 2 * _CROP_TRIES], u[:, 2 * _CROP_TRIES :]
+    if recipe.crop == "random":
+        top, left, height, width = _random_crop(recipe, tries, rest[:, 0:2], heights, widths)
+    else:
+        height = width = np.maximum(
+            np.rint(recipe.center_fraction * np.minimum(heights, widths)).astype(np.int64), 1
+        )
+        top, left = (heights - height) // 2, (widths - width) // 2
+
+    jittered = rest[:, 3] < recipe.jitter_p
+
+    def factor(column: int, strength: float) -> NDArray[np.float32]:
+        low, high = max(0.0, 1 - strength), 1 + strength
+        return np.where(jittered, low + rest[:, column] * (high - low), 1.0).astype(np.float32)
+
+    hue = np.where(jittered, (2 * rest[:, 7] - 1) * recipe.jitter[3] * 360, 0.0)
+    # Saturation is the jitter's last step, so that 0 there is grayscale after the jitter.
+    saturation = np.where(rest[:, 8] < recipe.gray_p, 0.0, factor(6, recipe.jitter[2]))
+    low, high = recipe.blur_sigma
+    # One number decides whether and how much: below blur_p it is uniform in [0, blur_p).
+    sigma = low + rest[:, 9] / max(recipe.blur_p, 1e-9) * (high - low)
+    return ViewParameters(
+        top=top.astype(np.int32),
+        left=left.astype(np.int32),
+        height=height.astype(np.int32),
+        width=width.astype(np.int32),
+        flip=(rest[:, 2] < recipe.flip_p).astype(np.int32),
+        brightness=factor(4, recipe.jitter[0]),
+        contrast=factor(5, recipe.jitter[1]),
+        saturation=saturation.astype(np.float32),
+        hue_degrees=hue.astype(np.float32),
+        blur_sigma=np.where(rest[:, 9] < recipe.blur_p, sigma, 0.0).astype(np.float32),
+        solarize=(rest[:, 10] < recipe.solarize_p).astype(np.int32),
+    )
+
+
+def _random_crop(
+    recipe: ViewRecipe,
+    tries: NDArray[np.float64],
+    place: NDArray[np.float64],
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    rows, h1, w1 = np.arange(len(heights)), heights[:, None], widths[:, None]
+    area = (h1 * w1) * (recipe.scale[0] + tries[:, 0::2] * (recipe.scale[1] - recipe.scale[0]))
+    low, high = np.log(recipe.ratio[0]), np.log(recipe.ratio[1])
+    aspect = np.exp(low + tries[:, 1::2] * (high - low))
+    w = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (w > 0) & (w <= w1) & (h > 0) & (h <= h1)
+    first = fits.argmax(axis=1)
+    height, width = h[rows, first], w[rows, first]
+    top = np.floor(place[:, 0] * (heights - height + 1)).astype(np.int64)
+    left = np.floor(place[:, 1] * (widths - width + 1)).astype(np.int64)
+
+    # No try fitted: the largest center crop within the allowed aspect ratios.
+    none = ~fits.any(axis=1)
+    if none.any():
+        H, W = heights[none], widths[none]
+        tall, wide = recipe.ratio[0] > W / H, recipe.ratio[1] < W / H
+        fallback_h = np.where(tall, np.rint(W / recipe.ratio[0]), H).astype(np.int64)
+        fallback_w = np.where(wide, np.rint(H * recipe.ratio[1]), W).astype(np.int64)
+        height[none], width[none] = np.maximum(fallback_h, 1), np.maximum(fallback_w, 1)
+        top[none], left[none] = (H - height[none]) // 2, (W - width[none]) // 2
+    return top, left, height, width

@@ -1,0 +1,209 @@
+"""``coke train --nproc N``: the ranks of a run on this machine, started, watched and ended.
+
+What torchrun does for one machine, with two differences: the exit status of the ranks comes back,
+and a rank that dies is told of in one line. For several machines use torchrun itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import IO
+
+# As in coke.distributed.process_group, which imports torch: this process need not wait for that.
+LIFELINE = "COKE_LIFELINE_FD"
+PEER_LOST = 76
+
+#: Seconds that ranks have to end by themselves once one has failed.
+GRACE_S = 20.0
+_SETTLE_S = 2.0  # for those that are ending anyway, before they are told to
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit status of a run, and one line to say where no rank has said it on this terminal."""
+
+    status: int
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class _Rank:
+    number: int
+    process: subprocess.Popen[bytes]
+    stderr: IO[bytes] | None  # None for rank 0, which writes to ours
+
+    @property
+    def status(self) -> int | None:
+        return self.process.poll()
+
+
+def launch(
+    nproc: int,
+    arguments: Sequence[str],
+    *,
+    program: Sequence[str] = (sys.executable, "-m", "coke"),
+    grace_s: float = GRACE_S,
+) -> Outcome:
+    """Runs ``program arguments`` as ranks 0 to nproc - 1 and waits for all of them.
+
+    Rank 0 shares this terminal. What other ranks print is kept back; of one that fails, the last
+    line is told. SIGINT and SIGTERM go to every rank once, which then end in their own time; a
+    second one kills them. Ranks end when this process does, in whatever way.
+
+    Args:
+        grace_s: when a rank fails, the others get SIGTERM, and after so many seconds SIGKILL.
+
+    Returns: status 0, or that of the rank that failed first, which is 1 where a signal ended it.
+
+    Raises:
+        ValueError: ``nproc`` is below 1.
+    """
+    if nproc < 1:
+        raise ValueError(f"--nproc is {nproc}; give a number of processes, 1 or more")
+    lifeline, ours = os.pipe()  # nothing is sent through it: it closes with this process
+    environment = _environment(nproc, lifeline)
+    ranks: list[_Rank] = []
+    try:
+        with _signals_passed_on(ranks) as signals:
+            for number in range(nproc):
+                ranks.append(_start([*program, *arguments], number, environment, lifeline))
+            failed = _first_failure(ranks, grace_s)
+            if failed is None:
+                return Outcome(0)
+            status, asked_to_stop = failed.process.returncode, bool(signals)
+            if not asked_to_stop or status < 0:
+                _end(ranks, grace_s)
+            for rank in ranks:
+                rank.process.wait()
+    finally:
+        for rank in ranks:
+            if rank.status is None:
+                rank.process.kill()
+                rank.process.wait()
+        os.close(lifeline)
+        os.close(ours)
+    return Outcome(status if status > 0 else 1, _story(failed, ranks))
+
+
+def _environment(nproc: int, lifeline: int) -> dict[str, str]:
+    """What all ranks have in common. Threads are shared out unless the user has set them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // nproc))}
+    return (
+        threads
+        | dict(os.environ)
+        | {
+            "WORLD_SIZE": str(nproc),
+            "LOCAL_WORLD_SIZE": str(nproc),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            LIFELINE: str(lifeline),
+        }
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start(command: list[str], number: int, environment: Mapping[str, str], lifeline: int) -> _Rank:
+    # Open until the rank has ended: what it wrote last may have to be told.
+    stderr = tempfile.TemporaryFile() if number else None  # noqa: SIM115
+    process = subprocess.Popen(
+        command,
+        env={**environment, "RANK": str(number), "LOCAL_RANK": str(number)},
+        pass_fds=[lifeline],
+        stdout=subprocess.DEVNULL if number else None,
+        stderr=stderr,
+        start_new_session=True,  # Ctrl-C reaches ranks through us, once
+    )
+    return _Rank(number, process, stderr)
+
+
+@contextmanager
+def _signals_passed_on(ranks: list[_Rank]) -> Iterator[list[int]]:
+    """Hands SIGINT and SIGTERM to the ranks; yields the list of those that came."""
+    came: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        for rank in ranks:
+            with suppress(ProcessLookupError):
+                rank.process.send_signal(number if len(came) == 1 else signal.SIGKILL)
+
+    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first_failure(ranks: Sequence[_Rank], patience_s: float) -> _Rank | None:
+    """Waits for a rank to fail; None when all ended well.
+
+    A rank that lost another one is not the one to blame: that one is waited for, for a while.
+    """
+    give_up = float("inf")
+    while True:
+        failed = [rank for rank in ranks if rank.status]
+        all_ended = all(rank.status is not None for rank in ranks)
+        guilty = [rank for rank in failed if rank.status != PEER_LOST]
+        if guilty:  # one that a signal ended may have taken others along
+            return min(guilty, key=lambda rank: (rank.status or 0) > 0)
+        if failed and (all_ended or time.monotonic() > give_up):
+            return failed[0]
+        if all_ended:
+            return None
+        if failed and give_up == float("inf"):
+            give_up = time.monotonic() + patience_s
+        time.sleep(_LOOK_S)
+
+
+def _end(ranks: Sequence[_Rank], grace_s: float) -> None:
+    """SIGTERM to those that do not end by themselves, and SIGKILL ``grace_s`` later."""
+    settled = time.monotonic() + min(_SETTLE_S, grace_s)
+    while time.monotonic() < settled and any(rank.status is None for rank in ranks):
+        time.sleep(_LOOK_S)
+    for rank in ranks:
+        if rank.status is None:
+            rank.process.terminate()
+    last = time.monotonic() + grace_s
+    for rank in ranks:
+        try:
+            rank.process.wait(max(0.0, last - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            rank.process.kill()
+
+
+def _story(failed: _Rank, ranks: Sequence[_Rank]) -> str | None:
+    """One line about a failure; None where rank 0 has told it on this terminal."""
+    status, n = failed.process.returncode, len(ranks)
+    ended = f"all {n} ranks have ended; go on with --resume"
+    if status < 0:
+        name = signal.Signals(-status).name
+        why = " (as the system does when memory runs out)" if name == "SIGKILL" else ""
+        return f"rank {failed.number} of {n} was ended by {name}{why}: {ended}"
+    if status == PEER_LOST:
+        return f"the ranks lost contact with each other: {ended}"
+    if failed.number == 0 or ranks[0].process.returncode == status:
+        return None
+    assert failed.stderr is not None
+    failed.stderr.seek(0)
+    lines = failed.stderr.read().decode(errors="replace").strip().splitlines()
+    said = f": {lines[-1]}" if lines else ""
+    return f"rank {failed.number} of {n} failed with status {status}{said} ({ended})"

@@ -1,0 +1,199 @@
+"""The ranks of one training run: who they are, how they find each other, how they end.
+
+A rank is one process with one device. Who starts it tells it its place in the environment
+(``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``): torchrun, Slurm's
+``srun`` by way of torchrun, or ``coke train --nproc``. Without those a run is one rank and none of
+the functions here sends anything.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+#: How ``coke train --nproc`` names the pipe that closes when it ends: ``coke.distributed.launch``.
+LIFELINE = "COKE_LIFELINE_FD"
+#: Exit status of a rank that ended because another one did.
+PEER_LOST = 76
+
+
+class PeerLostError(ConnectionError):
+    """Another rank has ended or does not answer. ``exit_status`` is what this one ends with."""
+
+    exit_status = PEER_LOST
+
+
+def rank() -> int:
+    """This process among all of the run, from 0."""
+    return dist.get_rank() if _in_group() else 0
+
+
+def world_size() -> int:
+    """Number of ranks of the run."""
+    return dist.get_world_size() if _in_group() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the rank that shows, records and saves."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, the same on each; the tensor itself is changed."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Does ``work`` on rank 0 alone and hands its result, or its ValueError, to every rank.
+
+    So that what rank 0 refuses ends all ranks in the same way, instead of leaving the others to
+    wait for it. The result travels pickled: keep it small.
+    """
+    if world_size() == 1:
+        return work()
+    outcome: list[tuple[T | None, str | None]] = [(None, None)]
+    if is_main():
+        try:
+            outcome = [(work(), None)]
+        except ValueError as error:
+            outcome = [(None, str(error))]
+    dist.broadcast_object_list(outcome, src=0)
+    result, refused = outcome[0]
+    if refused is not None:
+        raise ValueError(refused)
+    return result  # type: ignore[return-value]
+
+
+def started_by_launcher() -> bool:
+    """Whether torchrun, or something like it, told this process its rank."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def ranks_of_this_machine() -> int:
+    """How many ranks share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started_by_launcher() else 1
+
+
+def device_of_this_rank(device: str) -> str:
+    """``auto`` and ``cuda`` as the GPU of this rank, ``cuda:LOCAL_RANK``, where a launcher tells.
+
+    Raises:
+        ValueError: one GPU was named for all ranks, or this machine has fewer GPUs than ranks.
+    """
+    if not started_by_launcher() or device not in ("auto", "cuda"):
+        if device.startswith("cuda:") and ranks_of_this_machine() > 1:
+            raise ValueError(
+                f"device is {device!r}, but {ranks_of_this_machine()} ranks run on this machine: "
+                "give --device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES"
+            )
+        return device
+    if not torch.cuda.is_available():
+        return device  # the CPU, or what is refused elsewhere
+    local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise ValueError(
+            f"{ranks_of_this_machine()} ranks run on this machine, but torch sees {gpus} GPUs: "
+            "start as many ranks as there are GPUs, or use --device cpu"
+        )
+    return f"cuda:{local_rank}"
+
+
+@contextmanager
+def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
+    """Joins the other ranks for the length of a ``with`` block: NCCL on GPUs, gloo on CPUs.
+
+    Args:
+        device: of this rank.
+        timeout_s: how long a rank waits for the others, at the start and in every exchange; after
+            that it ends, with what rank 0 has saved.
+
+    Raises:
+        PeerLostError: another rank ended, or did not come or answer in time.
+        ValueError: the environment of the launcher is incomplete.
+    """
+    if not started_by_launcher() or int(os.environ["WORLD_SIZE"]) == 1 or _in_group():
+        yield
+        return
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise ValueError(
+                f"RANK and WORLD_SIZE are set but {name} is not: start ranks with torchrun, or "
+                "with coke train --nproc"
+            )
+    _end_with_launcher()
+    on_gpu = device.type == "cuda"
+    try:
+        with peer_errors(timeout_s):
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo",
+                timeout=timedelta(seconds=timeout_s),
+                device_id=device if on_gpu else None,
+            )
+            yield
+    finally:
+        # After an error, NCCL might wait for a rank that is gone; the process ends anyway.
+        if _in_group() and (not on_gpu or sys.exc_info()[0] is None):
+            dist.destroy_process_group()
+
+
+@contextmanager
+def peer_errors(timeout_s: float) -> Iterator[None]:
+    """Raises what NCCL and gloo say of lost peers as :class:`PeerLostError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_about_peers(error):
+            raise
+        raise PeerLostError(
+            f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} lost the others: one has "
+            f"ended, or did not answer within {timeout_s:g} s ({_first_line(error)}). Look for the "
+            "first rank that failed, then go on with --resume"
+        ) from error
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _is_about_peers(error: RuntimeError) -> bool:
+    """Gloo raises plain RuntimeErrors, with its source files in the message."""
+    if isinstance(error, dist.DistError):  # of NCCL, of the store, of a time limit
+        return True
+    return "/gloo/" in str(error) or "onnection closed by peer" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _end_with_launcher() -> None:
+    """Ends this process when its launcher ends in whatever way, which closes a pipe between them:
+    a rank without a launcher would train on unseen."""
+    if LIFELINE not in os.environ:
+        return
+    lifeline = int(os.environ[LIFELINE])
+
+    def wait() -> None:
+        os.read(lifeline, 1)  # nothing is ever sent
+        os._exit(PEER_LOST)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,296 @@
+"""The loader: order -> bytes -> views. What a training loop iterates over."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coke.config.view_recipe import ViewParameters, ViewRecipe, draw
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.reader import DEFAULT_CACHE_GB, RecordReader
+from coke.pipeline.order.order import (
+    DEFAULT_WINDOW,
+    ORDERS,
+    EpochOrder,
+    check_rank,
+    check_start,
+    epoch_order,
+    rank_sizes,
+)
+from coke.pipeline.views import dali
+from coke.pipeline.views.pil_reference import PilViews
+
+BACKENDS = ("auto", "dali", "pil", "ffcv")
+_STEPS_IN_FLIGHT = 4  # batches an engine reads ahead of the one that is handed out, and that one
+DALI_MISSING = (
+    "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` brings it, also to machines "
+    "without a GPU (nvidia-dali-cuda120 for older drivers); or use --set loader=pil, which is slow"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """``ids`` (B,) int64 on the CPU; ``views`` (B, 3, S, S) float32 each, on its device.
+
+    ``sizes``: images of this step on each rank, where one epoch is read.
+    """
+
+    ids: Tensor
+    views: list[Tensor]
+    sizes: tuple[int, ...] = ()
+
+
+class Loader:
+    """Streams a data set as batches of views, each id once an epoch; see :func:`build_loader`."""
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        recipes: Sequence[ViewRecipe],
+        *,
+        order: EpochOrder,
+        reader: RecordReader,
+        batch_size: int,
+        seed: int,
+        drop_ragged: bool,
+        world: int,
+        rank: int,
+        engine: Any,
+    ) -> None:
+        self.index = index
+        self.recipes = tuple(recipes)
+        self.batch_size = batch_size
+        self.seed = seed
+        self._order = order
+        self._drop_ragged = drop_ragged
+        self._world = world
+        self._rank = rank
+        self._reader = reader
+        self._engine = engine
+        self._heights = index.rows["height"]
+        self._widths = index.rows["width"]
+        self._epoch, self._position = 0, 0  # of the first batch that was not handed out yet
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Images of one epoch over all ranks, without a ragged rest that is left out."""
+        n, b = len(self._order), self.batch_size
+        return n - n % b if self._drop_ragged else n
+
+    @property
+    def left_out(self) -> int:
+        """Images of an epoch that are in none of its batches."""
+        return len(self._order) - self.samples_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.samples_per_epoch // self.batch_size)
+
+    def state(self) -> dict[str, int]:
+        """Where the loader is, for :meth:`resume`: five integers.
+
+        ``position`` counts the images of the batches of ``epoch`` that were handed out, over all
+        ranks; not of those that are on their way. The others say which order it is a position of.
+        """
+        return {"epoch": self._epoch, "position": self._position} | self._order_state()
+
+    def _order_state(self) -> dict[str, int]:
+        mode = ORDERS.index(self._order.mode)
+        return {"seed": self.seed, "order": mode, "window": self._order.window}
+
+    def resume(self, state: Mapping[str, int]) -> Iterator[Batch]:
+        """The rest of the epoch a state was taken in, by any number of ranks.
+
+        Raises:
+            ValueError: the state is of another order; and as :meth:`epoch`.
+        """
+        for name, value in self._order_state().items():
+            if state[name] != value:
+                raise ValueError(
+                    f"the loader's state was saved with {name} {state[name]}, this loader has "
+                    f"{value}: the rest of that epoch is another one here"
+                )
+        return self.epoch(state["epoch"], start=state["position"])
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch from global position ``start`` on.
+
+        Every image comes exactly once across ranks. A ragged last batch is short, or left out with
+        ``drop_ragged`` (which ids are left out changes by epoch when shuffled). Where the last
+        batch is shorter than the world, some ranks get an empty one: every rank takes as many
+        steps. One epoch at a time: starting another ends this one.
+
+        Raises:
+            ValueError: ``start`` is outside the epoch, a container cannot be had, or a record is
+                damaged or cannot be decoded; the message names container, offset and id.
+        """
+        check_start(start, self.samples_per_epoch)
+        self._epoch, self._position = epoch, start
+        for batch in self._epoch_batches(epoch, start):
+            first = self._position
+            self._position = min(first + self.batch_size, self.samples_per_epoch)
+            yield replace(batch, sizes=rank_sizes(self._position - first, self._world))
+
+    def _epoch_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        yield from self._batches((ids, epoch) for ids in self._local_ids(epoch, start))
+        last_batch = (self.samples_per_epoch - start) % self.batch_size
+        if 0 < last_batch <= self._rank:
+            empty = [torch.empty(0, 3, r.size, r.size) for r in self.recipes]
+            yield Batch(ids=torch.empty(0, dtype=torch.int64), views=empty)
+
+    def epochs(self) -> Iterator[Batch]:
+        """Batches of epoch 0, 1, 2, ... without end: what a benchmark reads.
+
+        Unlike one :meth:`epoch` after the other, it keeps DALI's queue full from one to the next.
+        """
+        return self._batches(
+            (ids, epoch) for epoch in itertools.count() for ids in self._local_ids(epoch, 0)
+        )
+
+    def _local_ids(self, epoch: int, start: int) -> Iterator[NDArray[np.int64]]:
+        """This rank's ids of each step; none for a last batch that is too short for this rank."""
+        self._reader.follow([w for w in self._order.windows(epoch) if w.stop > start])
+        for first in range(start, self.samples_per_epoch, self.batch_size):
+            last = min(first + self.batch_size, self.samples_per_epoch)
+            positions = np.arange(first + self._rank, last, self._world)
+            if len(positions) == 0:
+                break
+            yield self._order.ids(epoch, positions)
+        self._reader.follow([])  # gives back what it holds in the cache, say to an evaluation
+
+    def _batches(self, steps: Iterator[tuple[NDArray[np.int64], int]]) -> Iterator[Batch]:
+        in_flight: deque[NDArray[np.int64]] = deque()
+
+        def feed() -> Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]:
+            for ids, epoch in steps:
+                in_flight.append(ids)
+                yield self._reader.read_checked(ids), self._draw(ids, epoch)
+
+        stream = self._engine.stream(feed())
+        while True:
+            try:
+                views = next(stream, None)
+            except (RuntimeError, OSError) as error:
+                raise ValueError(self._blame(list(in_flight), error)) from error
+            if views is None:
+                return
+            yield Batch(ids=torch.from_numpy(in_flight.popleft()), views=views)
+
+    def _draw(self, ids: NDArray[np.int64], epoch: int) -> list[ViewParameters]:
+        heights = self._heights[ids].astype(np.int64)
+        widths = self._widths[ids].astype(np.int64)
+        return [
+            draw(r, seed=self.seed, epoch=epoch, view=v, ids=ids, heights=heights, widths=widths)
+            for v, r in enumerate(self.recipes)
+        ]
+
+    def _blame(self, batches: list[NDArray[np.int64]], error: Exception) -> str:
+        """Finds the record that cannot be decoded: one at a time, which only errors pay for."""
+        from coke.pipeline.images.jpeg import decode_problem
+
+        for ids in batches:
+            for image_id, encoded in zip(ids.tolist(), self._reader.read(ids), strict=True):
+                problem = decode_problem(encoded.tobytes())
+                if problem is not None:
+                    return (
+                        f"cannot decode {self.index.describe(image_id)}: {problem}; "
+                        f"`coke verify {self.index.folder}` lists all such records"
+                    )
+        return f"the loader stopped on {self.index.folder}: {error}"
+
+
+def build_loader(
+    index: ImageIndex,
+    recipes: Sequence[ViewRecipe],
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    order: str = "global",
+    window: int = DEFAULT_WINDOW,
+    drop_ragged: bool = False,
+    world: int = 1,
+    rank: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    backend: str = "auto",
+    cache_gb: float = DEFAULT_CACHE_GB,
+) -> Loader:
+    """A loader over a data set.
+
+    Args:
+        index: the data set.
+        recipes: one per view.
+        batch_size: images per step over all ranks together.
+        seed: decides order and augmentation, together with the epoch.
+        shuffle: a new order every epoch; otherwise ids ascending.
+        order: how to shuffle: ``"global"``, one permutation of all images, or ``"blocks"``, which
+            reads a few containers at a time, as a remote data set larger than the cache needs it;
+            docs/order.md has what that costs in randomness.
+        window: containers that ``"blocks"`` shuffles together at most.
+        drop_ragged: leave out the last batch where it is short.
+        world, rank: number of ranks, and this one.
+        device: where views end up, ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
+        threads: DALI's CPU threads; all cores when None.
+        backend: ``"dali"``, ``"pil"``, or ``"auto"`` (DALI; PIL only where DALI has no wheel).
+        cache_gb: gigabytes that containers of remote data sets may take in the cache.
+
+    Raises:
+        ValueError: an argument is out of range, a container is missing or has another size than
+            the manifest says, the cache is too small for the order, or DALI is missing.
+    """
+    if batch_size < 1 or batch_size % world:
+        raise ValueError(f"batch_size is {batch_size}; give a positive multiple of world {world}")
+    check_rank(rank, world)
+    if not recipes:
+        raise ValueError("recipes is empty; give one ViewRecipe per view")
+    if backend not in BACKENDS:
+        raise ValueError(f"loader backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
+    epochs = epoch_order(
+        order if shuffle else "sequential",
+        len(index),
+        [(c.start, c.stop) for c in index.manifest.containers],
+        seed=seed,
+        window=window,
+        dead_ids=index.dead_ids,
+    )
+    if index.remote is not None:
+        from coke.pipeline.cache.fetch_ahead import check_cache
+
+        in_flight = (_STEPS_IN_FLIGHT + 1) * batch_size  # one more: ranks are a step apart
+        check_cache(index, epochs, in_flight=in_flight, limit=round(cache_gb * 1e9))
+    common: dict[str, Any] = {
+        "order": epochs,
+        "reader": RecordReader(index, cache_gb=cache_gb),
+        "batch_size": batch_size,
+        "seed": seed,
+        "drop_ragged": drop_ragged,
+        "world": world,
+        "rank": rank,
+    }
+    if backend == "ffcv":
+        from coke.pipeline.loading.ffcv_loader import FfcvLoader
+
+        return FfcvLoader(index, recipes, device=device, threads=threads, **common)
+    if backend == "dali" or (backend == "auto" and sys.platform == "linux"):
+        if not dali.AVAILABLE:
+            raise ValueError(DALI_MISSING)
+        engine: Any = dali.DaliViews(
+            recipes,
+            batch_size=batch_size // world,
+            device=device,
+            threads=threads or len(os.sched_getaffinity(0)),
+        )
+    else:
+        engine = PilViews(recipes)
+    return Loader(index, recipes, engine=engine, **common)

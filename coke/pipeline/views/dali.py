@@ -1,0 +1,382 @@
+"""A view recipe as a DALI graph: encoded bytes and drawn parameters in, views out.
+
+The graph holds no randomness and no order, so it has no state to save. The same code builds it
+for the CPU and the GPU; only the decoder differs (``cpu`` or ``mixed``).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewParameters, ViewRecipe, draw
+
+try:
+    from nvidia.dali import fn, math, pipeline_def, types
+    from nvidia.dali.pipeline import Pipeline
+except ImportError:  # the loader says what to install, or runs the reference recipe (macOS)
+    AVAILABLE = False
+else:
+    AVAILABLE = True
+
+_TRUNCATION = 0.498  # PIL cuts fractions off where DALI rounds: round(x - 0.498) is floor(x)
+_QUEUE_DEPTH = 3  # batches in flight: two while one is copied out; each costs a batch of memory
+
+
+class DaliViews:
+    """Decodes and augments batches in DALI's own threads, ahead of the consumer.
+
+    Args:
+        recipes: one per view.
+        batch_size: largest batch that will come.
+        device: ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
+        threads: DALI's CPU threads.
+    """
+
+    def __init__(
+        self, recipes: Sequence[ViewRecipe], *, batch_size: int, device: str, threads: int
+    ) -> None:
+        self.recipes = tuple(recipes)
+        self._on_gpu = device != "cpu"
+        self._device = torch.device(device)
+        self._queued = 0  # batches fed and not yet taken out
+        self._turn = 0  # which stream the queue belongs to
+        self._pipe = _views_pipeline(
+            self.recipes,
+            self._on_gpu,
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=(self._device.index or 0) if self._on_gpu else None,
+            prefetch_queue_depth=_QUEUE_DEPTH,
+        )
+        self._warm_up()
+
+    def stream(
+        self, batches: Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]
+    ) -> Iterator[list[Tensor]]:
+        """Yields, per batch, the views as (B, 3, S, S) float32 tensors in channels_last memory.
+
+        Feeding runs ahead by the queue depth. What an abandoned stream had fed is drained before
+        the next one starts; continuing the abandoned one is an error, not a mix of both.
+        """
+        self._drain()
+        self._turn += 1
+        turn = self._turn
+        for _ in range(_QUEUE_DEPTH):
+            self._feed_next(batches)
+        while self._queued:
+            outputs = self._pipe.share_outputs(cuda_stream=self._stream())
+            self._queued -= 1
+            views = [self._to_torch(out) for out in outputs]
+            self._pipe.release_outputs()
+            self._feed_next(batches)
+            yield views
+            if turn != self._turn:
+                raise RuntimeError("another epoch of this loader was started before this one ended")
+
+    def _stream(self) -> Any:
+        """The stream that copies outputs: DALI frees a buffer only after what is queued there."""
+        return torch.cuda.current_stream(self._device) if self._on_gpu else None
+
+    def _drain(self) -> None:
+        while self._queued:
+            self._queued -= 1
+            self._pipe.share_outputs()
+            self._pipe.release_outputs()
+
+    def _feed_next(
+        self, batches: Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]
+    ) -> None:
+        batch = next(batches, None)
+        if batch is not None:
+            self._feed(*batch)
+            self._pipe.schedule_run()
+            self._queued += 1
+
+    def _warm_up(self) -> None:
+        """Runs the graph on a tiny image: mistakes show now, and DALI's first run is special.
+
+        The first ``schedule_run`` of a pipeline starts as many runs as its queue is deep and fails
+        where fewer batches were fed; an epoch may hold just one.
+        """
+        buffer = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(buffer, "JPEG")
+        encoded = [np.frombuffer(buffer.getvalue(), dtype=np.uint8)]
+        one, side = np.zeros(1, dtype=np.int64), np.full(1, 16, dtype=np.int64)
+        drawn = [
+            draw(r, seed=0, epoch=0, view=v, ids=one, heights=side, widths=side)
+            for v, r in enumerate(self.recipes)
+        ]
+        for _ in range(_QUEUE_DEPTH):
+            self._feed(encoded, drawn)
+        self._pipe.schedule_run()
+        for _ in range(_QUEUE_DEPTH):
+            self._pipe.share_outputs()
+            self._pipe.release_outputs()
+
+    def _feed(self, encoded: list[NDArray[np.uint8]], parameters: list[ViewParameters]) -> None:
+        self._pipe.feed_input("encoded", encoded)
+        for name, value in graph_inputs(self.recipes, parameters, self._on_gpu).items():
+            self._pipe.feed_input(name, value)
+
+    def _to_torch(self, output: Any) -> Tensor:
+        # The copy makes the batch ours whatever DALI does with its buffer. Views leave the graph
+        # as HWC, which torch sees as NCHW in channels_last memory without moving a byte.
+        dali_BHWC = from_dlpack(output.as_tensor())
+        if self._on_gpu:
+            return dali_BHWC.clone().permute(0, 3, 1, 2)
+        # numpy asks the kernel for huge pages: a clone in torch's memory takes three times as long
+        # at 224 pixels, most of it page faults.
+        views_BHWC = torch.from_numpy(np.empty(dali_BHWC.shape, dtype=np.float32))
+        return views_BHWC.copy_(dali_BHWC).permute(0, 3, 1, 2)
+
+
+def graph_inputs(
+    recipes: Sequence[ViewRecipe], parameters: Sequence[ViewParameters], on_gpu: bool
+) -> dict[str, NDArray[Any]]:
+    """What the graph reads besides the encoded images, by the name of its input."""
+    inputs = _whole_image_inputs(parameters) if on_gpu else _region_inputs(parameters)
+    for v, drawn in enumerate(parameters):
+        colours = _stage_inputs(drawn, recipes[v])
+        inputs |= {f"{name}_{v}": value for name, value in colours.items()}
+    return inputs
+
+
+def _whole_image_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
+    inputs: dict[str, NDArray[Any]] = {}
+    for v, p in enumerate(parameters):
+        inputs[f"anchor_{v}"] = np.stack([p.top, p.left], axis=1)
+        inputs[f"shape_{v}"] = np.stack([p.height, p.width], axis=1)
+    return inputs
+
+
+def _region_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
+    """Crops (top, left), relative to the smallest region that holds all of them.
+
+    The decoder skips what lies outside the region. One view's crop is the region itself.
+    """
+    crops = _whole_image_inputs(parameters)
+    anchors = [crops[f"anchor_{v}"] for v in range(len(parameters))]
+    ends = [crops[f"anchor_{v}"] + crops[f"shape_{v}"] for v in range(len(parameters))]
+    start = np.minimum.reduce(anchors)
+    region = {"region_anchor": start, "region_shape": np.maximum.reduce(ends) - start}
+    if len(parameters) == 1:
+        return region
+    return crops | region | {f"anchor_{v}": a - start for v, a in enumerate(anchors)}
+
+
+def _stage_inputs(drawn: ViewParameters, recipe: ViewRecipe) -> dict[str, NDArray[Any]]:
+    """What the stages of a view's graph read; a recipe's graph has only those it may draw."""
+    inputs: dict[str, NDArray[Any]] = {"flip": drawn.flip}
+    stages = recipe.may_draw
+    if "lighting" in stages:
+        inputs |= {"brightness": drawn.brightness, "contrast": drawn.contrast}
+    if "colours" in stages:
+        inputs |= {"saturation": drawn.saturation} | _hue_inputs(drawn, recipe.exact_hue)
+    if "blur" in stages:
+        inputs["blur_sigma"] = drawn.blur_sigma
+    if "solarize" in stages:
+        inputs["solarize"] = drawn.solarize.astype(np.bool_)
+    return inputs
+
+
+def _hue_inputs(drawn: ViewParameters, exact: bool) -> dict[str, NDArray[Any]]:
+    if not exact:
+        return {"hue": drawn.hue_degrees}
+    sixths = drawn.hue_degrees.astype(np.float64) / 60
+    thirds = np.rint(sixths / 2)
+    turn = sixths - 2 * thirds  # in [-1, 1]; negative is backwards
+    channels = (np.array([0, 1, 2]) - thirds.astype(np.int64)[:, None]) % 3
+    mirrored = turn < 0
+    channels[mirrored] = channels[mirrored][:, [0, 2, 1]]
+    return {
+        "hue_turn": np.abs(turn).astype(np.float32),
+        "hue_mirrored": mirrored,
+        "hue_channels": channels.astype(np.int32),
+    }
+
+
+def _views_pipeline(recipes: tuple[ViewRecipe, ...], on_gpu: bool, **options: Any) -> Pipeline:
+    return _graph(recipes, on_gpu, **options)
+
+
+if AVAILABLE:
+
+    @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
+    def _graph(recipes: tuple[ViewRecipe, ...], on_gpu: bool) -> Any:
+        return augmented(recipes, on_gpu, decoded(on_gpu))
+
+    def decoded(on_gpu: bool) -> Any:
+        """The graph's first half: encoded bytes to pixels, on the CPU those of the crops only."""
+        encoded = _input("encoded", types.UINT8, ndim=1)
+        if on_gpu:
+            # Always the whole image: decoding a region is reported to crash the H100's decoder
+            # (nvimgcodec 0.9).
+            return fn.decoders.image(
+                encoded, device="mixed", output_type=types.RGB, adjust_orientation=False
+            )
+        return fn.decoders.image_slice(
+            encoded,
+            _input("region_anchor", types.INT32, ndim=1),
+            _input("region_shape", types.INT32, ndim=1),
+            device="cpu",
+            output_type=types.RGB,
+            adjust_orientation=False,
+            axes=[0, 1],
+            normalized_anchor=False,
+            normalized_shape=False,
+        )
+
+    def augmented(recipes: tuple[ViewRecipe, ...], on_gpu: bool, pixels: Any) -> Any:
+        """The graph's second half: decoded pixels to views."""
+        if len(recipes) == 1 and not on_gpu:  # the region is the crop: no slice, no copy
+            return _view(recipes[0], 0, pixels)
+        return tuple(_view(recipe, v, _crop(pixels, v)) for v, recipe in enumerate(recipes))
+
+    def _input(name: str, dtype: Any, ndim: int) -> Any:
+        return fn.external_source(name=name, device="cpu", dtype=dtype, ndim=ndim)
+
+    def _crop(decoded: Any, v: int) -> Any:
+        return fn.slice(
+            decoded,
+            _input(f"anchor_{v}", types.INT32, ndim=1),
+            _input(f"shape_{v}", types.INT32, ndim=1),
+            axes=[0, 1],
+            normalized_anchor=False,
+            normalized_shape=False,
+        )
+
+    def _view(recipe: ViewRecipe, v: int, crop: Any) -> Any:
+        def factor(name: str) -> Any:
+            return _input(f"{name}_{v}", types.FLOAT, ndim=0)
+
+        stages = recipe.may_draw
+        image = fn.resize(
+            crop, size=[recipe.size, recipe.size], interp_type=types.INTERP_LINEAR, antialias=True
+        )
+        if "lighting" in stages:
+            image = _lighting(image, factor("brightness"), factor("contrast"))
+        if "colours" in stages and recipe.exact_hue:
+            image = _exact_colours(
+                image,
+                channels=_input(f"hue_channels_{v}", types.INT32, ndim=1),
+                mirrored=_input(f"hue_mirrored_{v}", types.BOOL, ndim=0),
+                turn=_input(f"hue_turn_{v}", types.FLOAT, ndim=0),
+                saturation=factor("saturation"),
+            )
+        elif "colours" in stages:
+            image = _colours(image, factor("hue"), factor("saturation"))
+        elif stages & {"blur", "solarize"}:
+            image = fn.cast(image, dtype=types.FLOAT)
+        if "blur" in stages:
+            image = _blur(image, factor("blur_sigma"))
+        if "solarize" in stages:
+            image = _solarize(image, _input(f"solarize_{v}", types.BOOL, ndim=0))
+        return fn.crop_mirror_normalize(
+            image,
+            mirror=_input(f"flip_{v}", types.INT32, ndim=0),
+            mean=[255 * m for m in recipe.mean],
+            std=[255 * s for s in recipe.std],
+            output_layout="HWC",
+            dtype=types.FLOAT,
+        )
+
+    def _lighting(image: Any, brightness: Any, contrast: Any) -> Any:
+        if (brightness != 1.0) | (contrast != 1.0):
+            # Two steps, uint8 between them: what the first one clips is what PIL clips.
+            lit = fn.brightness_contrast(
+                image, brightness=brightness, brightness_shift=-_TRUNCATION / 255
+            )
+            gray = fn.color_space_conversion(lit, image_type=types.RGB, output_type=types.GRAY)
+            center = math.floor(fn.reductions.mean(gray) + 0.5)
+            out = fn.brightness_contrast(
+                lit,
+                contrast=contrast,
+                contrast_center=center.cpu(),
+                brightness_shift=-_TRUNCATION / 255,
+            )
+        else:
+            out = image
+        return out
+
+    def _colours(image: Any, hue: Any, saturation: Any) -> Any:
+        """Hue in YIQ and saturation, in one pass: uint8 in, float out."""
+        if (hue != 0.0) | (saturation != 1.0):
+            out = _clamp(
+                fn.color_twist(image, hue=hue, saturation=saturation, dtype=types.FLOAT), 0.0, 255.0
+            )
+        else:
+            out = fn.cast(image, dtype=types.FLOAT)
+        return out
+
+    def _exact_colours(
+        image: Any, *, channels: Any, mirrored: Any, turn: Any, saturation: Any
+    ) -> Any:
+        """Hue in HSV, then saturation: uint8 in, float out.
+
+        Let (y0, y1, y2) be a pixel's channels, permuted by the turns of 120 degrees, and ``turn``
+        in [0, 1] what remains of the angle, in units of 60 degrees. The rotation in HSV is then
+        piecewise linear, without a division or a comparison: channel c becomes
+        ``y(c) - y(c+1) + (2 turn - 1) y(c-1) + (1 - turn) (low + high)``, clamped to the pixel's
+        own [low, high]. Backwards, c+1 and c-1 change places: y1 and y2 are swapped before and
+        after.
+
+        Each elementwise operator is a pass over a plane, so the cost is their number. The result
+        stays float because a conversion to uint8, which rounds, costs as much as eight of them.
+        """
+        if (turn != 0.0) | (channels[0] != 0) | (saturation != 1.0):
+            y0, y1, y2 = (image[:, :, channels[c]] for c in range(3))
+            low = math.min(math.min(y0, y1), y2)
+            high = math.max(math.max(y0, y1), y2)
+            ends = (fn.cast(low, dtype=types.FLOAT) + high) * (1.0 - turn)
+            q0, q1, q2 = (y * (turn * 2.0 - 1.0) for y in (y0, y1, y2))
+            z0 = _clamp(q2 + y0 - y1 + ends, low, high)
+            z1 = _clamp(q0 + y1 - y2 + ends, low, high)
+            z2 = _clamp(q1 + y2 - y0 + ends, low, high)
+            if mirrored:
+                red, green, blue = z0, z2, z1
+            else:
+                red, green, blue = z0, z1, z2
+            gray = (red * 0.299 + green * 0.587 + blue * 0.114) * (1.0 - saturation)
+            out = fn.stack(
+                _clamp(red * saturation + gray, 0.0, 255.0),
+                _clamp(green * saturation + gray, 0.0, 255.0),
+                _clamp(blue * saturation + gray, 0.0, 255.0),
+                axis=2,
+            )
+            out = fn.reshape(out, layout="HWC")
+        else:
+            out = fn.cast(image, dtype=types.FLOAT)
+        return out
+
+    def _clamp(value: Any, low: Any, high: Any) -> Any:
+        return math.min(math.max(value, low), high)  # math.clamp costs six times as much
+
+    def _blur(image: Any, sigma: Any) -> Any:
+        # A real conditional: masking would blur every image and throw most of it away. A sigma
+        # below 0.25 moves no pixel by half a grey level (neighbours weigh 0.03 %).
+        if sigma > 0.25:
+            # The cost is linear in the window. 2.5 sigma to each side hold 98.8 % of the kernel,
+            # which is renormalised; DALI's default of 3 sigma costs a seventh more.
+            radius = fn.cast(math.ceil(2.5 * sigma), dtype=types.INT32)
+            out = fn.gaussian_blur(image, sigma=sigma, window_size=2 * radius + 1)
+        else:
+            out = image
+        return out
+
+    def _solarize(image: Any, solarize: Any) -> Any:
+        if solarize:
+            # What is at least 128 is inverted: the smaller one of a value and its inverse.
+            assert SOLARIZE_THRESHOLD == 128
+            out = math.min(image, 255.0 - image)
+        else:
+            out = image
+        return out

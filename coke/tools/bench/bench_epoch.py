@@ -1,0 +1,182 @@
+"""``coke bench-epoch``: how long an ImageNet epoch takes on this machine, and what limits it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from coke.config.config import Config
+from coke.files.byte_size import parse_bytes
+from coke.model.precision import resolve_device, resolve_precision
+from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.tools.bench.advice import advise
+from coke.tools.bench.limit import find_limit
+from coke.tools.bench.machine import described, device_name
+from coke.tools.bench.measurement import Measurement, longest_stage
+from coke.tools.bench.memory import (
+    Memory,
+    held_beside_torch,
+    largest_batch_that_fits,
+    peak_bytes,
+)
+from coke.tools.bench.methods import MethodTime, measure_methods
+from coke.tools.bench.paper import project
+from coke.tools.bench.report import save_json, show
+from coke.tools.bench.result import EpochBench
+from coke.tools.bench.threads import ThreadSplit, tune
+from coke.tools.bench.timing import Turns
+from coke.tools.page.bench import write_page
+
+
+def bench_epoch(
+    config: Config,
+    data: str | Path,
+    *,
+    seconds: float = 10.0,
+    rounds: int = 3,
+    gpus: int = 1,
+    peers: bool = False,
+    tune_threads: bool = False,
+    memory_budget: str = "16GiB",
+    json_file: Path | None = None,
+    html_file: Path | None = None,
+    console: Console | None = None,
+) -> EpochBench:
+    """Times every stage of training alone and together, and says what it makes of them.
+
+    Each round times the loader's stages, the loader, the step on synthetic data, and training, one
+    after the other, so that a machine whose speed drifts drifts for all of them. The step includes
+    clustering with a label store of ImageNet's size.
+
+    Args:
+        config: what to train with; see the presets.
+        data: a data set; a small one is read again and again.
+        seconds: how long each measurement takes in each round, after three batches of warm-up.
+        gpus: how many devices like this one to project an ImageNet epoch for.
+        peers: also time MoCo-v2, SwAV and CoKe's other forms side by side.
+        tune_threads: also time training with different splits of the cores.
+        memory_budget: what the peak of a device is held against, such as ``16GiB``.
+        json_file, html_file: where the result is saved, and shown as a page; replaced if there.
+
+    Raises:
+        ValueError: settings or data do not fit.
+    """
+    _check_arguments(seconds, rounds, gpus)
+    if peers and config.accumulate > 1:
+        raise ValueError(
+            f"accumulate is {config.accumulate}, but --peers compares steps of whole batches: "
+            "leave it at 1, with a smaller --batch-size where memory is short"
+        )
+    _check_writable("--json", json_file)
+    _check_writable("--html", html_file)
+    budget = parse_bytes(memory_budget)
+    console = console or Console()
+    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
+    if index.n_live < config.batch_size:
+        raise ValueError(
+            f"batch_size is {config.batch_size}, but {index.folder} has {index.n_live} images: "
+            "give a smaller --batch-size"
+        )
+    device = resolve_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events and streams are those of the current device
+    precision = resolve_precision(config.precision, device)
+    cores = len(os.sched_getaffinity(0))
+    methods: tuple[MethodTime, ...] = ()
+    threads: tuple[ThreadSplit, ...] = ()
+    with console.status("timing") as status:
+        turns = Turns(seconds=seconds, rounds=rounds, progress=status.update)
+        measured = Measurement(config, index, device, precision)
+        measured.run(turns)
+        peak = peak_bytes(device)  # first: what follows goes higher
+        if tune_threads:
+            threads = tune(measured.rate_with, cores, turns)
+        measured.release_step()
+        largest = None
+        if device.type == "cuda":
+            status.update("the largest batch that fits")
+            beside = held_beside_torch(device)
+            largest = largest_batch_that_fits(config, device, precision, budget, beside=beside)
+        if peers:
+            methods = measure_methods(config, index, device, precision, turns)
+    loader, step, both = measured.loader, measured.step, measured.both
+    stages = measured.stages()
+    limit = find_limit(loader.median, step.median, both.median, device.type)
+    limiting = {part: longest_stage(stages, part) for part in ("loader", "step")}
+    stored = np.minimum(index.rows["height"], index.rows["width"])
+    bench = EpochBench(
+        settings={
+            **described(config, index, device, precision, cores),
+            "seconds per measurement": seconds,
+            "rounds": rounds,
+        },
+        stages=stages,
+        loader=loader,
+        step=step,
+        both=both,
+        limited_by=limit.slower,
+        limiting_stage=limiting[limit.slower],
+        shared_cores=limit.shared_cores,
+        share_of_limit=limit.share,
+        share_of_ceiling=both.median / step.median,
+        projection=project(
+            both.median,
+            gpus=gpus,
+            config=config,
+            precision=precision,
+            device=device_name(device),
+            cores=cores,
+            image_kilobytes=float(index.rows["length"].mean()) / 1000,
+        ),
+        advice=advise(
+            tuple(limiting.values()) if limit.shared_cores else (limiting[limit.slower],),
+            config,
+            precision=precision,
+            cores=cores,
+            tuned=tune_threads,
+            shorter_side=float(np.median(stored)),
+        ),
+        memory=Memory(
+            peak=peak,
+            of="GPU" if device.type == "cuda" else "process",
+            budget=budget,
+            largest_batch=largest,
+        ),
+        methods=methods,
+        threads=threads,
+        timeline=measured.timeline,
+    )
+    show(bench, console)
+    if json_file is not None:
+        save_json(bench, json_file)
+    if html_file is not None:
+        write_page(bench, html_file)
+    return bench
+
+
+def _check_arguments(seconds: float, rounds: int, gpus: int) -> None:
+    if seconds <= 0 or rounds < 1:
+        raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
+    if gpus < 1:
+        raise ValueError(f"gpus is {gpus}; give the number of devices to project for, 1 or more")
+
+
+def _check_writable(option: str, file: Path | None) -> None:
+    """Refuses a file before the measurement that could not be saved to it after."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise ValueError(f"{option} {file} is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise ValueError(
+            f"{option} {file} cannot be written: there is no folder {file.parent}; create it, or "
+            "name another file"
+        )
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(
+            f"{option} {file} cannot be written: this user may not; name a file elsewhere"
+        )

@@ -1,0 +1,260 @@
+"""`coke ingest`: an image collection becomes a data set.
+
+Two passes over the images. The first looks at every one and so fixes which are accepted, and with
+that the ids; the second writes the containers. Ids depend on the keys (and on the base) alone,
+bytes on the keys and settings; neither on the engine, the number of workers, or interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from coke.distributed.workers import Mapper, default_workers, worker_pool
+from coke.files.journal import SUFFIX
+from coke.files.publish import claimed
+from coke.pipeline.remote.remote import location
+from coke.pipeline.sources import Source, find_splits, is_url
+from coke.tools.datasets.ingest_containers import write_containers
+from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images
+from coke.tools.datasets.ingest_report import (
+    IngestReport,
+    PassProgress,
+    SplitReport,
+    progress_display,
+    summary,
+)
+from coke.tools.datasets.ingest_settings import IngestSettings, check_arguments, fingerprint
+from coke.tools.datasets.ingest_side_files import write_side_files
+from coke.tools.datasets.ingest_split import IngestRun, decide_split
+from coke.tools.datasets.stable_ids import Base, number_classes, read_bases
+from coke.tools.datasets.upload import Upload
+
+_PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
+_IMAGES_PER_WORKER = 500  # a further worker costs more to start than it saves below this
+
+
+def ingest(
+    src: str | Path,
+    out: str | Path,
+    *,
+    shard_size: int = 2000,
+    workers: int | None = None,
+    resize_shorter: int | None = None,
+    quality: int = 95,
+    labels: str = "auto",
+    source: str = "auto",
+    format: str = "wds",
+    check: str = "decode",
+    base: str | Path | None = None,
+    match: str = "key",
+    dedupe: str | None = None,
+    engine: str = "process",
+    ray_address: str | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    strict: bool = False,
+    console: Console | None = None,
+) -> IngestReport:
+    """Makes the data set ``out`` (or ``out/<split>`` each) from the images in ``src``.
+
+    Images that cannot be stored are left out and listed in ``rejected.tsv`` with the reason.
+    ``out`` appears when everything is written, or not at all. What an interrupted ingest (Ctrl-C,
+    a kill, a full disk) has finished is kept in ``.<out>.partial`` beside ``out``; the same call
+    goes on from there to the same bytes, with any number of workers on either engine. When source
+    or settings have changed, that work is discarded; files that have changed are looked at again.
+    A data set for a URL is made on the local disk and then sent:
+    :mod:`coke.tools.datasets.upload`.
+
+    Args:
+        src: what holds the images, a path or URL; see :func:`find_splits`.
+        out: the folder to make, a path or URL.
+        shard_size: images per container; 0 for all in one.
+        workers: processes; by default one per core, fewer for small collections.
+        resize_shorter: shrink images whose shorter side is longer than this many pixels.
+        quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
+        labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
+        source: the layout of ``src``; see :func:`find_splits`.
+        format: of the containers: ``"wds"`` (tars) or ``"ffcv"`` (betons); ids, keys and images
+            are the same.
+        check: ``"decode"`` decodes every image, so that no bad one stops a training run;
+            ``"header"`` trusts the pixels of JPEGs whose header and end are in order.
+        base: an older data set, whose ids are kept: new images get ids behind its last, images
+            that are gone leave tombstones, its classes keep their numbers. It may be ``out``
+            itself, with ``overwrite``.
+        match: ``"key"``, or ``"content"``: a file whose key the base does not know, with the bytes
+            of one that is gone (by SHA-256), is that file renamed and keeps its id.
+        dedupe: ``"report"`` lists files of equal bytes in ``duplicates.tsv``, ``"drop"`` leaves
+            out all but the one with the smallest id. Splits are looked at one by one.
+        engine: ``"process"`` or ``"ray"``; Ray needs a file system that all nodes share.
+        ray_address: of an existing Ray cluster; see :func:`coke.distributed.ray_workers.ray_pool`.
+        overwrite: replace the data set that is at ``out``.
+        restart: forget what an interrupted ingest has finished.
+        strict: make nothing when any image is rejected.
+        console: where progress and summary go.
+
+    Raises:
+        ValueError: an argument is out of range, the source holds no usable images, ``base`` is no
+            data set, ``out`` is taken or being written, or it cannot be written.
+    """
+    console = console or Console()
+    settings = IngestSettings(
+        shard_size=shard_size,
+        resize_shorter=resize_shorter,
+        quality=quality,
+        labels=labels,
+        source=source,
+        check=check,
+        format=format,
+        match=match,
+        dedupe=dedupe,
+    )
+    check_arguments(settings, workers, engine, has_base=base is not None)
+    if base is not None and is_url(str(base)):
+        raise ValueError(f"base is {base}; give a local copy of it, a URL cannot be a base yet")
+    folder = location(out)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        upload = None
+        if isinstance(folder, str):
+            upload = Upload(folder, overwrite=overwrite, restart=restart, console=console)
+            folder, overwrite = stack.enter_context(upload).folder, True
+        if not is_url(str(src)):
+            _check_apart(Path(src), folder)
+        claim = stack.enter_context(
+            claimed(folder, overwrite=overwrite, restart=restart, console=console)
+        )
+        sources = find_splits(src, labels=labels, source=source)
+        command = fingerprint(settings, sources, base)
+        done = claim.finished(command)
+        if done is None and upload is not None:
+            done = upload.staged(command)
+        if done is not None:
+            console.print(f"{folder} was finished by an earlier run of the same command")
+            report = _report_from(folder, done)
+        else:
+            bases = read_bases(Path(base), list(sources)) if base is not None else {}
+            sources = _numbered_like(bases, sources)
+            with (
+                claim.workspace(command, _fingerprint_of(bases)) as work,
+                progress_display(console) as progress,
+                _engine(engine, workers, sources, ray_address) as run,
+            ):
+                shared = IngestRun(
+                    settings=settings, strict=strict, work=work, map=run, progress=progress
+                )
+                report = _ingest_splits(shared, sources, bases, folder, started)
+        if upload is not None:
+            upload.keep(command, _about(report))
+            upload.send()
+            report = replace(report, out=upload.url, seconds=time.monotonic() - started)
+    console.print(summary(report))
+    return report
+
+
+def _check_apart(src: Path, out: Path) -> None:
+    if out.resolve().is_relative_to(src.resolve()):
+        raise ValueError(f"out {out} lies inside the source {src}; choose a folder outside of it")
+    if src.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"source {src} lies inside out {out}; choose another folder for out")
+
+
+def _fingerprint_of(bases: dict[str, Base]) -> str:
+    hashes = [[name, base.manifest_sha256] for name, base in bases.items()]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:8]
+
+
+def _numbered_like(bases: dict[str, Base], sources: dict[str, Source]) -> dict[str, Source]:
+    """The same images; classes have the numbers that the base gave them, new ones the next."""
+    if not bases:
+        return sources
+    numbered = {}
+    for name, source in sources.items():
+        # Sources and bases agree on classes over their splits, so every split gets the same ones.
+        classes, number = number_classes(source.classes, next(iter(bases.values())).classes)
+        labels = tuple(-1 if label < 0 else number[label] for label in source.labels)
+        numbered[name] = replace(source, classes=tuple(classes), labels=labels)
+    return numbered
+
+
+def _engine(
+    engine: str, workers: int | None, sources: dict[str, Source], ray_address: str | None
+) -> AbstractContextManager[Mapper]:
+    if engine == "ray":
+        from coke.distributed.ray_workers import ray_pool
+
+        return ray_pool(workers, address=ray_address)
+    total = sum(map(len, sources.values()))
+    workers = workers or min(default_workers(), 1 + total // _IMAGES_PER_WORKER)
+    return worker_pool(workers, preload=("coke.tools.datasets.ingest_pieces",))
+
+
+def _ingest_splits(
+    run: IngestRun, sources: dict[str, Source], bases: dict[str, Base], out: Path, started: float
+) -> IngestReport:
+    splits, images, containers = [], 0, 0
+    for name, source in sources.items():
+        for folder in (run.work.dataset, run.work.journal):
+            (folder / name).mkdir(exist_ok=True)
+        split = decide_split(run, name, source, _checked(run, name, source), bases.get(name))
+        written = write_containers(run, split)
+        splits.append(write_side_files(run, split, written))
+        images += split.checked.resumed
+        containers += sum(piece.resumed for piece in written)
+    report = IngestReport(
+        out=out,
+        splits=tuple(splits),
+        seconds=time.monotonic() - started,
+        resumed_images=images,
+        resumed_containers=containers,
+    )
+    run.work.publish(_about(report))
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _about(report: IngestReport) -> dict[str, object]:
+    return {"splits": [asdict(split) for split in report.splits], "seconds": report.seconds}
+
+
+def _report_from(out: Path, done: dict[str, object]) -> IngestReport:
+    splits, seconds = done["splits"], done["seconds"]
+    assert isinstance(splits, list) and isinstance(seconds, float)
+    return IngestReport(
+        out=out, splits=tuple(SplitReport(**split) for split in splits), seconds=seconds
+    )
+
+
+def _checked(run: IngestRun, name: str, source: Source) -> Checked:
+    """The first pass: verdicts on all images."""
+    settings = run.settings
+    count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
+    firsts = range(0, len(source), count)
+    # A folder that this machine sees must be seen by all: else its images would all be rejected.
+    seen = tuple(path for path in [Path(source.origin)] if path.exists())
+    tasks = (
+        CheckTask(
+            source=source.take(range(first, min(first + count, len(source)))),
+            check=settings.check,
+            # What is stored byte for byte can be hashed later, when somebody asks: that would be
+            # a fifth of the work where nothing is decoded, and is nothing beside decoding.
+            hash_all=settings.check == "decode"
+            or settings.match == "content"
+            or settings.dedupe is not None,
+            resize_shorter=settings.resize_shorter,
+            entry=run.work.journal / name / f"checked-{number:06d}{SUFFIX}",
+            must_exist=(run.work.journal, *seen),
+        )
+        for number, first in enumerate(firsts)
+    )
+    progress = PassProgress(run.progress, f"checking {name}", len(source))
+    parts = []
+    for part in run.map(check_images, tasks):
+        parts.append(part)
+        progress.advance(len(part.verdicts), part.bytes, resumed=part.resumed > 0)
+    return Checked.joined(parts)

@@ -1,0 +1,266 @@
+"""The pieces of work of an ingest: a run of images to check, a container to write.
+
+Each is a pure function of its task, so any process or machine may do any piece, twice if it must
+be. A piece whose result is in the journal is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coke.files import journal
+from coke.pipeline.containers.formats import CONTAINER_WRITERS
+from coke.pipeline.containers.tar import Candidate, ContainerPlan, WrittenContainer
+from coke.pipeline.dataset.index import INDEX_DTYPE, Container
+from coke.pipeline.images.jpeg import Verdict, check, check_header
+from coke.pipeline.sources import Source, key_problem
+
+#: How an image is looked at, by ``--check``.
+CHECKS = {"decode": check, "header": check_header}
+
+
+_RECORD_DTYPE = np.dtype([("row", INDEX_DTYPE), ("crc32", "<u4")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckTask:
+    """Images to check.
+
+    Attributes:
+        source: the images.
+        check: which of :data:`CHECKS`.
+        hash_all: take the SHA-256 also of files that are stored byte for byte.
+        entry: the file that will hold the result.
+        must_exist: what this machine needs to see.
+    """
+
+    source: Source
+    check: str
+    hash_all: bool
+    resize_shorter: int | None
+    entry: Path
+    must_exist: tuple[Path, ...]
+
+
+#: What the first pass finds out about an accepted image: height and width it will be stored with,
+#: in pixels, whether byte for byte, CRC-32 and SHA-256 of its source file (zeros if not taken).
+#: A row of zeros is of a rejected image.
+VERDICT_DTYPE = np.dtype(
+    [
+        ("height", "<u2"),
+        ("width", "<u2"),
+        ("as_is", "?"),
+        ("crc32", "<u4"),
+        ("sha256", "u1", 32),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What the first pass found out about n images.
+
+    Attributes:
+        verdicts: (n,) of :data:`VERDICT_DTYPE`.
+        problems: why an image is left out, by its position.
+        bytes: how many were read.
+        resumed: images whose verdict an earlier run had found.
+    """
+
+    verdicts: NDArray[np.void]
+    problems: dict[int, str]
+    bytes: int
+    resumed: int = 0
+
+    def candidate(self, i: int) -> Candidate:
+        """What is needed to store accepted image ``i``."""
+        height, width, as_is, crc32, _ = self.verdicts[i].tolist()
+        return Candidate(verdict=Verdict(height=height, width=width, as_is=as_is), crc32=crc32)
+
+    @staticmethod
+    def joined(parts: Sequence[Checked]) -> Checked:
+        """Verdicts of several runs of images as one."""
+        problems, first = {}, 0
+        for part in parts:
+            problems.update({first + i: problem for i, problem in part.problems.items()})
+            first += len(part.verdicts)
+        return Checked(
+            verdicts=np.concatenate([part.verdicts for part in parts]),
+            problems=problems,
+            bytes=sum(part.bytes for part in parts),
+            resumed=sum(part.resumed for part in parts),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteTask:
+    """A container to write.
+
+    Attributes:
+        plan: what goes into it; its folder is for drafts.
+        format: which of :data:`CONTAINER_WRITERS`.
+        destination: the folder where the container gets its name when it is whole.
+        entry: the file that will hold the result.
+        must_exist: what this machine needs to see.
+    """
+
+    plan: ContainerPlan
+    format: str
+    destination: Path
+    entry: Path
+    must_exist: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A container at its destination, and whether an earlier run had put it there."""
+
+    result: WrittenContainer
+    resumed: bool
+
+
+def check_images(task: CheckTask) -> Checked:
+    """Looks at images; for each what is needed to store it, or the reason why it cannot be.
+
+    Raises:
+        ValueError: this machine does not see the files.
+        OSError: the journal cannot be written.
+    """
+    _require(task.must_exist)
+    made_from = _fingerprint_of_files(task.source)
+    found = journal.load(task.entry, made_from)
+    if found is not None:
+        about, verdicts = found
+        return Checked(
+            verdicts=verdicts,
+            problems={int(i): problem for i, problem in about["problems"].items()},
+            bytes=about["bytes"],
+            resumed=len(verdicts),
+        )
+    checked, transient = _check(task)
+    if not transient:
+        about = {"problems": checked.problems, "bytes": checked.bytes}
+        journal.save(task.entry, made_from, about, checked.verdicts)
+    return checked
+
+
+def _check(task: CheckTask) -> tuple[Checked, bool]:
+    """Verdicts, and whether some of them may be others next time: a file could not be read."""
+    source, look, transient = task.source, CHECKS[task.check], False
+    verdicts = np.zeros(len(source), VERDICT_DTYPE)
+    problems: dict[int, str] = {}
+    size = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's; an image is either accepted or rejected
+        for i, key in enumerate(source.keys):
+            if problem := key_problem(key):
+                problems[i] = problem
+                continue
+            try:
+                data = source.read(i)
+                size += len(data)
+                found = look(data, resize_shorter=task.resize_shorter)
+            except ConnectionError as error:
+                # Nobody knows what the image is: leaving it out would move the ids after it.
+                raise ValueError(
+                    f"{source.describe(i)} cannot be read: {error.strerror or error}; run the same "
+                    "command again when the storage answers"
+                ) from error
+            except OSError as error:
+                problems[i], transient = f"cannot be read: {error.strerror}", True
+            except ValueError as error:
+                problems[i] = str(error)
+            else:
+                row = verdicts[i]
+                row["height"], row["width"], row["as_is"] = found.height, found.width, found.as_is
+                row["crc32"] = zlib.crc32(data)
+                if task.hash_all or not found.as_is:
+                    row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    return Checked(verdicts=verdicts, problems=problems, bytes=size), transient
+
+
+def write_piece(task: WriteTask) -> Written:
+    """Writes one container under a draft's name, makes it last, and gives it its own.
+
+    Raises:
+        ValueError: an image changed since it was checked, or this machine does not see the files.
+        OSError: the container cannot be written.
+    """
+    _require(task.must_exist)
+    plan, made_from = task.plan, _fingerprint_of_plan(task)
+    found = journal.load(task.entry, made_from)
+    if found is not None:
+        about, records = found
+        container = Container(**about)
+        if _has_size(task.destination / container.name, container.size):
+            # Columns of a table have the table's stride; what was written is compact.
+            rows, crc32 = (np.ascontiguousarray(records[name]) for name in ("row", "crc32"))
+            result = WrittenContainer(container=container, rows=rows, crc32=crc32)
+            return Written(result=result, resumed=True)
+    # Another process may be at the same container: one that its master has given up on.
+    drafts = plan.folder / f"{plan.number}-{uuid.uuid4().hex}"
+    drafts.mkdir()
+    try:
+        written = CONTAINER_WRITERS[task.format](replace(plan, folder=drafts))
+        for path in sorted(drafts.iterdir()):
+            journal.flush(path)
+            path.rename(task.destination / path.name)
+        journal.flush(task.destination)
+        records = np.zeros(len(written.rows), _RECORD_DTYPE)
+        records["row"], records["crc32"] = written.rows, written.crc32
+        journal.save(task.entry, made_from, asdict(written.container), records)
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)
+    return Written(result=written, resumed=False)
+
+
+def _require(paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                f"{path} does not exist on {socket.gethostname()}: machines that share an ingest "
+                "need a file system that all of them see under the same path"
+            )
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _fingerprint_of_files(source: Source) -> str:
+    """Changes when a file does: sizes and modification times, without reading anything.
+
+    Of files behind a URL nothing is known.
+    """
+    stamps = hashlib.sha256()
+    for i, key in enumerate(source.keys):
+        stamps.update(os.fsencode(f"{key}\0{source.stamp(i)}\0"))
+    return stamps.hexdigest()
+
+
+def _fingerprint_of_plan(task: WriteTask) -> str:
+    """Changes when the container's bytes would."""
+    plan = task.plan
+    decisive = (
+        (task.format, plan.number, plan.start, plan.stop, plan.resize_shorter, plan.quality),
+        plan.ids,
+        plan.records.keys,
+        plan.records.labels,
+        [(c.crc32, c.verdict.height, c.verdict.width, c.verdict.as_is) for c in plan.candidates],
+    )
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()

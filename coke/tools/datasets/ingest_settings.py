@@ -1,0 +1,86 @@
+"""Settings of an ingest: checked before work starts, and what tells one plan from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+import coke
+from coke.pipeline.containers.formats import CONTAINER_WRITERS
+from coke.pipeline.dataset.index import FORMAT_VERSION
+from coke.pipeline.sources import Source
+from coke.tools.datasets.duplicates import DEDUPES
+from coke.tools.datasets.ingest_pieces import CHECKS
+from coke.tools.datasets.stable_ids import MATCHES
+
+ENGINES = ("process", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """What decides the bytes of a data set besides its images."""
+
+    shard_size: int
+    resize_shorter: int | None
+    quality: int
+    labels: str
+    source: str
+    check: str
+    format: str
+    match: str
+    dedupe: str | None
+
+
+def check_arguments(
+    settings: IngestSettings, workers: int | None, engine: str, *, has_base: bool
+) -> None:
+    """Raises ValueError where an argument is out of range, before anything is read."""
+    if settings.shard_size < 0:
+        raise ValueError(
+            f"shard_size is {settings.shard_size}; give a number of images, or 0 for one container"
+        )
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; give at least 1 process")
+    if settings.resize_shorter is not None and settings.resize_shorter < 1:
+        raise ValueError(f"resize_shorter is {settings.resize_shorter}; give at least 1 pixel")
+    if not 1 <= settings.quality <= 100:
+        raise ValueError(f"quality is {settings.quality}; JPEG quality goes from 1 to 100")
+    for name, value, allowed in (
+        ("format", settings.format, tuple(CONTAINER_WRITERS)),
+        ("check", settings.check, tuple(CHECKS)),
+        ("match", settings.match, MATCHES),
+        ("dedupe", settings.dedupe, (None, *DEDUPES)),
+        ("engine", engine, ENGINES),
+    ):
+        if value not in allowed:
+            named = ", ".join(choice for choice in allowed if choice is not None)
+            raise ValueError(f"{name} is {value!r}; choose one of {named}")
+    if settings.match == "content" and not has_base:
+        raise ValueError("match is 'content', but there is no base whose ids could be kept")
+
+
+def fingerprint(
+    settings: IngestSettings, sources: dict[str, Source], base: str | Path | None
+) -> str:
+    """Of all that the bytes of the result depend on, but the contents of files and the base's.
+
+    Encoders differ between versions of Pillow, so the version counts.
+    """
+    decisive = hashlib.sha256()
+    about = {
+        "versions": [coke.__version__, FORMAT_VERSION, PIL.__version__],
+        "settings": asdict(settings),
+        "base": None if base is None else str(Path(base).resolve()),
+    }
+    decisive.update(json.dumps(about).encode())
+    for name, source in sources.items():
+        decisive.update(repr((name, source.origin, source.classes)).encode())
+        decisive.update(os.fsencode("\0".join((*source.keys, "", *source.ignored))))
+        decisive.update(np.array(source.labels, dtype=np.int64).tobytes())
+    return decisive.hexdigest()[:24]

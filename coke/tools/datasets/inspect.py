@@ -1,0 +1,288 @@
+"""`coke inspect`: what a data set holds, from its index alone, and a sheet of augmented views.
+
+People look before they train: sizes, classes and gaps as tables, views as a picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from coke.config.view_recipe import ViewRecipe
+from coke.pipeline.dataset.index import RAW_RGB, ImageIndex, find_split, is_dataset
+from coke.tools.datasets.contact_sheet import contact_sheet
+
+#: Lower ends of the histogram's bins: shorter side of an image, in pixels.
+RESOLUTION_BINS = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+_BAR = 30  # characters of the longest bar
+_CLASSES_SHOWN = 5  # of the largest and of the smallest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Smallest, middle and largest of some numbers; all 0 where there are none."""
+
+    smallest: int
+    median: int
+    largest: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.generic]) -> Spread:
+        if len(values) == 0:
+            return cls(smallest=0, median=0, largest=0)
+        median = int(np.partition(values, len(values) // 2)[len(values) // 2])
+        return cls(smallest=int(values.min()), median=median, largest=int(values.max()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a data set holds.
+
+    Attributes:
+        images: ids that have an image.
+        tombstones: ids whose image is gone.
+        image_bytes: bytes of all stored images together.
+        length, height, width: bytes and pixels of an image.
+        raw: images stored as raw pixels; all others are JPEGs.
+        unlabelled: images without a class.
+        class_counts: images of each class (C,).
+        resolutions: images in each bin of :data:`RESOLUTION_BINS`.
+    """
+
+    folder: Path
+    images: int
+    tombstones: int
+    image_bytes: int
+    length: Spread
+    height: Spread
+    width: Spread
+    raw: int
+    unlabelled: int
+    class_counts: NDArray[np.int64]
+    resolutions: NDArray[np.int64]
+
+
+def inspect(folder: str | Path, *, console: Console | None = None) -> list[Summary]:
+    """Prints tables of a data set, or of every data set in a folder of splits.
+
+    Only the index is read, so it takes seconds for millions of images.
+
+    Args:
+        folder: what `coke ingest` made.
+        console: where the tables go.
+
+    Returns:
+        One summary per data set.
+
+    Raises:
+        ValueError: there is no data set in ``folder``, or its index is damaged.
+    """
+    console = console or Console()
+    found = []
+    for part in _splits(Path(folder)):
+        index = ImageIndex(part)
+        summary = summarise(index)
+        found.append(summary)
+        for table in _tables(index, summary):
+            console.print(table)
+    return found
+
+
+def summarise(index: ImageIndex) -> Summary:
+    """The numbers behind the tables."""
+    rows = index.rows
+    live = rows if index.live_ids is None else rows[index.live_ids]
+    length = live["length"]
+    labels = live["label"]
+    shorter = np.minimum(live["height"], live["width"])
+    bins = np.searchsorted(np.array(RESOLUTION_BINS), shorter, side="right") - 1
+    return Summary(
+        folder=index.folder,
+        images=len(live),
+        tombstones=len(rows) - len(live),
+        image_bytes=int(length.sum(dtype=np.int64)),
+        length=Spread.of(length),
+        height=Spread.of(live["height"]),
+        width=Spread.of(live["width"]),
+        raw=int((live["encoding"] == RAW_RGB).sum()),
+        unlabelled=int((labels < 0).sum()),
+        class_counts=np.bincount(labels[labels >= 0], minlength=index.n_classes),
+        resolutions=np.bincount(bins.clip(0), minlength=len(RESOLUTION_BINS)),
+    )
+
+
+def save_sheet(
+    data: str | Path,
+    recipes: Sequence[ViewRecipe],
+    out: str | Path,
+    *,
+    images: int = 8,
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int = 1,
+    backend: str = "auto",
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Writes a contact sheet of a data set's views; see :func:`contact_sheet`.
+
+    Args:
+        data: a data set, or a folder of splits (then ``train``, or the first one).
+        out: the image file; its suffix decides the format.
+        overwrite: replace ``out`` where it exists.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: an argument is out of range, ``out`` exists, or it cannot be written there.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"--out is {out}; name a .png, .jpg or .webp file")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists; give --overwrite to replace it, or another --out")
+    if not out.parent.is_dir():
+        raise ValueError(f"folder {out.parent} of --out {out} does not exist; make it first")
+    if not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise ValueError(f"--out {out} cannot be written; choose another place")
+    parts = [ImageIndex(part) for part in _splits(Path(data))]
+    part = next((index for index in parts if index.folder.name == "train"), parts[0])
+    sheet = contact_sheet(
+        part,
+        recipes,
+        images=images,
+        seed=seed,
+        epoch=epoch,
+        epochs=epochs,
+        backend=backend,
+    )
+    _save_whole(sheet, out)
+    (console or Console(soft_wrap=True)).print(
+        f"{out}: {sheet.width} x {sheet.height} pixels, images of {part.location}",
+        markup=False,
+        highlight=False,
+    )
+    return out
+
+
+def _save_whole(sheet: Image.Image, out: Path) -> None:
+    """Beside ``out`` and renamed: a full disk leaves no half of a picture under its name."""
+    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    try:
+        sheet.save(partial)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _splits(folder: Path) -> list[str | Path]:
+    if is_dataset(folder) or not folder.is_dir():
+        return [find_split(folder, ("train",))]
+    parts: list[str | Path] = [path for path in sorted(folder.iterdir()) if is_dataset(path)]
+    return parts or [find_split(folder, ("train",))]  # which says what is missing
+
+
+def _tables(index: ImageIndex, summary: Summary) -> list[Table]:
+    tables = [_overview(index, summary)]
+    if summary.class_counts.any():
+        tables.append(_classes(index, summary))
+    if summary.images:
+        tables.append(_resolutions(summary))
+    return tables
+
+
+def _overview(index: ImageIndex, summary: Summary) -> Table:
+    table = Table(title=Text(str(summary.folder)), show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    containers = index.manifest.containers
+    sizes = Spread.of(np.array([container.size for container in containers], dtype=np.int64))
+    jpegs = summary.images - summary.raw
+    encodings = [f"{n:,} {name}" for n, name in ((jpegs, "JPEG"), (summary.raw, "raw RGB")) if n]
+    tombstones = f"{summary.tombstones:,}" + (
+        f" (ids are 0..{len(index) - 1:,})" if summary.tombstones else ""
+    )
+    for name, value in (
+        ("images", f"{summary.images:,}"),
+        ("tombstones", tombstones),
+        ("rejected at ingest", f"{index.manifest.rejected:,}"),
+        ("bytes of images", _bytes(summary.image_bytes)),
+        ("bytes per image", _spread(summary.length, _bytes)),
+        ("height", _spread(summary.height, "{:,}".format)),
+        ("width", _spread(summary.width, "{:,}".format)),
+        ("encodings", ", ".join(encodings) or "-"),
+        ("classes", f"{index.n_classes:,}"),
+        ("without a class", f"{summary.unlabelled:,}"),
+        ("containers", f"{len(containers):,} ({index.manifest.storage})"),
+        ("bytes per container", _spread(sizes, _bytes)),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _classes(index: ImageIndex, summary: Summary) -> Table:
+    counts = summary.class_counts
+    order = np.argsort(-counts, kind="stable")
+    table = Table(title="images per class: largest and smallest", title_justify="left")
+    table.add_column("class", overflow="fold")
+    table.add_column("images", justify="right")
+    table.add_column("", no_wrap=True)
+    shown = order.tolist()
+    if len(order) > 2 * _CLASSES_SHOWN:
+        shown = [*order[:_CLASSES_SHOWN].tolist(), None, *order[-_CLASSES_SHOWN:].tolist()]
+    for label in shown:
+        if label is None:
+            table.add_row(f"... {len(order) - 2 * _CLASSES_SHOWN:,} more", "", "")
+        else:
+            count = int(counts[label])
+            name = Text(index.manifest.classes[label])
+            table.add_row(name, f"{count:,}", _bar(count, int(counts.max())))
+    return table
+
+
+def _resolutions(summary: Summary) -> Table:
+    counts = summary.resolutions
+    table = Table(title="shorter side, in pixels", title_justify="left")
+    table.add_column("from", justify="right")
+    table.add_column("to", justify="right")
+    table.add_column("images", justify="right")
+    table.add_column("", no_wrap=True)
+    filled = np.flatnonzero(counts)
+    for b in range(int(filled[0]), int(filled[-1]) + 1):
+        last = b + 1 == len(RESOLUTION_BINS)
+        to = "" if last else f"{RESOLUTION_BINS[b + 1] - 1:,}"
+        bar = _bar(int(counts[b]), int(counts.max()))
+        table.add_row(f"{RESOLUTION_BINS[b]:,}", to, f"{int(counts[b]):,}", bar)
+    return table
+
+
+def _bar(count: int, longest: int) -> str:
+    return "█" * max(round(_BAR * count / longest), 1) if count else ""
+
+
+def _spread(spread: Spread, shown: Callable[[int], str]) -> str:
+    if spread.smallest == spread.largest:
+        return f"{shown(spread.median)} (all)"
+    return (
+        f"{shown(spread.smallest)} to {shown(spread.largest)}, half of them at most "
+        f"{shown(spread.median)}"
+    )
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,75 @@
+"""`coke eval knn` and `coke eval linear`: how good a run's features are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from coke.tools.options import DataArgument, EpochOption
+
+eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help=True)
+
+RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke train`.")]
+TestOption = Annotated[
+    Optional[str], typer.Option("--test", help="Test data set, where DATA holds only one.")
+]
+
+
+@eval_app.command("knn")
+def eval_knn(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    epoch: EpochOption = None,
+    k: Annotated[int, typer.Option(help="Neighbours.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Of the neighbours' votes.")] = 0.07,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
+) -> None:
+    """Weighted k-nearest neighbours on cosine similarity, as in DINO."""
+    from coke.tools.evaluation.knn import eval_knn as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        epoch=epoch,
+        k=k,
+        temperature=temperature,
+        batch_size=batch_size,
+        device=device,
+        baselines=baselines,
+    )
+
+
+@eval_app.command("linear")
+def eval_linear(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    epoch: EpochOption = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Cache center-crop features once.")] = False,
+    epochs: Annotated[Optional[int], typer.Option(help="Epochs of the classifier.")] = None,
+    lr: Annotated[Optional[float], typer.Option(help="Learning rate at batch 256.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="1,024 if unset.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
+) -> None:
+    """A linear classifier on frozen features."""
+    from coke.tools.evaluation.linear import eval_linear as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        epoch=epoch,
+        fast=fast,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        device=device,
+        baselines=baselines,
+    )

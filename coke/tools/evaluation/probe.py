@@ -1,0 +1,114 @@
+"""The online probe: k-NN accuracy of the backbone's features, every few epochs of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.remote.remote import location
+from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
+from coke.tools.evaluation.representations import evaluation_loader, open_splits
+
+K, TEMPERATURE = 20, 0.07  # as `coke eval knn`
+_BATCH = 256
+#: Of a data set without a test set, the share of the sample that is classified by the rest.
+_HELD_OUT = 0.2
+
+
+class KnnProbe:
+    """Classifies labelled images by their nearest neighbours among other ones.
+
+    The images are the same at every epoch: the first of the data set's own order under the run's
+    seed, at most ``config.probe_images`` of the training images, and half as many test images; of a
+    data set that has no test set beside it, a fifth of them is held out instead. With
+    ``order="blocks"`` the sample is one of whole containers.
+
+    Args:
+        config: of the run; ``probe_every`` epochs lie between two probes.
+        data: a data set, or a folder of a train and a test set; labelled.
+
+    Raises:
+        ValueError: the images have no labels, or are too few.
+    """
+
+    def __init__(self, config: Config, data: str | Path, device: torch.device) -> None:
+        assert config.probe_every > 0
+        self._config = config
+        self._device = device
+        try:
+            if find_split(data, ("train",)) == location(data):
+                self._train, self._test = _labelled(data, config), None
+            else:
+                splits = open_splits(data, None)
+                self._train, self._test = splits.train, splits.test
+        except ValueError as error:
+            raise ValueError(
+                f"the probe cannot use {data}: {error}; name labelled images with --probe-data, or "
+                "probe none with --set probe_every=0"
+            ) from error
+        if self._train.n_live < 2:
+            raise ValueError(f"the probe needs at least 2 images; {data} has {self._train.n_live}")
+
+    def due(self, epoch: int) -> bool:
+        """At the scan, every ``probe_every`` epochs, and at the last."""
+        return epoch % self._config.probe_every == 0 or epoch == self._config.epochs
+
+    def top1(self, backbone: nn.Module) -> float:
+        """Share of test images whose class is found, in percent. Leaves ``backbone`` as it was."""
+        training = backbone.training
+        backbone.eval()
+        try:
+            n = min(self._config.probe_images, self._train.n_live)
+            bank_ND, labels_N = self._features(backbone, self._train, n)
+            if self._test is None:
+                held = max(1, round(_HELD_OUT * n))
+                queries_MD, true_M = bank_ND[:held], labels_N[:held]
+                bank_ND, labels_N = bank_ND[held:], labels_N[held:]
+            else:
+                m = min(max(1, self._config.probe_images // 2), self._test.n_live)
+                queries_MD, true_M = self._features(backbone, self._test, m)
+        finally:
+            backbone.train(training)
+        scores_MC = knn_classify(
+            bank_ND,
+            labels_N,
+            queries_MD,
+            n_classes=self._train.n_classes,
+            k=K,
+            temperature=TEMPERATURE,
+        )
+        return topk_accuracy(scores_MC, true_M, 1)
+
+    @torch.no_grad()
+    def _features(self, backbone: nn.Module, index: ImageIndex, n: int) -> tuple[Tensor, Tensor]:
+        """Center-crop features (n, D) float32 and labels (n,) int64 of the first images."""
+        batch_size = min(_BATCH, n)
+        loader = evaluation_loader(
+            index,
+            self._config,
+            self._config.view.evaluation(),
+            batch_size,
+            self._device,
+            shuffle=True,
+        )
+        features, labels, found = [], [], 0
+        for batch in loader.epoch(0):
+            features.append(backbone(batch.views[0].to(self._device)).float())
+            labels.append(torch.from_numpy(np.asarray(index.labels[batch.ids.numpy()])))
+            found += len(batch.ids)
+            if found >= n:
+                break
+        return torch.cat(features)[:n], torch.cat(labels)[:n].to(self._device)
+
+
+def _labelled(data: str | Path, config: Config) -> ImageIndex:
+    index = ImageIndex(data, cache_dir=config.cache_dir or None)
+    live = index.labels if index.live_ids is None else index.labels[index.live_ids]
+    if (live < 0).any():
+        raise ValueError("it has images without a class label")
+    return index

@@ -1,0 +1,254 @@
+"""What an evaluation compares: a trained run, its random initialisation, and raw pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coke.config.config import Config
+from coke.config.view_recipe import ViewRecipe
+from coke.model.coke_model import CoKe, build_model
+from coke.model.precision import resolve_device
+from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.loading.loader import Loader, build_loader
+from coke.pipeline.remote.remote import location
+from coke.tools.runs.run_folder import RunFolder
+
+TEST_SPLITS = ("test", "val", "valid", "validation")
+_CALIBRATION_BATCHES = 16
+_PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
+
+Representation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Labelled data to learn a classifier on, and to test it on."""
+
+    train: ImageIndex
+    test: ImageIndex
+
+    @property
+    def n_classes(self) -> int:
+        return self.train.n_classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedFeatures:
+    """Center-crop features (N, D) float32 by id of both splits, per representation."""
+
+    config: Config
+    epoch: int
+    splits: Splits
+    device: torch.device
+    train: dict[str, Tensor]
+    test: dict[str, Tensor]
+
+
+def cache_features(
+    run: str | Path,
+    data: str | Path,
+    *,
+    test: str | Path | None = None,
+    epoch: int | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    baselines: bool = True,
+    console: Console,
+) -> CachedFeatures:
+    """Features of a run and, with ``baselines``, of random initialisation and raw pixels.
+
+    Raises:
+        ValueError: no such run, no test data, or unlabelled images.
+    """
+    splits = open_splits(data, test)
+    config, model, epoch = load_run(run, epoch)
+    where = resolve_device(device)
+    rows = representations(config, model, splits, where, batch_size, baselines)
+    return CachedFeatures(
+        config=config,
+        epoch=epoch,
+        splits=splits,
+        device=where,
+        train=extract(splits.train, config, rows, batch_size, where, console),
+        test=extract(splits.test, config, rows, batch_size, where, console),
+    )
+
+
+def open_splits(data: str | Path, test: str | Path | None) -> Splits:
+    """The train and test data sets of an evaluation.
+
+    Raises:
+        ValueError: no test data, unlabelled images, or classes that differ.
+    """
+    train_index = ImageIndex(find_split(data, ("train",)))
+    if test is None and find_split(data, ("train",)) == location(data):
+        raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
+    test_index = ImageIndex(find_split(data if test is None else test, TEST_SPLITS))
+    for index in (train_index, test_index):
+        if (live_labels(index) < 0).any():
+            raise ValueError(
+                f"{index.folder} has images without a class label; evaluation needs labels "
+                "(ingest a folder of class folders)"
+            )
+    if train_index.manifest.classes != test_index.manifest.classes:
+        raise ValueError(
+            f"{train_index.folder} has classes {train_index.manifest.classes[:5]}..., "
+            f"{test_index.folder} has {test_index.manifest.classes[:5]}...: they must be the same"
+        )
+    return Splits(train=train_index, test=test_index)
+
+
+def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, int]:
+    """Configuration, trained model and epoch of a run's checkpoint, the newest when None."""
+    folder = RunFolder(run)
+    config = folder.config()
+    state = folder.state(epoch)
+    model = build_model(config.model, config.seed)
+    model.load_state_dict(state["model"])
+    return config, model, int(state["epoch"])
+
+
+def representations(
+    config: Config,
+    trained: CoKe,
+    splits: Splits,
+    device: torch.device,
+    batch_size: int,
+    baselines: bool,
+) -> dict[str, Representation]:
+    """The rows of an evaluation table, as functions from images to features.
+
+    The random baseline is given batch-norm statistics of the data: without them it would look
+    worse than it is.
+    """
+    if not baselines:
+        return {"CoKe": frozen(trained.backbone, device)}
+    random = build_model(config.model, config.seed).backbone
+    calibrate(random, splits.train, config, config.view.evaluation(), batch_size, device)
+    return {
+        "random initialisation": frozen(random, device),
+        "raw pixels": raw_pixels,
+        "CoKe": frozen(trained.backbone, device),
+    }
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """Pixels as features (B, 3 s s), averaged down to at most s = 32 pixels a side."""
+    if images.shape[-1] > _PIXEL_SIDE:
+        images = F.adaptive_avg_pool2d(images, _PIXEL_SIDE)
+    return images.flatten(1)
+
+
+def evaluation_loader(
+    index: ImageIndex,
+    config: Config,
+    recipe: ViewRecipe,
+    batch_size: int,
+    device: torch.device,
+    *,
+    shuffle: bool = False,
+) -> Loader:
+    """A loader of one view with the run's own loader settings."""
+    return build_loader(
+        index,
+        [recipe],
+        batch_size=batch_size,
+        seed=config.seed,
+        shuffle=shuffle,
+        order=config.order,
+        window=config.window,
+        cache_gb=config.cache_gb,
+        device=str(device),
+        threads=config.threads or None,
+        backend=config.loader,
+    )
+
+
+@torch.no_grad()
+def extract(
+    index: ImageIndex,
+    config: Config,
+    rows: dict[str, Representation],
+    batch_size: int,
+    device: torch.device,
+    console: Console,
+) -> dict[str, Tensor]:
+    """Features (N, D) float32 of every image, ids ascending, per representation, from one pass.
+
+    They stay on the device: N x D x 4 bytes for each representation. Tombstones have no row.
+    """
+    found: dict[str, Tensor] = {}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"features of {index.folder.name}", total=index.n_live)
+        recipe = config.view.evaluation()
+        for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):
+            images = batch.views[0].to(device)
+            rows_B = rows_of(index, batch.ids).to(device)
+            for name, represent in rows.items():
+                features_BD = represent(images).float()
+                if name not in found:
+                    found[name] = features_BD.new_empty(index.n_live, features_BD.shape[1])
+                found[name][rows_B] = features_BD
+            progress.advance(task, len(batch.ids))
+    return found
+
+
+def labels_of(index: ImageIndex, device: torch.device) -> Tensor:
+    """Class labels (N,) int64, in the order of :func:`extract`."""
+    return torch.from_numpy(np.ascontiguousarray(live_labels(index))).to(device)
+
+
+def live_labels(index: ImageIndex) -> NDArray[np.int64]:
+    """Class labels (n_live,) of the ids that have an image, -1 = none."""
+    return index.labels if index.live_ids is None else index.labels[index.live_ids]
+
+
+def rows_of(index: ImageIndex, ids_B: Tensor) -> Tensor:
+    """Which row of :func:`extract` and :func:`labels_of` each id has: tombstones have none."""
+    if index.live_ids is None:
+        return ids_B
+    return torch.from_numpy(np.searchsorted(index.live_ids, ids_B.numpy()))
+
+
+def frozen(network: nn.Module, device: torch.device) -> Representation:
+    """A network in evaluation mode, as a function from images (B, 3, S, S) to features (B, D)."""
+    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def represent(images: Tensor) -> Tensor:
+        features_BD: Tensor = network(images)
+        return features_BD
+
+    return represent
+
+
+@torch.no_grad()
+def calibrate(
+    network: nn.Module,
+    index: ImageIndex,
+    config: Config,
+    recipe: ViewRecipe,
+    batch_size: int,
+    device: torch.device,
+) -> None:
+    """Gives an untrained network the batch-norm statistics of a data set, from a few batches."""
+    loader = evaluation_loader(index, config, recipe, batch_size, device, shuffle=True)
+    network.to(device).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain average over the batches
+    for count, batch in enumerate(loader.epoch(0), start=1):
+        network(batch.views[0].to(device))
+        if count == _CALIBRATION_BATCHES:
+            break

@@ -1,0 +1,283 @@
+"""The features that a path means: a file, a folder of files, or what `coke embed` wrote.
+
+A folder that holds ``features.npy`` is one array with companions: ``ids.npy`` and ``keys.txt``, a
+line per row. Any other folder holds feature files of one kind, which are read one after the other
+in natural order (``part-2`` before ``part-10``); ``ids.npy`` there numbers all rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coke.clustering.stacked_rows import StackedRows
+from coke.pipeline.dataset.index import is_dataset
+from coke.tools.features.formats import SUFFIXES, open_feature_file
+from coke.tools.features.formats.feature_file import FeatureFile
+from coke.tools.features.formats.npy import NpyFile, NpyIds
+
+ARRAY, ARRAY_IDS, ARRAY_KEYS = "features.npy", "ids.npy", "keys.txt"
+_BATCH_BYTES = 8 << 20  # of rows that are read at a time
+_ID_BATCH = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features (N, D) in one file or several, and what numbers or names their rows.
+
+    Attributes:
+        path: as given.
+        files: in the order of the rows.
+        ids_file, keys_file: beside them: numbers or texts of all rows, and a line per row.
+    """
+
+    path: Path
+    files: tuple[FeatureFile, ...]
+    ids_file: NpyIds | None = None
+    keys_file: Path | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def width(self) -> int:
+        return self.files[0].width
+
+    @property
+    def dtype(self) -> str:
+        return self.files[0].dtype
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether whole numbers number the rows."""
+        if self.ids_file is not None:
+            return not self.ids_file.is_text
+        return self.files[0].has_ids
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether texts name the rows."""
+        if self.keys_file is not None or (self.ids_file and self.ids_file.is_text):
+            return True
+        return self.ids_file is None and self.files[0].has_keys
+
+    @property
+    def mapped(self) -> NDArray[Any] | StackedRows | None:
+        """All rows as memory maps, where they are stored so that reading at random is quick."""
+        maps = []
+        for file in self.files:
+            if not isinstance(file, NpyFile) or file.by_columns:
+                return None
+            maps.append(file.array)
+        return maps[0] if len(maps) == 1 else StackedRows(maps)
+
+    def describe(self) -> str:
+        """What is read, in a few words."""
+        what = self.files[0].what
+        text = f"{self.path}" if not what else f"{self.path} ({what})"
+        return text if len(self.files) == 1 else f"{text}, {len(self.files)} files"
+
+    def batches(self, *, directed: bool) -> Iterator[NDArray[np.float32]]:
+        """Checked rows (B, D) float32, in order.
+
+        Args:
+            directed: refuse zero vectors, which have no direction.
+
+        Raises:
+            ValueError: a value that is not finite in float32, a zero vector, damage; the message
+                names file and row.
+        """
+        size = max(1, _BATCH_BYTES // (4 * self.width))
+        for file in self.files:
+            start = 0
+            for raw_BD in file.batches(size):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    batch_BD = np.asarray(raw_BD, dtype=np.float32)
+                _check_values(file, start, raw_BD, batch_BD, directed)
+                yield batch_BD
+                start += len(batch_BD)
+            assert start == file.rows
+
+    def ids(self) -> Iterator[NDArray[Any]]:
+        """Ids (B,) int64 of the rows, where ``has_ids``.
+
+        Raises:
+            ValueError: an id that is too large for 64 bits with a sign.
+        """
+        parts = [self.ids_file] if self.ids_file is not None else self.files
+        for part in parts:
+            batches = part.batches(_ID_BATCH) if isinstance(part, NpyIds) else part.ids(_ID_BATCH)
+            for ids_B in batches:
+                if ids_B.dtype == np.uint64 and ids_B.size and ids_B.max() >= 2**63:
+                    raise ValueError(
+                        f"{part.path} has an id {ids_B.max()}; give ids below 2**63, or as text"
+                    )
+                yield ids_B.astype(np.int64, copy=False)  # files may have them in other types
+
+    def keys(self) -> Iterator[list[str]]:
+        """Names of the rows, where ``has_keys``."""
+        if self.keys_file is not None:
+            with self.keys_file.open(encoding="utf-8", newline="\n") as lines:
+                while batch := [line.removesuffix("\n") for line in islice(lines, _ID_BATCH)]:
+                    yield batch
+            return
+        if self.ids_file is not None:
+            for texts in self.ids_file.batches(_ID_BATCH):
+                yield texts.tolist()
+            return
+        for file in self.files:
+            yield from file.keys(_ID_BATCH)
+
+    def check_ids(self) -> None:
+        """Raises ValueError where an id is there twice. Takes a sort where ids do not ascend."""
+        last, ascending, seen = None, True, []
+        for ids_B in self.ids():
+            ascending = ascending and bool((ids_B[1:] > ids_B[:-1]).all())
+            ascending = ascending and (last is None or ids_B[0] > last)
+            last = ids_B[-1]
+            seen.append(ids_B)
+        if ascending:
+            return
+        ids_N = np.concatenate(seen)
+        del seen
+        ids_N.sort()
+        twice = np.flatnonzero(ids_N[1:] == ids_N[:-1])
+        if len(twice):
+            raise ValueError(
+                f"{self.path} has id {ids_N[twice[0]]} more than once: labels by id would be "
+                "ambiguous; give every row an id of its own, or none"
+            )
+
+
+def open_features(path: str | Path, key: str | None = None) -> Features:
+    """Opens features; only headers are read.
+
+    Args:
+        path: a ``.npy``, ``.npz``, ``.parquet`` or ``.safetensors`` file, a folder of files of one
+            of these kinds, or a folder made by ``coke embed``.
+        key: the member, tensor or column, where a file holds several.
+
+    Raises:
+        ValueError: nothing there can be read as features; the message says what to change.
+    """
+    if "://" in str(path):
+        raise ValueError(f"features {path} are at a URL; copy them to this machine first")
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(
+            f"features {path} do not exist; give a file ({', '.join(SUFFIXES)}), a folder of such, "
+            "or make some with `coke embed RUN DATA OUT`"
+        )
+    if path.is_dir() and not (path / ARRAY).is_file():
+        return _folder_of_files(path, key)
+    file = path / ARRAY if path.is_dir() else path
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"features {path} are no {', '.join(SUFFIXES)} file, nor a folder of such")
+    opened = open_feature_file(file, key)
+    if not isinstance(opened, NpyFile):
+        return Features(path=path, files=(opened,))
+    keys = file.with_name(ARRAY_KEYS) if file.name == ARRAY else None
+    if keys is not None and keys.is_file():
+        _check_lines(keys, opened.rows)
+    else:
+        keys = None
+    ids = _ids_beside(file.parent, opened.rows, file) if file.name != ARRAY_IDS else None
+    return Features(path=path, files=(opened,), ids_file=ids, keys_file=keys)
+
+
+def _folder_of_files(folder: Path, key: str | None) -> Features:
+    if is_dataset(folder):
+        raise ValueError(
+            f"{folder} is a data set of images; make features of it first: "
+            f"`coke embed RUN {folder} FEATURES`"
+        )
+    paths = [
+        path
+        for path in sorted(folder.iterdir(), key=_natural)
+        if path.suffix in SUFFIXES and path.name != ARRAY_IDS and not path.name.startswith(".")
+    ]
+    if not paths:
+        raise ValueError(f"folder {folder} holds no feature files ({', '.join(SUFFIXES)})")
+    first = paths[0]
+    for path in paths:
+        if path.suffix != first.suffix:
+            raise ValueError(
+                f"folder {folder} mixes kinds of files: {first.name} and {path.name}; give a "
+                "folder of one kind, or one file"
+            )
+    files = tuple(open_feature_file(path, key) for path in paths)
+    for file in files:
+        for found, expected in (
+            (f"width {file.width}", f"width {files[0].width}"),
+            (f"type {file.dtype}", f"type {files[0].dtype}"),
+            (file.what, files[0].what),
+        ):
+            if found != expected:
+                raise ValueError(
+                    f"{file.path} has rows of {found}, {first} of {expected}: files of a folder "
+                    "must be alike; convert one, or move it away"
+                )
+        if (file.has_ids, file.has_keys) != (files[0].has_ids, files[0].has_keys):
+            raise ValueError(
+                f"one of {first} and {file.path} has ids, the other has not: give ids to all files "
+                "of a folder, or to none"
+            )
+    ids = _ids_beside(folder, sum(file.rows for file in files), folder)
+    return Features(path=folder, files=files, ids_file=ids)
+
+
+def _ids_beside(folder: Path, rows: int, of: Path) -> NpyIds | None:
+    path = folder / ARRAY_IDS
+    return NpyIds(path, rows, of) if path.is_file() else None
+
+
+def _check_lines(keys: Path, rows: int) -> None:
+    lines = 0
+    with keys.open("rb") as file:
+        while block := file.read(1 << 20):
+            lines += block.count(b"\n")
+    if lines != rows:
+        raise ValueError(
+            f"{keys} has {lines:,} lines, {ARRAY} beside it {rows:,} rows: give one key per row, "
+            "or move it away"
+        )
+
+
+def _check_values(
+    file: FeatureFile,
+    start: int,
+    raw_BD: NDArray[Any],
+    batch_BD: NDArray[np.float32],
+    directed: bool,
+) -> None:
+    # A sum is finite only where all its values are; the slow look is for what it cannot tell.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(batch_BD.sum())
+    if suspicious and not (finite_BD := np.isfinite(batch_BD)).all():
+        row, column = (int(i) for i in np.argwhere(~finite_BD)[0])
+        raise ValueError(
+            f"{file.path} has {raw_BD[row, column]} in row {start + row}, column {column}; float32 "
+            "and finite is what can be clustered: leave such rows out"
+        )
+    if directed and not (nonzero_B := batch_BD.any(axis=1)).all():
+        raise ValueError(
+            f"{file.path} has a zero vector in row {start + int((~nonzero_B).argmax())}, which has "
+            "no direction; leave it out, or use --metric euclidean"
+        )
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sorts numbers in names by value: part-2 before part-10."""
+    return [
+        (0, int(part), part) if part.isdigit() else (1, 0, part)
+        for part in re.split(r"(\d+)", path.name)
+        if part
+    ]

@@ -1,0 +1,32 @@
+"""Which of the named arrays of a file holds its features, and which numbers its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coke.tools.features.formats.feature_file import LISTED, USUAL
+
+IDS = "ids"  # the member of an .npz or .safetensors file that numbers its rows
+
+
+def chosen_member(path: Path, shapes: dict[str, tuple[int, ...]], key: str | None) -> str:
+    """The member that holds the features: ``key``, the usual one, or the only one of shape (N, D).
+
+    Raises:
+        ValueError: no such member, or several that could be meant.
+    """
+    listed = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:LISTED])
+    if key is not None:
+        if key not in shapes:
+            raise ValueError(f"{path} has no {key!r} (--key); it holds {listed or 'nothing'}")
+        return key
+    if USUAL in shapes:
+        return USUAL
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    if len(matrices) == 1:
+        return matrices[0]
+    if len(shapes) == 1:
+        return next(iter(shapes))  # of a wrong shape, which is then said
+    if not matrices:
+        raise ValueError(f"{path} holds no array (N, D), only {listed or 'nothing'}; save one")
+    raise ValueError(f"{path} holds several arrays (N, D): {listed}; choose one with --key NAME")

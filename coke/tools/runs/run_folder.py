@@ -1,0 +1,237 @@
+"""A run's folder: its settings, its data set, its metrics, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coke.config.config import MACHINE_SETTINGS, Config
+from coke.config.overrides import differences, load_toml, to_toml, with_settings
+from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.runs import run_lock as run_session
+from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
+
+if TYPE_CHECKING:
+    from coke.tools.runs.initial_weights import InitialWeights
+
+#: How to treat a run folder: start a run, continue the one in it, or what fits.
+START, RESUME, AUTO = "start", "resume", "auto"
+INITIAL_WEIGHTS = "initial_weights.json"
+#: What a process may leave that ended before its run had started.
+_BEFORE_A_RUN = {run_session.LOCK, run_session.STATUS, "data.json", INITIAL_WEIGHTS} | {
+    ".config.toml.partial",
+    f".{run_session.STATUS}.partial",
+}
+
+
+class RunFolder:
+    """``config.toml``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``, and
+    the session's ``lock`` and ``status.json``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return (self.path / "config.toml").is_file()
+
+    def resumes(self, resume: str, config: Config, index: ImageIndex) -> bool:
+        """Whether training goes on with the run in this folder, instead of starting one.
+
+        Args:
+            resume: ``"resume"`` asks for it, ``"start"`` for a new run, ``"auto"`` goes on where
+                there is a checkpoint.
+
+        Raises:
+            ValueError: the folder, its settings or its data set do not allow what is asked for.
+        """
+        run_session.check_unlocked(self.path)
+        if resume == RESUME or (resume == AUTO and self.exists):
+            self.check_resumable(config, index)
+            if resume == RESUME:
+                self.newest_checkpoint()
+            return resume == RESUME or bool(list_checkpoints(self.checkpoints))
+        self._check_free(may_be_unborn=resume == AUTO)
+        return False
+
+    def create(
+        self, config: Config, index: ImageIndex, weights: InitialWeights | None = None
+    ) -> None:
+        """Starts a new run, for a process that holds the folder's session.
+
+        ``config.toml`` is written last: where it is, a run was started.
+
+        Args:
+            weights: what it starts from, where that is not random.
+
+        Raises:
+            ValueError: the folder holds something already.
+        """
+        if self.exists and list_checkpoints(self.checkpoints):
+            raise ValueError(_not_empty(self.path))
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.metrics.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        data = {"folder": index.location, "count": len(index)}
+        data["identity"] = index.identity
+        (self.path / "data.json").write_text(json.dumps(data, indent=1) + "\n")
+        if weights is not None:
+            about = json.dumps(asdict(weights), indent=1) + "\n"
+            (self.path / INITIAL_WEIGHTS).write_text(about)
+        _write_whole(self.path / "config.toml", to_toml(config))
+
+    def _check_free(self, *, may_be_unborn: bool) -> None:
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise ValueError(_not_empty(self.path))
+        left = {p.name for p in self.path.iterdir()}
+        if may_be_unborn and not self.exists and run_session.LOCK in left:
+            left -= _BEFORE_A_RUN
+            left -= {"checkpoints"} if not list_checkpoints(self.checkpoints) else set()
+        if left:
+            raise ValueError(_not_empty(self.path))
+
+    def config(self) -> Config:
+        """The resolved configuration saved with the run."""
+        path = self.path / "config.toml"
+        if not path.is_file():
+            raise ValueError(f"{self.path} is no training run: {path} is missing")
+        return with_settings(Config(), load_toml(path))
+
+    def check_resumable(self, config: Config, index: ImageIndex) -> None:
+        """Raises ValueError, naming both values, where settings or data set differ."""
+        differing = [
+            line
+            for line in differences(self.config(), config)
+            if line.split(":")[0] not in MACHINE_SETTINGS
+        ]
+        if differing:
+            raise ValueError(
+                f"run {self.path} was started with other settings (saved != given): "
+                + "; ".join(differing)
+                + ". Resume with the saved ones, or start another run"
+            )
+        self.check_data(index)
+
+    def check_data(self, index: ImageIndex) -> None:
+        """Raises ValueError where ids of this data set do not mean what the run's ids mean."""
+        saved = json.loads((self.path / "data.json").read_text())
+        if saved["identity"] != index.identity:
+            raise ValueError(
+                f"run {self.path} was trained on another data set: its checkpoint holds labels of "
+                f"{saved['count']} images of {saved['folder']} (keys {saved['identity'][:12]}), "
+                f"{index.folder} has {len(index)} (keys {index.identity[:12]})"
+            )
+
+    def newest_checkpoint(self) -> Path:
+        """Where the run would go on.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = list_checkpoints(self.checkpoints)
+        if not found:
+            raise ValueError(
+                f"run {self.path} has no checkpoint: it ended before its first; delete the folder "
+                "and start again, or use --resume auto, which does"
+            )
+        return found[-1]
+
+    def newest_state(self) -> dict[str, Any]:
+        """What :meth:`newest_checkpoint` holds. Raises ValueError where it is damaged."""
+        return load_checkpoint(self.newest_checkpoint())
+
+    def is_complete(self, epochs: int) -> bool:
+        """Whether the newest checkpoint is that of the last epoch."""
+        newest = Moment.of(self.newest_checkpoint())
+        return newest.ends_epoch and newest.epoch >= epochs
+
+    def state(self, epoch: int | None = None) -> dict[str, Any]:
+        """The checkpoint of the end of an epoch; when None of the newest one that ended, or of the
+        newest step where none has.
+
+        Raises:
+            ValueError: there is none, or it is damaged.
+        """
+        newest = self.newest_checkpoint()
+        found = {
+            moment.epoch: path
+            for path in list_checkpoints(self.checkpoints)
+            if (moment := Moment.of(path)).ends_epoch
+        }
+        if epoch is None:
+            return load_checkpoint(found[max(found)] if found else newest)
+        if epoch not in found:
+            kept = ", ".join(map(str, sorted(found)))
+            raise ValueError(
+                f"run {self.path} keeps no checkpoint of epoch {epoch}, only of {kept}"
+            )
+        return load_checkpoint(found[epoch])
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that follows is synced: no line may miss
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``, without one that was torn by whatever ended the run."""
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text(errors="replace").splitlines()
+        return [found for line in lines if (found := _parsed(line)) is not None]
+
+    def best(self) -> tuple[int, float] | None:
+        """Epoch and top-1 of the best probe; the latest of equals, None without any."""
+        probed = [
+            (float(r["probe"]), int(r["epoch"]))
+            for r in self.records()
+            if r.get("probe") is not None
+        ]
+        if not probed:
+            return None
+        top1, epoch = max(probed)
+        return epoch, top1
+
+    def best_epoch(self) -> int | None:
+        best = self.best()
+        return None if best is None else best[0]
+
+    def keep_metrics_before(self, epoch: int) -> None:
+        """Forgets records of epochs that will run again after a resume."""
+        if self.metrics.is_file():
+            kept = [json.dumps(r) for r in self.records() if r["epoch"] < epoch]
+            _write_whole(self.metrics, "".join(f"{line}\n" for line in kept))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replaces a file, whole or not at all."""
+    draft = path.with_name(f".{path.name}.partial")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "epoch" in found else None
+
+
+def _not_empty(path: Path) -> str:
+    return (
+        f"run folder {path} exists and is not empty: continue it with --resume, or "
+        "choose another --out"
+    )

@@ -1,0 +1,201 @@
+"""Who trains in a run folder, and how the last one ended: ``lock`` and ``status.json``.
+
+The lock is the kernel's (``flock``): it goes when its process goes, however that ends. Across
+machines, where a file system may not pass locks on, the lock file's time of change is a heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from coke.tools.runs.interruption import RunStopped
+
+LOCK, STATUS = "lock", "status.json"
+RUNNING, STOPPED, COMPLETE, FAILED = "running", "stopped", "complete", "failed"
+BEAT_S = 5.0
+#: Without a beat for so long, a process on another machine counts as gone.
+STALE_S = 30.0
+_KILLED = "ended without a word: killed, out of memory, or a power cut"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """What ``status.json`` says: a state, what led to it, and which process wrote it."""
+
+    state: str
+    message: str
+    host: str
+    pid: int
+    changed: float  # seconds since 1970
+
+
+class RunSession:
+    """Context manager that holds a run folder for one training process.
+
+    On the way in it refuses a folder that another process trains in; on the way out it writes
+    whether the run is complete, was stopped, or failed, and with what.
+
+    Raises:
+        ValueError: the folder is in use; the message names the process.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._file: IO[str] | None = None
+        self._ended = threading.Event()
+        self._beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._run.mkdir(parents=True, exist_ok=True)
+        self._file = (self._run / LOCK).open("a")
+        try:
+            taken = _take(self._file)
+            before = read_status(self._run)
+            if taken is False or (_may_live(before, taken) and _beats_on(self._run)):
+                raise ValueError(_in_use(self._run, before))
+        except BaseException:
+            self._file.close()
+            raise
+        os.utime(self._run / LOCK)
+        self._write(RUNNING, "")
+        self._beats.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._beats.join()
+        with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+            if error is None:
+                self._write(COMPLETE, "")
+            elif isinstance(error, RunStopped):
+                self._write(STOPPED, str(error))
+            else:
+                self._write(FAILED, str(error) or type(error).__name__)
+        assert self._file is not None
+        self._file.close()  # gives the lock back
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with contextlib.suppress(OSError):
+                os.utime(self._run / LOCK)
+
+    def _write(self, state: str, message: str) -> None:
+        status = {
+            "state": state,
+            "message": message,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "changed": time.time(),
+        }
+        draft = self._run / f".{STATUS}.partial"
+        draft.write_text(json.dumps(status) + "\n")
+        os.replace(draft, self._run / STATUS)
+
+
+def read_status(run: Path) -> RunStatus | None:
+    """What the newest process in a run folder wrote; None where none did."""
+    try:
+        found: dict[str, Any] = json.loads((run / STATUS).read_text())
+        return RunStatus(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def current_status(run: Path) -> RunStatus | None:
+    """The status as it is now: a process that says it is running may be gone."""
+    status = read_status(run)
+    if status is None or status.state != RUNNING:
+        return status
+    locked = _is_locked(run / LOCK)
+    if locked or (status.host != socket.gethostname() and _age(run / LOCK) < STALE_S):
+        return status
+    return RunStatus(
+        state=FAILED,
+        message=_KILLED,
+        host=status.host,
+        pid=status.pid,
+        changed=max(status.changed, time.time() - _age(run / LOCK)),
+    )
+
+
+def check_unlocked(run: Path) -> None:
+    """Raises ValueError where a process of this machine trains in a folder; takes nothing."""
+    if _is_locked(run / LOCK):
+        raise ValueError(_in_use(run, read_status(run)))
+
+
+def _may_live(before: RunStatus | None, taken: bool | None) -> bool:
+    """Whether the process that wrote a status may train still, though the lock did not refuse us:
+    the kernel vouches for processes of this machine only."""
+    if before is None or before.state != RUNNING:
+        return False
+    return not taken or before.host != socket.gethostname()
+
+
+def _take(file: IO[str]) -> bool | None:
+    """Whether the lock is ours now; None where the file system has no locks."""
+    for wait_s in (0.1, 0.3, 0.6, None):  # `coke runs` holds it for an instant to look
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if wait_s is None:
+                return False
+            time.sleep(wait_s)
+        except OSError:
+            return None
+    raise AssertionError("the loop returns")
+
+
+def _is_locked(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _beats_on(run: Path) -> bool:
+    """Whether the lock file's time moves while we watch."""
+    lock = run / LOCK
+    if _age(lock) > STALE_S:
+        return False
+    first = lock.stat().st_mtime_ns
+    until = time.monotonic() + 3 * BEAT_S
+    while time.monotonic() < until:
+        time.sleep(BEAT_S / 5)
+        if lock.stat().st_mtime_ns != first:
+            return True
+    return False
+
+
+def _age(lock: Path) -> float:
+    try:
+        return time.time() - lock.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _in_use(run: Path, status: RunStatus | None) -> str:
+    who = "another process"
+    if status is not None and status.state == RUNNING:
+        who = f"process {status.pid} on {status.host}"
+    return f"run folder {run} is in use: {who} trains in it; end that one, or choose another --out"

@@ -1,0 +1,129 @@
+"""`coke train`: a run is started, or continued."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from typer.core import TyperCommand
+
+from coke.config.resolve import resolve_config
+from coke.tools.messages import fail
+from coke.tools.options import (
+    BatchOption,
+    ConfigOption,
+    DataArgument,
+    DeviceOption,
+    LoaderOption,
+    PresetOption,
+    SetOption,
+    ViewsOption,
+)
+
+
+class ResumeCommand(TyperCommand):
+    """A command whose ``--resume`` takes ``auto`` after it, or nothing."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for argument, following in zip(args, [*args[1:], ""], strict=True):
+            alone = argument == "--resume" and following != "auto"
+            given.append("--resume=resume" if alone else argument)
+        return super().parse_args(ctx, given)
+
+
+def train(
+    data: DataArgument,
+    out: Annotated[Optional[Path], typer.Option(help="Run folder; runs/PRESET if unset.")] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    views: ViewsOption = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
+    batch_size: BatchOption = None,
+    lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
+    device: DeviceOption = None,
+    loader: LoaderOption = None,
+    cache_dir: Annotated[
+        Optional[str], typer.Option(help="Where remote data is kept; $COKE_CACHE if unset.")
+    ] = None,
+    checkpoint_every: Annotated[
+        Optional[int], typer.Option(help="Steps between checkpoints; 0: ends of epochs only.")
+    ] = None,
+    probe_every: Annotated[
+        Optional[int], typer.Option(help="Epochs between k-NN probes; 0 for none.")
+    ] = None,
+    probe_data: Annotated[
+        Optional[str], typer.Option(help="Labelled data set to probe on; DATA if unset.")
+    ] = None,
+    init_from: Annotated[
+        Optional[Path], typer.Option(help="Weights to start from: a run, checkpoint or file.")
+    ] = None,
+    wandb: Annotated[
+        Optional[str], typer.Option(help="Project on Weights & Biases to report to, too.")
+    ] = None,
+    settings: SetOption = None,
+    resume: Annotated[
+        Optional[str],
+        typer.Option(metavar="[auto]", help="Continue the run in --out; auto: or start it."),
+    ] = None,
+    nproc: Annotated[
+        Optional[int], typer.Option(help="Ranks to start on this machine: one per GPU.")
+    ] = None,
+    accumulate: Annotated[
+        Optional[int], typer.Option(help="Pieces a step is taken in, to save memory.")
+    ] = None,
+    memory_budget: Annotated[
+        Optional[str], typer.Option(help="Such as 16GiB: refuse what a rank needs more for.")
+    ] = None,
+) -> None:
+    """Learn a representation without labels: CoKe, on one view per image or on several."""
+    if nproc is not None and "RANK" not in os.environ:
+        _start_ranks(nproc)
+    from coke.tools.runs.run_folder import AUTO, RESUME, START, RunFolder
+    from coke.tools.training.train import train as run
+
+    if resume not in (None, RESUME, AUTO):
+        raise ValueError(f"--resume is {resume!r}; give --resume alone, or --resume auto")
+    folder = None if out is None or resume is None else RunFolder(out)
+    continues = folder is not None and (resume == RESUME or folder.exists)
+    saved = folder.config() if folder is not None and continues else None
+    given = {
+        "views": views,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "loader": loader,
+        "cache_dir": cache_dir,
+        "checkpoint_every": checkpoint_every,
+        "probe_every": probe_every,
+        "accumulate": accumulate,
+        "memory_budget": memory_budget,
+        "optimizer": None if lr is None else {"lr": lr},
+    }
+    resolved = resolve_config(preset, config, settings, given, saved)
+    if resume is not None and out is None:
+        raise ValueError("--resume needs --out RUN: the run to continue")
+    run(
+        resolved,
+        data,
+        out or Path("runs") / resolved.preset,
+        resume=resume or START,
+        init_from=init_from,
+        probe_data=probe_data,
+        wandb=wandb,
+    )
+
+
+def _start_ranks(nproc: int) -> None:
+    """Runs this same command as ``nproc`` ranks, and ends as they do."""
+    from coke.distributed.launch import launch
+
+    outcome = launch(nproc, sys.argv[1:])
+    if outcome.message is not None:
+        fail(outcome.message, outcome.status)
+    sys.exit(outcome.status)

@@ -1,0 +1,245 @@
+"""How much memory a rank of a training run needs, before it starts and after it has run.
+
+The network's part is measured, not guessed: forward pass, backward pass and optimiser step run
+once on fake tensors, which have sizes and no data, while every storage that lives is counted. That
+takes seconds, no memory and no GPU. The rest is arithmetic.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from coke.clustering import Clustering, LabelStore
+from coke.config.config import Config
+from coke.config.view_recipe import ViewRecipe
+from coke.files.byte_size import parse_bytes, show_bytes
+from coke.model.activation_checkpointing import checkpoint_activations
+from coke.model.coke_model import build_model
+from coke.model.optimizer import build_optimizer
+from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.training.live_memory import LiveMemory
+from coke.tools.training.step import forward_step
+
+#: CUDA's context and kernels, workspaces of cuDNN and cuBLAS, buffers of NCCL.
+GPU_OVERHEAD = 1 << 30
+#: What convolutions take for themselves on a CPU, as a share of activations: ResNet-50 at 224
+#: pixels and batch 24 took 3.0 GiB in all, of which 2.65 were counted.
+CPU_WORKSPACE = 0.2
+_VIEWS_AT_ONCE = 4  # the batch that is trained on, and those in the loader's queue
+_STAGES = 3  # float images between two operators of the loader's graph
+_MICRO_BATCHES = 2  # more change nothing: from the second on, gradients are there already
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes that one rank needs, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    views: int
+    decoding: int
+    clustering: int
+    checkpoint: int
+    workspace: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+    def __str__(self) -> str:
+        parts = sorted(asdict(self).items(), key=lambda part: -part[1])
+        return ", ".join(f"{name} {show_bytes(size)}" for name, size in parts)
+
+
+def estimate_memory(
+    config: Config,
+    recipes: Sequence[ViewRecipe],
+    *,
+    n_ids: int,
+    pixels: float,
+    world: int,
+    precision: str,
+    device: torch.device,
+) -> MemoryEstimate:
+    """What one rank of a run will need on its device: on a CPU, the whole process.
+
+    Args:
+        recipes: the views of an image, at their largest.
+        n_ids: number of images N.
+        pixels: of a stored image, mean.
+        world: number of ranks.
+        precision: resolved.
+    """
+    rows = config.batch_size // world
+    network = _dry_run(config, tuple(recipes), rows // config.accumulate, precision)
+    view_bytes = rows * sum(3 * 4 * recipe.size**2 for recipe in recipes)
+    on_gpu = device.type == "cuda"
+    return MemoryEstimate(
+        **network,
+        views=_VIEWS_AT_ONCE * view_bytes,
+        decoding=round(rows * 3 * pixels) + _STAGES * view_bytes,
+        clustering=_clustering_bytes(config, n_ids, rows),
+        checkpoint=0 if on_gpu else _checkpoint_bytes(config, n_ids, network),
+        workspace=0 if on_gpu else round(CPU_WORKSPACE * network["activations"]),
+        process=GPU_OVERHEAD if on_gpu else resident_memory(),
+    )
+
+
+def check_budget(
+    config: Config,
+    recipes: Sequence[ViewRecipe],
+    *,
+    n_ids: int,
+    pixels: float,
+    world: int,
+    precision: str,
+    device: torch.device,
+) -> MemoryEstimate:
+    """The estimate, where it is within ``config.memory_budget``, or there is no budget.
+
+    Raises:
+        ValueError: it is above the budget; the message has the figures, and what would fit.
+    """
+
+    def estimate(changed: Config) -> MemoryEstimate:
+        return estimate_memory(
+            changed,
+            recipes,
+            n_ids=n_ids,
+            pixels=pixels,
+            world=world,
+            precision=precision,
+            device=device,
+        )
+
+    found = estimate(config)
+    if not config.memory_budget or found.total <= (budget := parse_bytes(config.memory_budget)):
+        return found
+    remedies = []
+    for pieces in _more_pieces(config, found, world, budget):
+        less = estimate(replace(config, accumulate=pieces))
+        if less.total <= budget:
+            remedies.append(f"--accumulate {pieces} ({show_bytes(less.total)})")
+            break
+    if not config.checkpoint_activations:
+        less = estimate(replace(config, checkpoint_activations=True))
+        if less.total <= budget:
+            remedies.append(f"--set checkpoint_activations=true ({show_bytes(less.total)})")
+    raise ValueError(
+        f"a rank of this run needs about {show_bytes(found.total)}, more than the memory budget of "
+        f"{config.memory_budget}: {found}. "
+        + (
+            f"It fits with {' or with '.join(remedies)}"
+            if remedies
+            else "Use a smaller --batch-size, more ranks, or smaller views"
+        )
+    )
+
+
+def _more_pieces(config: Config, found: MemoryEstimate, world: int, budget: int) -> Iterator[int]:
+    """Multiples of ``accumulate`` with which activations may fit, smallest first."""
+    fixed = found.total - found.activations
+    pieces = 2 * config.accumulate
+    while config.batch_size % (pieces * world) == 0 and config.batch_size >= 2 * pieces:
+        if fixed + found.activations * config.accumulate / pieces <= budget:
+            yield pieces
+        pieces *= 2
+
+
+@lru_cache(maxsize=16)  # what asks twice asks about another budget, world or data set
+def _dry_run(
+    config: Config, recipes: tuple[ViewRecipe, ...], rows: int, precision: str
+) -> dict[str, int]:
+    """Weights, gradients, optimiser state and activations of a step, counted on fake tensors."""
+    largest = max(config.clustering.n_clusters)
+    with FakeTensorMode():
+        model = build_model(config.model, config.seed)
+        if config.checkpoint_activations:
+            checkpoint_activations(model)
+        optimizer = build_optimizer(model, config.optimizer)
+        # Of the clustering only the centers take part here, and its size is counted apart.
+        settings = replace(config.clustering, labels_from="last_epoch")
+        clustering = Clustering(n_ids=largest, dim=config.model.dim, **asdict(settings))
+        views = [torch.empty(rows, 3, recipe.size, recipe.size) for recipe in recipes]
+        targets = [torch.zeros(rows, dtype=torch.int64) for _ in config.clustering.n_clusters]
+        with LiveMemory() as live:
+            for _ in range(min(config.accumulate, _MICRO_BATCHES)):
+                _, loss = forward_step(model, views, targets, clustering, config, precision)
+                loss.backward()
+                del loss
+            peak = live.peak
+            optimizer.step()
+        gradients = sum(p.numel() * p.element_size() for p in model.parameters())
+        state = [t for of in optimizer.state.values() for t in of.values()]
+        return {
+            "weights": gradients + sum(b.numel() * b.element_size() for b in model.buffers()),
+            "gradients": gradients,
+            "optimizer": sum(t.numel() * t.element_size() for t in state if torch.is_tensor(t)),
+            "activations": max(0, peak - gradients),
+        }
+
+
+def _clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
+    """The clustering's state, and what assigning a batch and its targets take."""
+    clusters = config.clustering.n_clusters
+    batch = 3 * 4 * config.batch_size * (max(clusters) + config.model.dim)
+    targets = 4 * rows * sum(clusters) if _has_second_stage(config) else 0
+    undo = max(4 * k * config.model.dim for k in clusters)  # a head's centers from before a step
+    return _clustering_state_bytes(config, n_ids) + batch + targets + undo
+
+
+def _clustering_state_bytes(config: Config, n_ids: int) -> int:
+    """Centers, duals, label store, averaged labels."""
+    settings, clusters = config.clustering, config.clustering.n_clusters
+    centers = sum(4 * k * (2 * config.model.dim + 2) for k in clusters)
+    hard = n_ids * len(clusters) * LabelStore(1, clusters).bytes_per_label
+    if not _has_second_stage(config):
+        return centers + hard
+    slot = 4 + (2 if max(clusters) <= 0x7FFF else 4)  # a weight and a cluster
+    return centers + hard + n_ids * len(clusters) * settings.label_size * slot
+
+
+def _has_second_stage(config: Config) -> bool:
+    return config.epochs >= config.clustering.first_stage_epochs
+
+
+def _checkpoint_bytes(config: Config, n_ids: int, network: Mapping[str, int]) -> int:
+    """The copy of the state that rank 0 writes while training goes on."""
+    return network["weights"] + network["optimizer"] + _clustering_state_bytes(config, n_ids)
+
+
+def mean_pixels(index: ImageIndex) -> float:
+    """Pixels of a stored image, mean over a few thousand of them."""
+    rows = index.rows[:: max(1, len(index) // 4096)]
+    return float((rows["height"].astype(float) * rows["width"]).mean())
+
+
+def resident_memory() -> int:
+    """Bytes this process has in memory now; its peak where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return _peak_resident()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most so far: of torch's tensors on a GPU, of this whole process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return _peak_resident()
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,180 @@
+"""One step of training: views and targets -> features and a loss, then the optimiser.
+
+Shapes: B batch, D feature dimension, K clusters of a head, S side of a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coke.clustering import Clustering
+from coke.config.config import Config
+from coke.distributed.process_group import sum_over_ranks, world_size
+from coke.model.finite import finite_gradients
+from coke.model.loss import ViewFeatures, coke_loss, multi_crop_loss, two_view_loss
+from coke.model.optimizer import step_where
+from coke.model.precision import autocast
+from coke.model.replica import without_averaging
+from coke.tools.training.micro_batches import micro_batch_rows, micro_batches, weight_of
+
+
+@torch.no_grad()
+def scan_step(model: nn.Module, views: Sequence[Tensor], precision: str) -> Tensor:
+    """Features (B, D) of the initialisation scan: batch norm sees the data, weights do not move.
+
+    Args:
+        views: one or two large views (B, 3, S, S) of the same images.
+    """
+    with autocast(precision, views[0].device):
+        features: list[ViewFeatures] = model(views)
+    return clustered_features(features)
+
+
+def scan_batch(
+    model: nn.Module,
+    views: Sequence[Tensor],
+    config: Config,
+    precision: str,
+    sizes: Sequence[int] | None = None,
+) -> Tensor:
+    """:func:`scan_step` in the pieces that :func:`train_step` takes; features (B, D)."""
+    rows = micro_batch_rows(config.batch_size, config.accumulate)
+    pieces = micro_batches(views, [], rows=rows, sizes=sizes)
+    return torch.cat([scan_step(model, piece, precision) for piece, _ in pieces])
+
+
+def forward_step(
+    model: nn.Module,
+    views: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    clustering: Clustering,
+    config: Config,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """The discrimination loss of a batch.
+
+    Args:
+        views: (B, 3, S, S) each, of the same images: ``config.views`` large ones, then the small.
+        targets: per head, see :meth:`Clustering.targets`; not used where the settings ask for the
+            current labels.
+
+    Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
+    """
+    assert len(views) == config.views + config.small_views
+    large, small = views[: config.views], views[config.views :]
+    # Small views are draws of one recipe and go through the network as one batch.
+    stacked = [torch.cat(list(small))] if small else []
+    with autocast(precision, large[0].device):
+        features: list[ViewFeatures] = model([*large, *stacked])
+    features_BD = clustered_features(features[: config.views])
+    centers = clustering.loss_centers()
+    if clustering.labels_from == "current":
+        targets = clustering.current_targets(features_BD)
+    if config.views == 1:
+        loss = coke_loss(
+            *features[0], centers, targets, temperature=config.temperature, beta=config.beta
+        )
+        return features_BD, loss
+    mixture: dict[str, Any] = {
+        "temperature": config.temperature,
+        "reference_temperature": config.reference_temperature or None,
+        "alpha": config.alpha_at(clustering.epoch),
+        "beta": config.beta,
+    }
+    if small:
+        apart = _unstacked(features[-1], len(small))
+        loss = multi_crop_loss(features[:2], apart, centers, targets, **mixture)
+    else:
+        loss = two_view_loss(features, centers, targets, **mixture)
+    return features_BD, loss
+
+
+def clustered_features(large: Sequence[ViewFeatures]) -> Tensor:
+    """What is clustered: the mean (B, D) of the large views' projected features, detached.
+
+    The mean is not scaled back to unit norm: assigning it is the same as adding up the views'
+    similarities, so that all views share one label (Eqn. 15).
+    """
+    projected = [projected_BD.detach() for projected_BD, _ in large]
+    return projected[0] if len(projected) == 1 else torch.stack(projected).mean(dim=0)
+
+
+def _unstacked(features: ViewFeatures, count: int) -> list[ViewFeatures]:
+    projected, predicted = features
+    if predicted is None:
+        return [(projected_BD, None) for projected_BD in projected.tensor_split(count)]
+    return [*zip(projected.tensor_split(count), predicted.tensor_split(count), strict=True)]
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    views: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    clustering: Clustering,
+    config: Config,
+    precision: str,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    sizes: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One discrimination step, in ``config.accumulate`` pieces, by all ranks together.
+
+    The gradient is that of the mean loss over the labelled images of the global batch, however
+    ranks and pieces share them: each piece counts with the images it holds. Where the loss or a
+    gradient is not finite, no weight moves. Nothing here waits for the device; of the layers,
+    torch's ``SyncBatchNorm`` of several GPUs does.
+
+    Args:
+        model: as :func:`coke.model.replica.replicate` returns it.
+        optimizer: of :func:`coke.model.optimizer.build_optimizer`.
+        views, targets: of this rank's images.
+        scaler: of float16's gradients.
+        sizes: images of each rank in this batch; needed where ranks may differ.
+
+    Returns: this rank's features (B, D) and the loss over all ranks, both detached; and whether the
+        step counts, a bool scalar, the same on all ranks. Infinite gradients of float16 are part of
+        the scaler's search, which leaves them out while the step counts; but no longer where its
+        scale is below 1, which gradients overflow that are not finite themselves.
+    """
+    scaler = scaler or torch.amp.GradScaler(views[0].device.type, enabled=False)
+    rows = micro_batch_rows(config.batch_size, config.accumulate)
+    pieces = list(micro_batches(views, targets, rows=rows, sizes=sizes))
+    usual = config.batch_size / world_size()  # images of a rank in a full batch
+    optimizer.zero_grad(set_to_none=True)
+    features, losses, weights = [], [], []
+    for number, (piece, labels) in enumerate(pieces, start=1):
+        with without_averaging(model) if number < len(pieces) else nullcontext():
+            features_BD, loss = forward_step(model, piece, labels, clustering, config, precision)
+            weight = weight_of(labels)
+            scaler.scale(loss * (weight / usual)).backward()
+        features.append(features_BD)
+        weights.append(weight)
+        losses.append(loss.detach() * weight if len(features_BD) else torch.zeros_like(weight))
+    total = sum_over_ranks(torch.stack([torch.stack(losses).sum(), torch.stack(weights).sum()]))
+    labelled = total[1].clamp(min=1)
+    loss = total[0] / labelled
+    grads = [
+        p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    finite = torch.isfinite(loss)
+    to_labelled = config.batch_size / labelled  # 1 where the batch is full
+    if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
+        torch._foreach_mul_(grads, torch.where(finite, to_labelled, torch.nan))
+    if scaler.is_enabled():
+        loss_is_finite, one = finite, torch.ones_like(loss)
+        scale = scaler.scale(one)
+        finite = finite & ((scale >= 1) | finite_gradients(loss, grads))
+        scaler.step(optimizer)
+        scaler.update()
+        # A loss that is not finite says nothing of the scale.
+        scaler.update(torch.where(loss_is_finite, scaler.scale(one), scale))
+    else:
+        finite = finite_gradients(loss, grads)
+        step_where(optimizer, finite)
+    return torch.cat(features), loss, finite

@@ -1,0 +1,84 @@
+"""Presets: the paper's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coke.config.config import Config
+from coke.config.overrides import load_toml, to_toml, with_settings
+from coke.config.presets import preset_named, presets
+from coke.config.view_recipe import IMAGENET_MULTICROP, IMAGENET_TWO_VIEW
+
+
+@pytest.mark.parametrize("name", list(presets))
+def test_a_preset_survives_toml(name: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(to_toml(presets[name]))
+    assert with_settings(Config(), load_toml(tmp_path / "c.toml")) == presets[name]
+    assert presets[name].preset == name
+
+
+def test_the_imagenet_preset_is_the_papers() -> None:
+    config = preset_named("imagenet-1view")
+    assert (config.batch_size, config.temperature, config.views) == (1024, 0.1, 1)
+    assert (config.optimizer.name, config.optimizer.lr) == ("lars", 1.6)
+    assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (1e-6, 10)
+    assert (config.clustering.dual_rule, config.clustering.dual_lr) == ("paper", 20.0)
+    assert config.clustering.min_ratio == 0.4
+    assert config.clustering.n_clusters == (3000, 4000, 5000)
+    assert (config.model.depth, config.model.width, config.model.dim) == (50, 64, 128)
+
+
+#: What the paper and its release say of each preset: epochs, stage, T, layers, predictor, beta.
+@pytest.mark.parametrize(
+    ("name", "epochs", "first_stage", "temperature", "layers", "predictor", "beta"),
+    [
+        (
+            "imagenet-1view",
+            800,
+            641,
+            0.1,
+            2,
+            0,
+            1.0,
+        ),  # Table 5; 160/200 of the epochs, and the scan
+        ("imagenet-1view-long", 1000, 801, 0.1, 3, 2048, 1.0),  # Table 7
+        ("imagenet-2view", 1000, 100_000, 0.05, 3, 2048, 0.5),
+        ("imagenet-multicrop", 800, 100_000, 0.05, 3, 2048, 0.5),  # the release's third recipe
+    ],
+)
+def test_the_imagenet_presets_are_the_papers(
+    name: str,
+    epochs: int,
+    first_stage: int,
+    temperature: float,
+    layers: int,
+    predictor: int,
+    beta: float,
+) -> None:
+    config = preset_named(name)
+    assert (config.epochs, config.clustering.first_stage_epochs) == (epochs, first_stage)
+    assert (config.temperature, config.beta, config.batch_size) == (temperature, beta, 1024)
+    assert (config.model.projector_layers, config.model.projector_hidden) == (layers, 2048)
+    assert (config.model.predictor_hidden, config.model.dim) == (predictor, 128)
+    assert config.model.projector_last_norm
+    assert config.clustering.n_clusters == (3000, 4000, 5000)
+    assert (config.clustering.dual_rule, config.clustering.dual_lr) == ("paper", 20.0)
+    assert (config.clustering.label_size, config.clustering.label_temperature) == (5, 0.5)
+    assert (config.optimizer.name, config.optimizer.lr) == ("lars", 1.6)
+
+
+def test_the_multi_view_presets_have_the_papers_views_and_constant_alpha() -> None:
+    two, multi = preset_named("imagenet-2view"), preset_named("imagenet-multicrop")
+    assert two.recipes_at(1) == two.recipes_at(0) == IMAGENET_TWO_VIEW
+    assert multi.recipes_at(1) == IMAGENET_MULTICROP
+    assert multi.recipes_at(0) == IMAGENET_TWO_VIEW, "the scan clusters large views only"
+    for config in (two, multi):
+        assert [config.alpha_at(epoch) for epoch in (0, 1, 2, 500)] == [0.2] * 4
+        assert config.reference_temperature == 0
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'imagenet'; choose one of demo, cifar10, cifar10-2view"):
+        preset_named("imagenet")

@@ -1,0 +1,177 @@
+"""Ranks of one machine: their places, and how they end. The ranks here are small scripts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coke.distributed import launch as launch_module
+from coke.distributed import process_group as distributed
+from coke.distributed.launch import Outcome, launch
+
+
+def run(tmp_path: Path, script: str, nproc: int = 3, grace_s: float = 5.0) -> Outcome:
+    """The script as so many ranks. It finds its number in ``rank``, and a folder in ``here``."""
+    path = tmp_path / "rank.py"
+    head = "import os, signal, sys, time, pathlib\nrank = int(os.environ['RANK'])\n"
+    path.write_text(head + f"here = pathlib.Path({str(tmp_path)!r})\n" + textwrap.dedent(script))
+    return launch(nproc, [str(path)], program=(sys.executable,), grace_s=grace_s)
+
+
+def test_every_rank_knows_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    outcome = run(
+        tmp_path,
+        """
+        names = ("LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+                 "OMP_NUM_THREADS")
+        (here / f"{rank}.txt").write_text(" ".join(os.environ[name] for name in names))
+        print("lost in a pipe", file=sys.stderr)
+        """,
+    )
+    assert outcome == Outcome(0)
+    places = [(tmp_path / f"{rank}.txt").read_text().split() for rank in range(3)]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
+    port = places[0][4]
+    assert places == [[str(r), "3", "3", "127.0.0.1", port, threads] for r in range(3)]
+
+
+def test_a_killed_rank_ends_the_others_and_is_named(tmp_path: Path) -> None:
+    started = time.monotonic()
+    outcome = run(
+        tmp_path,
+        """
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+        """,
+    )
+    assert outcome.status == 1
+    assert outcome.message == (
+        "rank 1 of 3 was ended by SIGKILL (as the system does when memory runs out): all 3 ranks "
+        "have ended; go on with --resume"
+    )
+    assert time.monotonic() - started < 60
+
+
+def test_ranks_that_do_not_listen_are_killed(tmp_path: Path) -> None:
+    outcome = run(
+        tmp_path,
+        """
+        if rank == 2:
+            while not (here / "deaf").exists():
+                time.sleep(0.05)
+            sys.exit("the disk is full")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if rank == 0:
+            (here / "deaf").touch()
+        time.sleep(600)
+        """,
+        grace_s=0.5,
+    )
+    assert outcome.status == 1
+    assert outcome.message is not None
+    assert "rank 2 of 3 failed with status 1: the disk is full" in outcome.message
+
+
+def test_who_lost_a_peer_is_not_to_blame(tmp_path: Path) -> None:
+    outcome = run(
+        tmp_path,
+        f"""
+        if rank < 2:
+            sys.exit({launch_module.PEER_LOST})
+        time.sleep(1)
+        sys.exit("it was me")
+        """,
+    )
+    assert outcome.status == 1
+    assert outcome.message is not None and "rank 2 of 3" in outcome.message
+    outcome = run(tmp_path, f"sys.exit({launch_module.PEER_LOST})", nproc=2)
+    assert outcome.status == launch_module.PEER_LOST
+    assert outcome.message is not None and "lost contact with each other" in outcome.message
+
+
+def test_what_rank_0_says_is_not_said_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = run(tmp_path, "print('error: no such data', file=sys.stderr); sys.exit(2)")
+    assert outcome == Outcome(2)
+    assert capfd.readouterr().err == "error: no such data\n"
+
+
+def test_a_signal_reaches_every_rank_once_and_their_status_comes_back(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("ready-*"))) < 3:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    outcome = run(
+        tmp_path,
+        """
+        def stop(*_):
+            (here / f"stopped-{rank}").touch(exist_ok=False)
+            time.sleep(rank * 0.3)  # they end one after the other; none is hurried
+            sys.exit(75)
+
+        signal.signal(signal.SIGTERM, stop)
+        (here / f"ready-{rank}").touch()
+        while True:
+            time.sleep(0.05)
+        """,
+        grace_s=0.1,
+    )
+    assert outcome == Outcome(75)
+    assert len(list(tmp_path.glob("stopped-*"))) == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_ranks_end_with_their_launcher(tmp_path: Path) -> None:
+    """Killed with -9, it cannot end them: a pipe that closes does."""
+    script = textwrap.dedent(
+        f"""
+        import os, pathlib, time
+        here = pathlib.Path({str(tmp_path)!r})
+        (here / "pid").write_text(str(os.getpid()))
+        os.rename(here / "pid", here / "pid.txt")
+        os.read(int(os.environ["{launch_module.LIFELINE}"]), 1)
+        (here / "ended").touch()
+        """
+    )
+    (tmp_path / "rank.py").write_text(script)
+    code = (
+        "import sys; from coke.distributed.launch import launch; "
+        f"launch(1, [{str(tmp_path / 'rank.py')!r}], program=(sys.executable,))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        _wait_for(tmp_path / "pid.txt")
+    finally:
+        launcher.kill()
+        launcher.wait()
+    _wait_for(tmp_path / "ended")
+
+
+def _wait_for(path: Path) -> None:
+    last = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < last, f"{path.name} did not appear"
+        time.sleep(0.05)
+
+
+def test_launcher_and_ranks_mean_the_same_names() -> None:
+    assert launch_module.LIFELINE == distributed.LIFELINE
+    assert launch_module.PEER_LOST == distributed.PEER_LOST
+
+
+def test_no_ranks_are_refused() -> None:
+    with pytest.raises(ValueError, match="--nproc is 0"):
+        launch(0, [])

@@ -1,0 +1,357 @@
+"""An ingest that is killed, at any moment, continues to the very bytes it would have made."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import coke
+from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.datasets import ingest_containers, ingest_pieces
+from coke.tools.datasets.ingest import ingest
+
+REPOSITORY = Path(coke.__file__).parents[1]
+IMAGES = 80
+PIECES = 5 + 10  # 80 images are checked 16 at a time; 76 are stored 8 at a time
+SETTINGS: dict[str, Any] = {"shard_size": 8, "dedupe": "report"}
+OPTIONS: dict[str, Any] = {**SETTINGS, "workers": 1, "console": Console(quiet=True)}
+
+# Runs one ingest after the other, each in a process group of its own to be killed; forked, because
+# starting Python takes longer than the whole ingest.
+LAUNCHER = """
+import json, os, sys
+from rich.console import Console
+from coke.tools.datasets.ingest import ingest
+if __name__ == "__main__":
+    for line in sys.stdin:
+        src, out, options = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            ingest(src, out, console=Console(quiet=True), **options)
+            os._exit(0)
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("ended", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def src(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good JPEGs, some to be encoded, some equal, four unusable, and a file that is no image."""
+    root = tmp_path_factory.mktemp("resume") / "src"
+    rng = np.random.default_rng(0)
+    for i in range(IMAGES):
+        path = root / "ab"[i % 2] / f"{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(rng.integers(0, 256, (64 + i % 5, 96, 3), dtype=np.uint8))
+        image.save(path, "PNG" if i % 7 == 3 else "JPEG")
+        if i % 20 == 19:
+            path.write_bytes(b"no image")
+    (root / "b" / "copy.jpg").write_bytes((root / "a" / "00.jpg").read_bytes())
+    (root / "b" / "01.jpg").unlink()
+    (root / "notes.txt").write_text("x")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(src: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an uninterrupted ingest makes."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    ingest(src, out, **OPTIONS)
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+class Launcher:
+    """Starts an ingest and kills it, with all its processes, at a moment of our choice."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "launcher.py").write_text(LAUNCHER)
+        self._process = subprocess.Popen(
+            [sys.executable, str(folder / "launcher.py")],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def kill_after(
+        self, pieces: int, delay: float, src: Path, out: Path, options: dict[str, Any]
+    ) -> None:
+        """Lets the ingest finish so many pieces, waits a little longer, and kills it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(src), str(out), options]) + "\n")
+        self._process.stdin.flush()
+        group = int(self._process.stdout.readline())
+        partial, seen = out.parent / f".{out.name}.partial", False
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            seen = seen or partial.exists()
+            finished = len([*partial.glob("*/journal/*.done")])
+            if (seen and finished >= pieces) or (seen and not partial.exists()):
+                break
+            time.sleep(0.001)
+        time.sleep(delay)
+        with suppress(ProcessLookupError):  # it had ended
+            os.killpg(group, signal.SIGKILL)
+        assert self._process.stdout.readline() == "ended\n"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    started = Launcher(tmp_path_factory.mktemp("launcher"))
+    yield started
+    started.close()
+
+
+def is_finished(out: Path) -> bool:
+    return out.exists() and not (out.parent / f".{out.name}.partial").exists()
+
+
+def test_killed_at_20_random_moments_it_continues_to_the_same_bytes(
+    src: Path, whole: Path, launcher: Launcher, tmp_path: Path
+) -> None:
+    moments = random.Random(0)
+    expected = contents(whole)
+    resumed: list[tuple[int, int]] = []
+    for attempt in range(20):
+        out = tmp_path / f"out{attempt}"
+        options = {**SETTINGS, "workers": 1 + attempt % 2}
+        # Every number of finished pieces has its turn, with some milliseconds more each time.
+        pieces = attempt % (PIECES + 1)
+        launcher.kill_after(pieces, moments.uniform(0, 0.02), src, out, options)
+        if is_finished(out):
+            assert contents(out) == expected
+            continue
+        report = ingest(src, out, **OPTIONS)
+        assert contents(out) == expected, f"killed after {pieces} pieces"
+        resumed.append((report.resumed_images, report.resumed_containers))
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name.endswith(out.name)) == [out.name]
+    assert len(resumed) >= 15  # most were hit before they had ended
+    assert any(images == 0 for images, _ in resumed)
+    assert any(0 < images < IMAGES for images, _ in resumed)
+    assert any(images == IMAGES and 0 < n < 10 for images, n in resumed)
+
+
+def test_killed_while_it_replaces_its_base_it_never_loses_a_data_set(
+    src: Path, launcher: Launcher, tmp_path: Path
+) -> None:
+    """The old data set is there whole at every moment, and its ids are kept whatever happens."""
+    old = tmp_path / "old"
+    ingest(src / "b", old, **OPTIONS)
+    old_contents = contents(old)
+    grown = tmp_path / "grown"
+    ingest(src / "b", grown, **OPTIONS)
+    new_src = Path(shutil.copytree(src / "b", tmp_path / "src"))
+    shutil.copy(src / "a" / "02.jpg", new_src / "00-first.jpg")
+    (new_src / "05.jpg").unlink()
+    ingest(new_src, grown, base=grown, overwrite=True, **OPTIONS)
+    expected = contents(grown)
+    assert ImageIndex(grown).manifest.tombstones == 1
+    moments = random.Random(1)
+    for attempt, pieces in enumerate((0, 2, 4, 7, 8, 8, 8, 8)):
+        out = tmp_path / f"out{attempt}"
+        shutil.copytree(old, out)
+        options = {**SETTINGS, "workers": 1, "overwrite": True, "base": str(out)}
+        launcher.kill_after(pieces, moments.uniform(0, 0.01), new_src, out, options)
+        aside = tmp_path / f".{out.name}.replaced"
+        found = contents(out if out.exists() else aside)
+        assert found in (old_contents, expected)
+        if not is_finished(out):
+            ingest(new_src, out, base=out, overwrite=True, **OPTIONS)
+        assert contents(out) == expected
+        assert not aside.exists() and not (tmp_path / f".{out.name}.partial").exists()
+
+
+@contextmanager
+def interrupted_after(pieces: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C after so many containers."""
+    done = 0
+
+    def write_piece(task: ingest_pieces.WriteTask) -> ingest_pieces.Written:
+        nonlocal done
+        if done == pieces:
+            raise KeyboardInterrupt
+        done += 1
+        return ingest_pieces.write_piece(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_containers, "write_piece", write_piece)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_what_an_interrupted_run_has_finished_is_not_done_again(
+    src: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with interrupted_after(3, monkeypatch):
+        ingest(src, out, **OPTIONS)
+    (kept,) = tmp_path.glob(".out.partial/*/dataset/images-00001.tar")
+    before = kept.stat().st_ino
+    console = Console(file=io.StringIO(), width=200)
+    report = ingest(src, out, **{**OPTIONS, "console": console})
+    assert (report.resumed_images, report.resumed_containers) == (IMAGES, 3)
+    assert (out / "images-00001.tar").stat().st_ino == before
+    assert contents(out) == contents(whole)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "80 verdicts and 3 containers were there from an interrupted run" in told
+
+
+def test_other_settings_or_restart_discard_unfinished_work(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with interrupted_after(3, monkeypatch):
+        ingest(src, out, **OPTIONS)
+    console = Console(file=io.StringIO(), width=200)
+    with interrupted_after(3, monkeypatch):
+        ingest(src, out, quality=90, **{**OPTIONS, "console": console})
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "had another source, other settings or another version" in told
+    report = ingest(src, out, quality=90, restart=True, **OPTIONS)
+    assert (report.resumed_images, report.resumed_containers) == (0, 0)
+
+
+def test_files_that_change_between_the_runs_are_looked_at_again(
+    tmp_path: Path, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(src, tmp_path / "src"))
+    out = tmp_path / "out"
+    with interrupted_after(9, monkeypatch):  # of ten containers
+        ingest(mine, out, **OPTIONS)
+    (mine / "a" / "10.jpg").write_bytes((mine / "a" / "12.jpg").read_bytes())
+    (mine / "b" / "19.jpg").write_bytes((mine / "a" / "12.jpg").read_bytes())  # was unusable
+    report = ingest(mine, out, **OPTIONS)
+    ingest(mine, tmp_path / "fresh", **OPTIONS)
+    assert contents(out) == contents(tmp_path / "fresh")
+    # Pieces of 16: a/10 is in the first, b/19 in the fourth. Containers behind b/19 moved by one.
+    assert report.resumed_images == IMAGES - 32
+    assert 0 < report.resumed_containers < 10
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(src, tmp_path / "src"))
+    shutil.move(mine / "a" / "00.jpg", tmp_path / "away.jpg")
+    (mine / "a" / "00.jpg").symlink_to(tmp_path / "mounted.jpg")
+    out = tmp_path / "out"
+    with interrupted_after(1, monkeypatch):
+        ingest(mine, out, **OPTIONS)
+    shutil.move(tmp_path / "away.jpg", tmp_path / "mounted.jpg")
+    ingest(mine, out, **OPTIONS)
+    assert ImageIndex(out).keys[0] == "a/00.jpg"
+
+
+# Ends itself, as by kill -9, at one of the steps that take no time.
+FATAL = """
+import os, pathlib, signal, sys
+from coke.files import publish
+from coke.tools.datasets.ingest import ingest
+src, out, moment = sys.argv[1:]
+rename, flush = pathlib.Path.rename, publish.flush
+def fatal_rename(path, target):
+    if str(target) == out:  # the old data set is out of the way, the new one not yet in place
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+def fatal_flush(path):
+    if str(path) == os.path.dirname(out):  # the new data set is in place
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(path)
+if moment == "between":
+    pathlib.Path.rename = fatal_rename
+else:
+    publish.flush = fatal_flush
+base = {"base": out, "overwrite": True} if os.path.exists(out) else {}
+ingest(src, out, shard_size=8, dedupe="report", workers=1, **base)
+"""
+
+
+def die_while_publishing(src: Path, out: Path, moment: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FATAL, str(src), str(out), moment],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def test_killed_between_the_two_renamings_the_old_data_set_comes_back(
+    src: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ingest(src / "b", out, **OPTIONS)
+    old = contents(out)
+    die_while_publishing(src / "b", out, "between")
+    assert not out.exists() and contents(tmp_path / ".out.replaced") == old
+    report = ingest(src / "b", out, base=out, overwrite=True, **OPTIONS)
+    assert report.resumed_images == 40 and report.splits[0].kept == len(ImageIndex(out))
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_right_after_publishing_the_same_command_says_that_it_is_done(
+    src: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    die_while_publishing(src, out, "after")
+    assert contents(out) == contents(whole) and (tmp_path / ".out.partial").exists()
+    console = Console(file=io.StringIO(), width=200)
+    report = ingest(src, out, **{**OPTIONS, "console": console})
+    assert "was finished by an earlier run" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert report.splits[0].images == len(ImageIndex(out))
+    assert contents(out) == contents(whole) and not (tmp_path / ".out.partial").exists()
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        ingest(src, out, **OPTIONS)
+
+
+def test_two_runs_do_not_write_the_same_data_set(src: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from coke.tools.datasets import ingest\n"
+        "ingest.check_images = lambda task: time.sleep(60)\n"
+        "ingest.ingest(sys.argv[1], sys.argv[2], workers=1)\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", script, str(src), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not [*tmp_path.glob(".out.partial/*/journal")] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(ValueError, match=f"process {first.pid} on .* is writing .*out at this"):
+            ingest(src, tmp_path / "out", **OPTIONS)
+    finally:
+        first.kill()
+        first.wait()
+    ingest(src, tmp_path / "out", **OPTIONS)  # the dead hold no locks
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,210 @@
+"""``coke eval knn`` and ``coke eval linear`` on a run of the tiny data set."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor, nn
+
+from coke.config.config import Config
+from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.datasets.ingest import ingest
+from coke.tools.evaluation.knn import eval_knn
+from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
+from coke.tools.evaluation.linear import eval_linear
+from coke.tools.evaluation.report import Accuracy, EvalReport
+from coke.tools.evaluation.representations import (
+    Representation,
+    extract,
+    labels_of,
+    load_run,
+    raw_pixels,
+    rows_of,
+)
+from coke.tools.training.train import train
+from tests.tools.conftest import draw_stripes
+
+
+@pytest.fixture
+def run(stripes: Path, tiny: Config, tmp_path: Path, quiet: Console) -> Path:
+    train(replace(tiny, epochs=1), stripes, tmp_path / "run", console=quiet)
+    return tmp_path / "run"
+
+
+def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    knn = eval_knn(run, stripes, console=console)
+    linear = eval_linear(run, stripes, fast=True, console=console)
+    saved = json.loads((run / "eval.json").read_text())
+    assert list(saved) == ["knn, epoch 1", "linear (fast), epoch 1"]
+    assert saved["knn, epoch 1"]["settings"]["k"] == 20
+    assert saved["knn, epoch 1"]["settings"]["temperature"] == 0.07
+    assert saved["linear (fast), epoch 1"]["settings"]["epochs"] == 60
+    for report in (knn, linear):
+        assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]
+        assert report.epoch == 1
+        assert (report.train_images, report.test_images) == (60, 20)
+        for name, accuracy in report.rows.items():
+            assert 0 <= accuracy.top1 <= accuracy.top5 == 100.0, name
+        assert report.rows["raw pixels"].top1 == 100.0  # stripes are told apart by their pixels
+        assert (
+            saved[f"{report.method}, epoch 1"]["rows"]["CoKe"]["top1"] == report.rows["CoKe"].top1
+        )
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "CoKe, epoch 1" in shown and "top-5" in shown
+
+
+def test_the_protocol_trains_on_random_crops(run: Path, stripes: Path, quiet: Console) -> None:
+    report = eval_linear(run, stripes, epochs=4, batch_size=16, console=quiet)
+    assert report.method == "linear"
+    assert report.settings["view"] == "random crop and flip"
+    assert report.settings["batch_size"] == 16
+    assert report.rows["CoKe"].top1 >= 60  # two classes
+
+
+def test_features_come_by_id_and_from_the_trained_weights(
+    run: Path, stripes: Path, quiet: Console
+) -> None:
+    config, model, _ = load_run(run)
+    cpu = torch.device("cpu")
+    rows: dict[str, Representation] = {"raw pixels": raw_pixels}
+    index = ImageIndex(stripes / "test")
+    features = extract(index, config, rows, 7, cpu, quiet)["raw pixels"]
+    assert features.shape == (20, 3 * 16 * 16)
+    again = extract(index, config, rows, 20, cpu, quiet)["raw pixels"]
+    assert torch.equal(features, again), "features do not depend on the batch"
+    labels = torch.from_numpy(index.labels)
+    scores = knn_classify(features, labels, features, n_classes=2, k=1)
+    assert topk_accuracy(scores, labels, 1) == 100.0
+    saved = torch.load(run / "checkpoints" / "epoch-0001" / "state.pt", weights_only=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, saved["model"][name]), name
+
+
+def test_an_earlier_epoch_can_be_evaluated(run: Path, stripes: Path, quiet: Console) -> None:
+    assert eval_knn(run, stripes, epoch=0, baselines=False, console=quiet).epoch == 0
+    with pytest.raises(ValueError, match="no checkpoint of epoch 7, only of 0, 1"):
+        eval_knn(run, stripes, epoch=7, console=quiet)
+
+
+def test_large_views_are_averaged_down_for_raw_pixels() -> None:
+    images = torch.rand(2, 3, 64, 64)
+    pixels = raw_pixels(images)
+    assert pixels.shape == (2, 3 * 32 * 32)
+    assert pixels[0, 0] == pytest.approx(float(images[0, 0, :2, :2].mean()))
+
+
+def test_says_so_when_coke_is_not_above_the_baselines() -> None:
+    rows = {"random initialisation": Accuracy(top1=50, top5=90), "CoKe": Accuracy(top1=50, top5=95)}
+    report = EvalReport(
+        method="knn", run="r", epoch=1, train_images=1, test_images=1, settings={}, rows=rows
+    )
+    assert not report.beats_baselines()
+    assert replace(report, rows=rows | {"CoKe": Accuracy(top1=51, top5=95)}).beats_baselines()
+
+
+def test_refuses_data_it_cannot_evaluate_on(
+    run: Path, stripes: Path, tmp_path: Path, quiet: Console
+) -> None:
+    with pytest.raises(ValueError, match=r"is a single data set; name the test images with --test"):
+        eval_knn(run, stripes / "train", console=quiet)
+    assert eval_knn(run, stripes / "train", test=stripes / "test", console=quiet).test_images == 20
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "flat" / "a.png")
+    ingest(tmp_path / "flat", tmp_path / "unlabelled", workers=1, console=quiet)
+    with pytest.raises(ValueError, match="images without a class label"):
+        eval_knn(run, stripes, test=tmp_path / "unlabelled", console=quiet)
+    (tmp_path / "src" / "other").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "src" / "other" / "a.png")
+    ingest(tmp_path / "src", tmp_path / "foreign", workers=1, console=quiet)
+    with pytest.raises(ValueError, match="they must be the same"):
+        eval_knn(run, stripes, test=tmp_path / "foreign", console=quiet)
+    with pytest.raises(ValueError, match="k is 0"):
+        eval_knn(run, stripes, k=0, console=quiet)
+    with pytest.raises(ValueError, match="is no training run"):
+        eval_linear(tmp_path / "nothing", stripes, console=quiet)
+
+
+def test_ids_whose_image_is_gone_have_no_row(
+    run: Path, stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    draw_stripes(tmp_path / "src" / "train", 60, seed=0)
+    draw_stripes(tmp_path / "src" / "test", 20, seed=1)
+    gone = ("horizontal/000.jpg", "vertical/031.jpg")
+    for key in gone:
+        (tmp_path / "src" / "train" / key).unlink()
+    ingest(tmp_path / "src", tmp_path / "out", base=stripes, workers=1, console=quiet)
+    old, new = ImageIndex(stripes / "train"), ImageIndex(tmp_path / "out" / "train")
+    assert (len(new), new.n_live) == (60, 58) and new.keys == old.keys
+    device = torch.device("cpu")
+    rows: dict[str, Representation] = {"raw pixels": raw_pixels}
+    whole = extract(old, tiny, rows, 16, device, quiet)["raw pixels"]
+    rest = extract(new, tiny, rows, 16, device, quiet)["raw pixels"]
+    kept = [i for i, key in enumerate(old.keys) if key not in gone]
+    assert torch.equal(rest, whole[kept])
+    assert labels_of(new, device).tolist() == labels_of(old, device)[kept].tolist()
+    assert rows_of(new, torch.tensor(kept)).tolist() == list(range(58))
+    for fast in (True, False):
+        report = eval_linear(run, tmp_path / "out", fast=fast, epochs=2, console=quiet)
+        assert report.train_images == 58
+
+
+class PatchEmbedding(nn.Conv2d):
+    """As timm's: it takes images of one side only."""
+
+    strict_img_size = True
+
+    def __init__(self, img_size: int) -> None:
+        super().__init__(3, 12, 8, stride=8)
+        self.img_size = (img_size, img_size)
+
+
+class Transformer(nn.Module):
+    """Stands for a transformer of timm."""
+
+    num_features = 12
+
+    def __init__(self, img_size: int = 224) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbedding(img_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[-1] == self.patch_embed.img_size[0]
+        return nn.functional.relu(self.patch_embed(images)).mean(dim=(2, 3))
+
+
+def test_a_run_on_a_network_of_timm_trains_and_is_evaluated_at_its_size(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_model(name: str, num_classes: int, pretrained: bool, **options: Any) -> nn.Module:
+        assert (name, num_classes, pretrained) == ("transformer", 0, False)
+        return Transformer(**options)
+
+    stand_in = ModuleType("timm")
+    monkeypatch.setattr(stand_in, "create_model", create_model, raising=False)
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+    config = replace(
+        tiny, epochs=1, model=replace(tiny.model, backbone="timm:transformer", image_size=16)
+    )
+    larger = replace(config, view=replace(config.view, evaluation_size=24))
+    with pytest.raises(
+        ValueError, match=r"evaluation_size is 24, but timm:transformer .* side 16 only"
+    ):
+        train(larger, stripes, tmp_path / "larger", console=quiet)
+    assert not (tmp_path / "larger").exists()
+    train(config, stripes, tmp_path / "run", console=quiet)
+    for report in (
+        eval_knn(tmp_path / "run", stripes, console=quiet),
+        eval_linear(tmp_path / "run", stripes, epochs=1, console=quiet),
+    ):
+        assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]

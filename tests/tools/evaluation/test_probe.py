@@ -1,0 +1,115 @@
+"""The online probe: what it measures, when, and that training does not notice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor, nn
+
+from coke.config.config import Config
+from coke.tools.datasets.ingest import ingest
+from coke.tools.evaluation.knn import eval_knn
+from coke.tools.evaluation.probe import KnnProbe
+from coke.tools.evaluation.representations import raw_pixels
+from coke.tools.runs.checkpoint import list_checkpoints, load_checkpoint
+from coke.tools.runs.run_folder import RunFolder
+from coke.tools.training.train import train
+from tests.tools.conftest import equal_states
+
+CPU = torch.device("cpu")
+
+
+class Pixels(nn.Module):
+    """Tells stripes apart perfectly, and notes how many images it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        self.seen += len(images)
+        return raw_pixels(images)
+
+
+class Constant(nn.Module):
+    """Tells nothing apart."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.ones(len(images), 3)
+
+
+def test_measures_features_on_a_bounded_number_of_images(stripes: Path, tiny: Config) -> None:
+    config = replace(tiny, loader="pil", probe_every=1)
+    pixels = Pixels().train()
+    assert KnnProbe(config, stripes, CPU).top1(pixels) == 100.0
+    assert pixels.training and pixels.seen == 60 + 20
+    assert KnnProbe(config, stripes, CPU).top1(Constant()) < 80
+    small = replace(config, probe_images=10)
+    pixels = Pixels()
+    first = KnnProbe(small, stripes, CPU).top1(pixels)
+    assert pixels.seen == 10 + 5 and first == KnnProbe(small, stripes, CPU).top1(Pixels())
+
+
+def test_holds_images_out_where_there_is_no_test_set(stripes: Path, tiny: Config) -> None:
+    config = replace(tiny, loader="pil", probe_every=1)
+    pixels = Pixels()
+    assert KnnProbe(config, stripes / "train", CPU).top1(pixels) == 100.0
+    assert pixels.seen == 60
+    assert KnnProbe(config, stripes / "train", CPU).top1(Constant()) < 100
+
+
+def test_when_it_is_due(stripes: Path, tiny: Config) -> None:
+    probe = KnnProbe(replace(tiny, epochs=5, probe_every=2), stripes, CPU)
+    assert [epoch for epoch in range(6) if probe.due(epoch)] == [0, 2, 4, 5]
+
+
+def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    """Unlabelled images to train on, labelled ones to probe on; the best epoch's state stays."""
+    plain = replace(tiny, loader="pil", keep_checkpoints=1)
+    images = tmp_path / "src"
+    for split in ("train",):
+        for path in (stripes / ".." / "src" / split).rglob("*.jpg"):
+            images.mkdir(exist_ok=True)
+            (images / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    ingest(images, tmp_path / "unlabelled", labels="none", workers=1, console=quiet)
+    train(plain, tmp_path / "unlabelled", tmp_path / "plain", console=quiet)
+    probed, run = replace(plain, probe_every=2), tmp_path / "probed"
+    train(probed, tmp_path / "unlabelled", run, probe_data=stripes, console=quiet)
+    ends = [load_checkpoint(p / "checkpoints" / "epoch-0003") for p in (tmp_path / "plain", run)]
+    assert equal_states(*ends)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    probes = {line["epoch"]: line["probe"] for line in lines if line["probe"] is not None}
+    assert sorted(probes) == [0, 2, 3]
+    report = eval_knn(run, stripes, baselines=False, console=quiet)
+    assert report.epoch == 3 and report.rows["CoKe"].top1 == pytest.approx(probes[3])
+    best = RunFolder(run).best()
+    assert best is not None and best[1] == max(probes.values())
+    names = {f"epoch-{best[0]:04d}", "epoch-0003"}
+    assert {p.name for p in list_checkpoints(run / "checkpoints")} == names
+    assert load_checkpoint(run / "checkpoints" / "best")["epoch"] == best[0]
+
+
+def test_what_it_cannot_use_is_told_before_the_run(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    config = replace(tiny, probe_every=1)
+    (tmp_path / "flat").mkdir()
+    for i in range(4):
+        Image.new("RGB", (16, 16), (i * 60,) * 3).save(tmp_path / "flat" / f"{i}.png")
+    ingest(tmp_path / "flat", tmp_path / "unlabelled", workers=1, console=quiet)
+    with pytest.raises(ValueError, match=r"without a class label; name labelled .* --probe-data"):
+        train(config, stripes, tmp_path / "r", probe_data=tmp_path / "unlabelled", console=quiet)
+    with pytest.raises(ValueError, match="the probe cannot use .*nowhere"):
+        train(config, stripes, tmp_path / "r", probe_data=tmp_path / "nowhere", console=quiet)
+    with pytest.raises(ValueError, match="--probe-data needs --probe-every"):
+        train(tiny, stripes, tmp_path / "r", probe_data=stripes, console=quiet)
+    assert not (tmp_path / "r").exists()

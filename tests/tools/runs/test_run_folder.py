@@ -1,0 +1,58 @@
+"""What a run folder remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coke.tools.runs.checkpoint import Moment, save_checkpoint
+from coke.tools.runs.run_folder import RunFolder
+
+
+def folder(path: Path, *moments: Moment) -> RunFolder:
+    run = RunFolder(path)
+    for moment in moments:
+        save_checkpoint(run.checkpoints, moment, {"epoch": moment.epoch, "step": moment.step})
+    return run
+
+
+def test_evaluation_takes_ends_of_epochs_and_a_resume_the_newest(tmp_path: Path) -> None:
+    run = folder(tmp_path, Moment(epoch=0, step=2))
+    assert run.state()["step"] == 2, "there is nothing else yet"
+    folder(tmp_path, Moment(epoch=0), Moment(epoch=1), Moment(epoch=2, step=9))
+    assert run.state()["epoch"] == 1 and run.state(0)["epoch"] == 0
+    assert run.newest_state()["step"] == 9
+    with pytest.raises(ValueError, match="keeps no checkpoint of epoch 2, only of 0, 1"):
+        run.state(2)
+    assert not run.is_complete(2) and not run.is_complete(1)
+    folder(tmp_path, Moment(epoch=2))
+    assert run.is_complete(2) and not run.is_complete(3)
+
+
+def record(epoch: int, probe: float | None = None) -> dict[str, Any]:
+    return {"epoch": epoch, "probe": probe}
+
+
+def test_the_best_probe_is_the_latest_of_equals(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.best() is None and run.best_epoch() is None
+    for epoch, probe in enumerate((50.0, None, 62.5, 61.0, 62.5, None)):
+        run.append_metrics(record(epoch, probe))
+    assert run.best() == (4, 62.5) and run.best_epoch() == 4
+    run.keep_metrics_before(4)
+    assert run.best() == (2, 62.5)
+    assert [r["epoch"] for r in run.records()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 1, "pro', "[1]", "", "\x00\x00"])
+def test_a_torn_line_is_left_out(tmp_path: Path, torn: str) -> None:
+    run = RunFolder(tmp_path)
+    run.append_metrics(record(0))
+    with run.metrics.open("a") as file:
+        file.write(torn)
+    assert run.records() == [record(0)]
+    run.keep_metrics_before(5)
+    run.append_metrics(record(1))
+    assert run.records() == [record(0), record(1)]

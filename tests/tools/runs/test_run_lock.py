@@ -1,0 +1,152 @@
+"""Who holds a run folder, and what is known of a process that is gone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coke.tools.runs import run_lock as run_session
+from coke.tools.runs.interruption import RunStopped
+from coke.tools.runs.run_lock import RunSession, RunStatus, current_status, read_status
+
+
+def state(run: Path) -> str:
+    status = current_status(run)
+    assert status is not None
+    return status.state
+
+
+def test_says_how_a_session_ended(tmp_path: Path) -> None:
+    assert current_status(tmp_path) is None
+    with RunSession(tmp_path):
+        assert state(tmp_path) == "running"
+        status = read_status(tmp_path)
+        assert status is not None and (status.pid, status.host) == (
+            os.getpid(),
+            socket.gethostname(),
+        )
+    assert state(tmp_path) == "complete"
+    for error, expected in ((RunStopped("by SIGTERM"), "stopped"), (ValueError("nan"), "failed")):
+        with pytest.raises(type(error)), RunSession(tmp_path):
+            raise error
+        status = current_status(tmp_path)
+        assert status is not None and (status.state, status.message) == (expected, str(error))
+
+
+def test_a_second_session_is_refused_by_name(tmp_path: Path) -> None:
+    with RunSession(tmp_path):
+        with (
+            pytest.raises(ValueError, match=rf"in use: process {os.getpid()} on .*--out"),
+            RunSession(tmp_path),
+        ):
+            pass
+        assert state(tmp_path) == "running", "the one that was refused says nothing"
+    with RunSession(tmp_path):
+        pass
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from coke.tools.runs.run_lock import RunSession
+with RunSession(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_is_told_from_a_running_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        assert state(tmp_path) == "running"
+        with pytest.raises(ValueError, match=f"process {process.pid} on"), RunSession(tmp_path):
+            pass
+        process.kill()
+    status = current_status(tmp_path)
+    assert status is not None and status.state == "failed" and "killed" in status.message
+    with RunSession(tmp_path):  # at once: the kernel gave the lock back
+        assert state(tmp_path) == "running"
+
+
+def elsewhere(run: Path, age_s: float) -> None:
+    """The folder as a process on another machine leaves it."""
+    status = {"state": "running", "message": "", "host": "other", "pid": 1, "changed": 0.0}
+    (run / "status.json").write_text(json.dumps(status))
+    (run / "lock").touch()
+    then = time.time() - age_s
+    os.utime(run / "lock", (then, then))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_session, "BEAT_S", 0.05)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_heart_that_beats_on_another_machine_holds_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:
+
+        def no_locks(*_: Any) -> None:
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    elsewhere(tmp_path, age_s=1)
+    assert state(tmp_path) == "running"
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            os.utime(tmp_path / "lock")
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(ValueError, match="process 1 on other"), RunSession(tmp_path):
+            pass
+    finally:
+        ended.set()
+        heart.join()
+    with RunSession(tmp_path):  # it stopped beating while we watched
+        pass
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_heart_that_stopped_long_ago_holds_nothing(tmp_path: Path) -> None:
+    elsewhere(tmp_path, age_s=run_session.STALE_S + 1)
+    assert state(tmp_path) == "failed"
+    with RunSession(tmp_path):
+        assert state(tmp_path) == "running"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_session_beats(tmp_path: Path) -> None:
+    with RunSession(tmp_path):
+        os.utime(tmp_path / "lock", (0, 0))
+        deadline = time.monotonic() + 30
+        while (tmp_path / "lock").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_torn_status_is_none(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"state": "runn')
+    assert read_status(tmp_path) is None
+    (tmp_path / "status.json").write_text('{"state": "running"}')
+    assert read_status(tmp_path) is None
+    whole = RunStatus(state="stopped", message="m", host="h", pid=1, changed=2.0)
+    (tmp_path / "status.json").write_text(json.dumps(vars(whole)))
+    assert read_status(tmp_path) == whole

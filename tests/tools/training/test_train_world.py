@@ -1,0 +1,115 @@
+"""A run goes on with another number of ranks: 2, then 1, then 2 again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor
+
+from coke.clustering import Clustering
+from coke.config.config import Config
+from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
+from coke.tools.runs.interruption import RunStopped
+from coke.tools.runs.run_folder import RunFolder
+from coke.tools.training import train as train_module
+from coke.tools.training.train import train
+from tests.ranks import free_port, run_ranks, saved, take_place
+from tests.tools.conftest import equal_states, tiny_config
+from tests.tools.training.test_train_ranks import gentle
+
+pytestmark = pytest.mark.ddp
+STEPS, LIMIT_S = 4, 300
+
+
+def watch() -> tuple[list[list[int]], list[int]]:
+    """The ids of every step from now on, and a list of steps in which to signal this process."""
+    ids: list[list[int]] = []
+    signal_at: list[int] = []
+    step, training = Clustering.step, train_module.train_step  # type: ignore[attr-defined]
+
+    def noting(
+        self: Clustering, features: Tensor, ids_B: Tensor, where: Tensor | None = None
+    ) -> list[Tensor]:
+        ids.append(ids_B.tolist())
+        return step(self, features, ids_B, where)
+
+    def signalling(*args: Any, **kwargs: Any) -> Any:
+        if len(ids) in signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training(*args, **kwargs)
+
+    Clustering.step = noting  # type: ignore[assignment, method-assign]
+    train_module.train_step = signalling  # type: ignore[attr-defined]
+    return ids, signal_at
+
+
+def until_stopped(config: Config, data: Path, run: Path, *, resume: bool) -> None:
+    with pytest.raises(RunStopped, match="go on with --resume"):
+        train(config, data, run, resume=resume, console=Console(quiet=True))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def work(number: int, folder: Path, ports: list[int], config: Config, data: Path) -> None:
+    torch.set_num_threads(1)
+    run, alone_done = folder / "run", folder / "alone-done"
+    ids, signal_at = watch()
+    take_place(number, ports[0])
+    if number == 1:  # one rank gets the signal: all save and end, a step later
+        signal_at.append(STEPS + 1)
+    until_stopped(config, data, run, resume=False)
+    if number == 0:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            del os.environ[name]
+        signal_at.append(2 * STEPS + 1)
+        until_stopped(config, data, run, resume=True)
+        alone_done.touch()
+    while not alone_done.exists():
+        time.sleep(0.05)
+    take_place(number, ports[1])
+    train(config, data, run, resume=True, console=Console(quiet=True))
+    torch.save(ids, folder / f"ids-{number}.pt")
+
+
+def test_two_ranks_then_one_then_two_are_one_run(
+    stripes: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(gentle(tiny_config()), keep_checkpoints=100, loader="pil")
+    codes = run_ranks(work, tmp_path, [free_port(), free_port()], config, stripes, limit_s=LIMIT_S)
+    assert codes == [0, 0]
+    monkeypatch.setattr(Clustering, "step", Clustering.step)  # what `watch` changes goes back
+    monkeypatch.setattr(train_module, "train_step", train_module.train_step)  # type: ignore[attr-defined]
+    ids, _ = watch()
+    train(config, stripes, tmp_path / "alone", console=quiet)
+    first, second = saved(tmp_path, "ids")
+    assert first == ids and len(ids) == 3 * STEPS
+    alone_steps = slice(STEPS + 3, 2 * STEPS + 2)  # of the middle, which the second rank sat out
+    assert second == ids[: alone_steps.start] + ids[alone_steps.stop :]
+    ends = [
+        {
+            Moment.of(p).epoch: load_checkpoint(p)
+            for p in list_checkpoints(tmp_path / r / "checkpoints")
+        }
+        for r in ("run", "alone")
+    ]
+    assert list(ends[0]) == list(ends[1]) == [0, 1, 2]
+    for epoch in range(3):
+        mixed, alone = (end[epoch] for end in ends)
+        stores = [state["clustering"]["label_store"] for state in (mixed, alone)]
+        assert equal_states(*stores), f"labels of epoch {epoch}"
+    losses = [
+        [record["loss"] for record in RunFolder(tmp_path / r).records()[1:]]
+        for r in ("run", "alone")
+    ]
+    # Sums over ranks are rounded in another order, which grows from step to step.
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
+    assert losses[0][1] == pytest.approx(losses[1][1], abs=1e-3)
