@@ -1,6 +1,6 @@
-"""The command line: parse, build a config, call one function of ``coke.tools``.
+"""The command line: which command is where, in the order of the help, and how commands end.
 
-A file per command; this one joins them, in the order of the help, and says how they end.
+A command's options stand in ``command.py`` of its folder of ``coke/tools``.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ import sys
 
 import typer
 
-from coke.tools.bench import command as bench_epoch
-from coke.tools.datasets import command as ingest
-from coke.tools.datasets import index_command as index_beton
-from coke.tools.datasets import inspect_command as inspect
-from coke.tools.datasets import verify_command as verify
-from coke.tools.demo import command as demo
-from coke.tools.evaluation.command import eval_app
-from coke.tools.features import cluster_command as cluster
-from coke.tools.features import command as embed
+import coke.tools.bench.command as bench
+import coke.tools.datasets.command as datasets
+import coke.tools.demo.command as demo
+import coke.tools.evaluation.command as evaluation
+import coke.tools.features.command as features
+import coke.tools.runs.command as runs
+import coke.tools.training.command as training
 from coke.tools.messages import fail, say
-from coke.tools.runs import command as runs
-from coke.tools.training import command as train
 
 app = typer.Typer(
     name="coke",
@@ -31,17 +27,17 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: drawing it takes longer than everything else of a start
     context_settings={"max_content_width": 120},
 )
-app.command()(ingest.ingest)
-app.command("index")(index_beton.index_file)
-app.command()(verify.verify)
-app.command()(inspect.inspect)
-app.command(cls=train.ResumeCommand)(train.train)
+app.command()(datasets.ingest)
+app.command("index")(datasets.index_file)
+app.command()(datasets.verify)
+app.command()(datasets.inspect)
+app.command(cls=training.ResumeCommand)(training.train)
 app.command()(runs.runs)
-app.command("bench-epoch")(bench_epoch.bench_epoch)
-app.command()(embed.embed)
-app.command()(cluster.cluster)
+app.command("bench-epoch")(bench.bench_epoch)
+app.command()(features.embed)
+app.command()(features.cluster)
 app.command()(demo.demo)
-app.add_typer(eval_app, name="eval")
+app.add_typer(evaluation.eval_app, name="eval")
 
 
 def main() -> None:

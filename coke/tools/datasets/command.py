@@ -1,4 +1,4 @@
-"""`coke ingest`: images become a data set."""
+"""The commands on data sets: `coke ingest`, `index`, `verify` and `inspect`."""
 
 from __future__ import annotations
 
@@ -68,4 +68,76 @@ def ingest(
         overwrite=overwrite,
         restart=restart,
         strict=strict,
+    )
+
+
+def index_file(
+    file: Annotated[Path, typer.Argument(help="A .beton that FFCV wrote.")],
+    out: Annotated[
+        Optional[Path],
+        typer.Argument(help="Where the data set goes; FILE without .beton if unset."),
+    ] = None,
+    image: Annotated[Optional[str], typer.Option(help="Field of the images.")] = None,
+    label: Annotated[Optional[str], typer.Option(help="Int field of labels, or none.")] = None,
+    id_field: Annotated[
+        Optional[str], typer.Option("--id", help="Int field that numbers the samples, or none.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a data set in OUT.")] = False,
+) -> None:
+    """Make a data set of a .beton without copying it: an index that refers to the file."""
+    from coke.tools.datasets.index_beton import index_beton as run
+
+    run(file, out, image=image, label=label, id_field=id_field, overwrite=overwrite)
+
+
+def verify(
+    data: Annotated[Path, typer.Argument(help="A data set, or a folder of splits.")],
+    decode: Annotated[str, typer.Option(help="How many images to decode, or `all`.")] = "200",
+) -> None:
+    """Recompute hashes, compare index and containers, decode images; exit 1 on any problem."""
+    from coke.tools.datasets.verify import verify as run
+
+    if decode != "all" and not decode.isdigit():
+        raise ValueError(f"--decode is {decode!r}; give a number or `all`")
+    if run(data, decode="all" if decode == "all" else int(decode)):
+        raise typer.Exit(1)
+
+
+def inspect(
+    data: Annotated[Path, typer.Argument(help="A data set, or a folder of splits.")],
+    views: Annotated[
+        Optional[str], typer.Option(help="Recipe or TOML file to draw a contact sheet of.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The contact sheet: a .png file.")] = None,
+    images: Annotated[int, typer.Option(help="Images on the sheet.")] = 8,
+    seed: Annotated[int, typer.Option(help="Decides the crops, as in training.")] = 0,
+    epoch: Annotated[int, typer.Option(help="Whose views.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs side by side.")] = 1,
+    loader: Annotated[str, typer.Option(help="auto, dali or pil.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Tables of what a data set holds; with --views, a contact sheet of augmented views."""
+    from coke.tools.datasets.inspect import inspect as run
+    from coke.tools.datasets.inspect import save_sheet
+
+    if views is None and out is not None:
+        raise ValueError(f"--out {out} needs --views: the recipe to draw, or a TOML file of it")
+    if views is None:
+        run(data)
+        return
+    from coke.config.views import view_recipes
+
+    recipes = view_recipes(views)
+    if out is None:
+        raise ValueError(f"--views {views} needs --out SHEET.png: where the contact sheet goes")
+    save_sheet(
+        data,
+        recipes,
+        out,
+        images=images,
+        seed=seed,
+        epoch=epoch,
+        epochs=epochs,
+        backend=loader,
+        overwrite=overwrite,
     )

@@ -1,4 +1,4 @@
-"""`coke embed`: features of a data set."""
+"""The commands on features: `coke embed` and `coke cluster`."""
 
 from __future__ import annotations
 
@@ -46,3 +46,45 @@ def embed(
         device=device,
     )
     run(run_folder, data, out, settings, split=split, overwrite=overwrite)
+
+
+def cluster(
+    features: Annotated[
+        Path,
+        typer.Argument(
+            help=".npy, .npz, .parquet, .safetensors, a folder of such, or an embedding."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="A new folder for labels, centers, a summary.")],
+    clusters: Annotated[int, typer.Option(help="How many.")] = 100,
+    min_ratio: Annotated[
+        Optional[float], typer.Option(help="Smallest size as a share of rows / clusters; 0.4.")
+    ] = None,
+    min_size: Annotated[Optional[int], typer.Option(help="Smallest size in rows.")] = None,
+    max_size: Annotated[Optional[int], typer.Option(help="Largest size in rows.")] = None,
+    metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
+    passes: Annotated[int, typer.Option(help="Over the features, at most.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Rows at a time.")] = 1024,
+    restarts: Annotated[int, typer.Option(help="Starts; the best one is kept.")] = 1,
+    seed: Annotated[int, typer.Option(help="Decides starts and order.")] = 0,
+    key: Annotated[
+        Optional[str], typer.Option(help="Member, tensor or column, where a file has several.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Cluster features so that no cluster is smaller, or larger, than you say."""
+    from coke.tools.features.cluster import ClusterSettings
+    from coke.tools.features.cluster import cluster as run
+
+    settings = ClusterSettings(
+        clusters=clusters,
+        min_ratio=min_ratio,
+        min_size=min_size,
+        max_size=max_size,
+        metric=metric,
+        passes=passes,
+        batch_size=batch_size,
+        restarts=restarts,
+        seed=seed,
+    )
+    run(features, out, settings, key=key, overwrite=overwrite)
