@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import uuid
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from coke.files.durable import draft_of
 
 SUFFIX = ".done"
 
@@ -28,12 +28,9 @@ def save(path: Path, made_from: str, about: dict[str, Any], table: NDArray[np.vo
     array = io.BytesIO()
     np.save(array, table, allow_pickle=False)
     head = {"made_from": made_from, "crc32": zlib.crc32(array.getvalue()), "about": about}
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
+    # The checksum tells of a power cut: a sync for every piece would only cost time.
+    with draft_of(path, shared=True, sync=False) as draft:
         draft.write_bytes(json.dumps(head).encode() + b"\n" + array.getvalue())
-        draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def load(path: Path, made_from: str) -> tuple[dict[str, Any], NDArray[np.void]] | None:
@@ -47,12 +44,3 @@ def load(path: Path, made_from: str) -> tuple[dict[str, Any], NDArray[np.void]] 
         return found["about"], np.load(io.BytesIO(array))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def flush(path: Path) -> None:
-    """Makes a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from coke.files.kind import kind_of_files
 from coke.files.publish import claimed, published
 
 QUIET = Console(quiet=True)
+KIND = kind_of_files(
+    "thing", marker="manifest.json", says="coke-thing", files=frozenset({"manifest.json"})
+)
 
 
 def fill(folder: Path, text: str) -> None:
-    (folder / "manifest.json").write_text(f'{{"format": "coke-dataset", "text": "{text}"}}')
+    (folder / "manifest.json").write_text(f'{{"format": "coke-thing", "text": "{text}"}}')
 
 
 def names(folder: Path) -> list[str]:
@@ -24,13 +28,16 @@ def names(folder: Path) -> list[str]:
 
 def test_a_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    with published(out, overwrite=False) as folder:
+    with published(out, overwrite=False, kind=KIND) as folder:
         fill(folder, "first")
         assert not out.exists()
     assert "first" in (out / "manifest.json").read_text()
-    with pytest.raises(ValueError, match="add --overwrite"), published(out, overwrite=False):
+    with (
+        pytest.raises(ValueError, match="add --overwrite"),
+        published(out, overwrite=False, kind=KIND),
+    ):
         raise AssertionError("the folder is taken")
-    with published(out, overwrite=True) as folder:
+    with published(out, overwrite=True, kind=KIND) as folder:
         fill(folder, "second")
         assert "first" in (out / "manifest.json").read_text()
     assert "second" in (out / "manifest.json").read_text()
@@ -40,7 +47,7 @@ def test_a_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
 def test_what_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
-        with published(tmp_path / "out", overwrite=False) as folder:
+        with published(tmp_path / "out", overwrite=False, kind=KIND) as folder:
             fill(folder, "x")
             raise error
 
@@ -52,12 +59,12 @@ def test_what_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None
 def test_only_one_run_at_a_time(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
-        claimed(out, overwrite=False, console=QUIET),
+        claimed(out, overwrite=False, kind=KIND, console=QUIET),
         pytest.raises(ValueError, match=r"process \d+ on .* is writing .*out at this moment"),
-        claimed(out, overwrite=False, console=QUIET),
+        claimed(out, overwrite=False, kind=KIND, console=QUIET),
     ):
         raise AssertionError("two runs hold the same claim")
-    with claimed(out, overwrite=False, console=QUIET):
+    with claimed(out, overwrite=False, kind=KIND, console=QUIET):
         pass
     assert names(tmp_path) == []
 
@@ -77,7 +84,7 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken_for_one(
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock_too_late)
-    with claimed(tmp_path / "out", overwrite=False, console=QUIET):
+    with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=QUIET):
         assert (partial / "lock").read_text().startswith("process ")
 
 
@@ -89,21 +96,21 @@ def test_a_file_system_without_locks_is_told_of(
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     console = Console(record=True, quiet=False, width=200, file=(tmp_path / "log").open("w"))
-    with claimed(tmp_path / "out", overwrite=False, console=console):
+    with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=console):
         pass
     assert "has no locks" in console.export_text()
 
 
 def test_what_a_killed_removal_leaves_is_removed_by_the_next_run(tmp_path: Path) -> None:
     (tmp_path / ".out.done" / "journal").mkdir(parents=True)
-    with claimed(tmp_path / "out", overwrite=False, console=QUIET):
+    with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=QUIET):
         assert not (tmp_path / ".out.done").exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lock_of_a_run_that_came_after_publishing_is_left_alone(tmp_path: Path) -> None:
     partial = tmp_path / ".out.partial"
-    with claimed(tmp_path / "out", overwrite=False, console=QUIET):
+    with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=QUIET):
         partial.rename(tmp_path / ".out.done")  # as publishing does
         partial.mkdir()
         (partial / "lock").write_text("of another run")

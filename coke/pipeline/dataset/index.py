@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.files.hashing import file_sha256
 from coke.pipeline.remote.remote import Remote, default_cache_dir, location
 
 FORMAT_NAME = "coke-dataset"
@@ -77,12 +78,6 @@ class Manifest:
     tombstones: int = 0  # so that opening need not scan all rows for them
     contents_sha256: str = ""
     base: str = ""
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a whole file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_index(

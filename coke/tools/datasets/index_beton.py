@@ -20,10 +20,12 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from coke.files.publish import check_free, published
+from coke.files.kind import check_free
+from coke.files.publish import published
 from coke.pipeline.containers.beton import IMAGE, INT, Beton, StoredImages
 from coke.pipeline.containers.beton_container import beton_name
 from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG, Container, write_index
+from coke.tools.datasets.dataset_kind import DATASET
 
 #: Names of fields that are taken for the label, in this order, where none is given.
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "y")
@@ -83,7 +85,7 @@ def index_beton(
     if out is None and not file.suffix:
         raise ValueError(f"{file} has no suffix to leave out; name the folder of the data set")
     out = file.with_suffix("") if out is None else Path(out)
-    check_free(out, overwrite=overwrite)
+    check_free(out, overwrite=overwrite, kind=DATASET)
     started = time.monotonic()
     beton = Beton(file)
     if not len(beton):
@@ -102,7 +104,10 @@ def index_beton(
     classes = [str(i) for i in range(int(labels.max()) + 1)]
     fields = {"image": image, "label": label, "id": id_field}
     link = beton_name(0)
-    with published(out, overwrite=overwrite) as folder, Progress(console=console) as progress:
+    with (
+        published(out, overwrite=overwrite, kind=DATASET) as folder,
+        Progress(console=console) as progress,
+    ):
         target = os.path.relpath(file.resolve(), out.resolve())
         (folder / link).symlink_to(target)
         sha256, crc32 = _read_through(beton, rows, progress)

@@ -21,6 +21,7 @@ from coke.files.journal import SUFFIX
 from coke.files.publish import claimed
 from coke.pipeline.remote.remote import location
 from coke.pipeline.sources import Source, find_splits, is_url
+from coke.tools.datasets.dataset_kind import DATASET
 from coke.tools.datasets.ingest_containers import write_containers
 from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images
 from coke.tools.datasets.ingest_report import (
@@ -128,7 +129,7 @@ def ingest(
         if not is_url(str(src)):
             _check_apart(Path(src), folder)
         claim = stack.enter_context(
-            claimed(folder, overwrite=overwrite, restart=restart, console=console)
+            claimed(folder, overwrite=overwrite, restart=restart, kind=DATASET, console=console)
         )
         sources = find_splits(src, labels=labels, source=source)
         command = fingerprint(settings, sources, base)

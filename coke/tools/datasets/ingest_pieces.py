@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.files import journal
+from coke.files import durable, journal
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.containers.tar import Candidate, ContainerPlan, WrittenContainer
 from coke.pipeline.dataset.index import INDEX_DTYPE, Container
@@ -214,10 +214,7 @@ def write_piece(task: WriteTask) -> Written:
     drafts.mkdir()
     try:
         written = CONTAINER_WRITERS[task.format](replace(plan, folder=drafts))
-        for path in sorted(drafts.iterdir()):
-            journal.flush(path)
-            path.rename(task.destination / path.name)
-        journal.flush(task.destination)
+        durable.move_into(task.destination, sorted(drafts.iterdir()))
         records = np.zeros(len(written.rows), _RECORD_DTYPE)
         records["row"], records["crc32"] = written.rows, written.crc32
         journal.save(task.entry, made_from, asdict(written.container), records)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from coke.distributed.workers import Mapper
-from coke.files.publish import Workspace
+from coke.files.workspace import Workspace
 from coke.pipeline.sources import Source
 from coke.tools.datasets.duplicates import duplicate_groups, without_repeats
 from coke.tools.datasets.ingest_pieces import Checked

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.pipeline.dataset.index import ImageIndex, file_sha256, is_dataset
+from coke.files.hashing import file_sha256
+from coke.pipeline.dataset.index import ImageIndex, is_dataset
 from coke.pipeline.loading.reader import RecordReader
 
 MATCHES = ("key", "content")

@@ -19,9 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coke.files.publish import is_dataset_file, manifest_hashes
-from coke.pipeline.dataset.index import file_sha256
+from coke.files.hashing import file_sha256
 from coke.pipeline.remote.remote import Remote, default_cache_dir
+from coke.tools.datasets.dataset_kind import is_dataset_file, manifest_hashes
 
 _CONNECTIONS = 8
 _MANIFEST = "manifest.json"

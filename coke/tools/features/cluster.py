@@ -25,8 +25,9 @@ from rich.table import Table
 from coke.clustering.estimator import OnlineConstrainedKMeans
 from coke.clustering.points import METRICS
 from coke.clustering.sizes import SizeBounds, size_bounds
+from coke.files.kind import kind_of_files
 from coke.files.npy_rows import NpyRows
-from coke.files.publish import claimed, kind_of_files
+from coke.files.publish import claimed
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.features.feature_files import Features, open_features
 from coke.tools.features.size_histogram import size_histogram

@@ -20,8 +20,10 @@ from coke.config.config import Config
 from coke.config.presets import preset_named
 from coke.config.view_recipe import ViewRecipe
 from coke.files import journal
+from coke.files.kind import kind_of_files
 from coke.files.npy_rows import NpyRows
-from coke.files.publish import Workspace, claimed, kind_of_files
+from coke.files.publish import claimed
+from coke.files.workspace import Workspace
 from coke.model.coke_model import CoKe, build_model, unit
 from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex, find_split, is_dataset

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from coke.files.hashing import file_sha256
 from coke.pipeline.containers import beton_container
 from coke.pipeline.containers.beton import Beton
 from coke.pipeline.containers.beton_container import write_beton_container
 from coke.pipeline.containers.tar import Candidate, ContainerPlan, write_container
-from coke.pipeline.dataset.index import ImageIndex, file_sha256
+from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.images.jpeg import check
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.sources import find_splits

@@ -13,6 +13,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from coke.files.hashing import file_sha256
 from coke.pipeline.containers.tar import (
     Candidate,
     ContainerPlan,
@@ -20,7 +21,6 @@ from coke.pipeline.containers.tar import (
     tar_members,
     write_container,
 )
-from coke.pipeline.dataset.index import file_sha256
 from coke.pipeline.images.jpeg import check
 from coke.pipeline.sources import find_splits
 

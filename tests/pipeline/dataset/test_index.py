@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coke.files.hashing import file_sha256
 from coke.pipeline.dataset.index import (
     FORMAT_VERSION,
     INDEX_DTYPE,
     Container,
     ImageIndex,
-    file_sha256,
     find_split,
     write_index,
 )

@@ -272,10 +272,10 @@ def test_a_file_that_could_not_be_read_is_tried_again(
 # Ends itself, as by kill -9, at one of the steps that take no time.
 FATAL = """
 import os, pathlib, signal, sys
-from coke.files import publish
+from coke.files import durable
 from coke.tools.datasets.ingest import ingest
 src, out, moment = sys.argv[1:]
-rename, flush = pathlib.Path.rename, publish.flush
+rename, flush = pathlib.Path.rename, durable.flush
 def fatal_rename(path, target):
     if str(target) == out:  # the old data set is out of the way, the new one not yet in place
         os.kill(os.getpid(), signal.SIGKILL)
@@ -287,7 +287,7 @@ def fatal_flush(path):
 if moment == "between":
     pathlib.Path.rename = fatal_rename
 else:
-    publish.flush = fatal_flush
+    durable.flush = fatal_flush
 base = {"base": out, "overwrite": True} if os.path.exists(out) else {}
 ingest(src, out, shard_size=8, dedupe="report", workers=1, **base)
 """

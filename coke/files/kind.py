@@ -1,0 +1,61 @@
+"""Kinds of folders that coke publishes, and which folders one may be written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def _no_manifests(folder: Path) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of folder that is published.
+
+    Attributes:
+        name: for messages.
+        foreign: gives a path in a folder that is no part of such a result, so that
+            ``--overwrite`` must not touch it; None when every path is a part.
+        manifests: gives hashes that stand for all files of a folder, by relative path. With
+            them a later run recognises what an earlier one has published.
+    """
+
+    name: str
+    foreign: Callable[[Path], Path | None]
+    manifests: Callable[[Path], dict[str, str]] = _no_manifests
+
+
+def kind_of_files(name: str, *, marker: str, says: str, files: frozenset[str]) -> Kind:
+    """A kind of folder that holds these files only, ``marker`` among them, which says ``says``."""
+
+    def foreign(folder: Path) -> Path | None:
+        found = sorted(folder.iterdir())
+        about = folder / marker
+        if not about.is_file() or says.encode() not in about.read_bytes():
+            return found[0]
+        return next((path for path in found if path.name not in files or path.is_dir()), None)
+
+    return Kind(name=name, foreign=foreign)
+
+
+def check_free(out: Path, *, overwrite: bool, kind: Kind) -> None:
+    """Raises ValueError when ``out`` must not be written."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder for the {kind.name}")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{out} exists and is not empty; add --overwrite to replace it, or choose another "
+            "folder"
+        )
+    if foreign := kind.foreign(out):
+        raise ValueError(
+            f"{out} holds {foreign}, which is no part of a coke {kind.name}, so --overwrite does "
+            "not touch it; choose another folder, or remove it yourself"
+        )
