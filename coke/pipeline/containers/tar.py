@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG, Container
 from coke.pipeline.images.jpeg import PreparedImage, Verdict, prepare
+from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source
 
 
@@ -46,8 +47,7 @@ class ContainerPlan:
     ids: tuple[int, ...]
     records: Source
     candidates: tuple[Candidate, ...]
-    resize_shorter: int | None
-    quality: int
+    settings: StorageSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ def prepared_image(plan: ContainerPlan, i: int) -> PreparedImage:
     verdict = candidate.verdict
     if verdict.as_is:  # the first pass checked these very bytes
         return PreparedImage(data=data, height=verdict.height, width=verdict.width)
-    return prepare(data, resize_shorter=plan.resize_shorter, quality=plan.quality)
+    return prepare(data, plan.settings)
 
 
 def tar_members(path: Path) -> Iterator[Member]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from coke.pipeline.images.settings import StorageSettings
+
 # PIL has plug-ins that run other programs (EPS) or fetch nothing useful here: only these are tried.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -52,16 +54,16 @@ def decode_problem(data: bytes) -> str | None:
     return None
 
 
-def check(data: bytes, *, resize_shorter: int | None) -> Verdict:
+def check(data: bytes, settings: StorageSettings) -> Verdict:
     """Decodes an image fully and says how :func:`prepare` would store it, without encoding.
 
     Raises:
         ValueError: it cannot be stored; the message is the reason.
     """
-    return _judge(_decode(data), data, resize_shorter)
+    return _judge(_decode(data), data, settings)
 
 
-def check_header(data: bytes, *, resize_shorter: int | None) -> Verdict:
+def check_header(data: bytes, settings: StorageSettings) -> Verdict:
     """The answer of :func:`check` for JPEGs known to be sound, without decoding them.
 
     Looks at the header segments and at the end marker: a JPEG cut short is found, damage in
@@ -73,34 +75,30 @@ def check_header(data: bytes, *, resize_shorter: int | None) -> Verdict:
     frame = _frame(data) if data.startswith(_JPEG_START) and data.endswith(_JPEG_END) else None
     if frame is not None:
         shorter, pixels = min(frame.height, frame.width), frame.height * frame.width
-        fits = resize_shorter is None or shorter <= resize_shorter
+        fits = settings.resize_shorter is None or shorter <= settings.resize_shorter
         plain = frame.marker in _STORED_FRAMES and frame.bits == 8 and frame.components in (1, 3)
         if plain and fits and 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
             return Verdict(height=frame.height, width=frame.width, as_is=True)
-    return check(data, resize_shorter=resize_shorter)
+    return check(data, settings)
 
 
-def prepare(data: bytes, *, resize_shorter: int | None, quality: int) -> PreparedImage:
-    """Turns the bytes of an image file into the JPEG that is stored.
+def prepare(data: bytes, settings: StorageSettings) -> PreparedImage:
+    """Turns the bytes of a whole image file into the JPEG that is stored.
 
-    Args:
-        data: the whole file.
-        resize_shorter: shrink so that the shorter side has this many pixels; never enlarges.
-        quality: JPEG quality, 1..100, of what has to be encoded. Baseline and progressive JPEGs
-            in RGB or gray that need no shrinking are kept byte for byte.
+    Baseline and progressive JPEGs in RGB or gray that need no shrinking are kept byte for byte.
 
     Raises:
         ValueError: the image cannot be stored; the message is the reason.
     """
     image = _decode(data)
-    verdict = _judge(image, data, resize_shorter)
+    verdict = _judge(image, data, settings)
     if not verdict.as_is:
-        data = _encode(image, (verdict.width, verdict.height), quality)
+        data = _encode(image, (verdict.width, verdict.height), settings.quality)
     return PreparedImage(data=data, height=verdict.height, width=verdict.width)
 
 
-def _judge(image: Image.Image, data: bytes, resize_shorter: int | None) -> Verdict:
-    shorter = min(image.size)
+def _judge(image: Image.Image, data: bytes, settings: StorageSettings) -> Verdict:
+    shorter, resize_shorter = min(image.size), settings.resize_shorter
     width, height = image.size
     if resize_shorter is not None and shorter > resize_shorter:
         width, height = (max(1, round(side * resize_shorter / shorter)) for side in image.size)

@@ -247,7 +247,7 @@ def _checked(run: IngestRun, name: str, source: Source) -> Checked:
             hash_all=settings.check == "decode"
             or settings.match == "content"
             or settings.dedupe is not None,
-            resize_shorter=settings.resize_shorter,
+            settings=settings.storage,
             entry=run.work.journal / name / f"checked-{number:06d}{SUFFIX}",
             must_exist=(run.work.journal, *seen),
         )

@@ -32,8 +32,7 @@ def container_plans(run: IngestRun, split: Split) -> Iterator[ContainerPlan]:
             ids=tuple(ids),
             records=split.source.take(positions),
             candidates=tuple(split.checked.candidate(i) for i in positions),
-            resize_shorter=settings.resize_shorter,
-            quality=settings.quality,
+            settings=settings.storage,
         )
         start = stop
 

@@ -25,6 +25,7 @@ from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.containers.tar import Candidate, ContainerPlan, WrittenContainer
 from coke.pipeline.dataset.index import INDEX_DTYPE, Container
 from coke.pipeline.images.jpeg import Verdict, check, check_header
+from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source, key_problem
 
 #: How an image is looked at, by ``--check``.
@@ -41,6 +42,7 @@ class CheckTask:
     Attributes:
         source: the images.
         check: which of :data:`CHECKS`.
+        settings: how images will be stored.
         hash_all: take the SHA-256 also of files that are stored byte for byte.
         entry: the file that will hold the result.
         must_exist: what this machine needs to see.
@@ -49,7 +51,7 @@ class CheckTask:
     source: Source
     check: str
     hash_all: bool
-    resize_shorter: int | None
+    settings: StorageSettings
     entry: Path
     must_exist: tuple[Path, ...]
 
@@ -171,7 +173,7 @@ def _check(task: CheckTask) -> tuple[Checked, bool]:
             try:
                 data = source.read(i)
                 size += len(data)
-                found = look(data, resize_shorter=task.resize_shorter)
+                found = look(data, task.settings)
             except ConnectionError as error:
                 # Nobody knows what the image is: leaving it out would move the ids after it.
                 raise ValueError(
@@ -254,7 +256,7 @@ def _fingerprint_of_plan(task: WriteTask) -> str:
     """Changes when the container's bytes would."""
     plan = task.plan
     decisive = (
-        (task.format, plan.number, plan.start, plan.stop, plan.resize_shorter, plan.quality),
+        (task.format, plan.number, plan.start, plan.stop, plan.settings),
         plan.ids,
         plan.records.keys,
         plan.records.labels,

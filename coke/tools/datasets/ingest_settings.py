@@ -14,6 +14,7 @@ import PIL
 import coke
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.dataset.index import FORMAT_VERSION
+from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source
 from coke.tools.datasets.duplicates import DEDUPES
 from coke.tools.datasets.ingest_pieces import CHECKS
@@ -35,6 +36,11 @@ class IngestSettings:
     format: str
     match: str
     dedupe: str | None
+
+    @property
+    def storage(self) -> StorageSettings:
+        """The part that concerns single images."""
+        return StorageSettings(resize_shorter=self.resize_shorter, quality=self.quality)
 
 
 def check_arguments(

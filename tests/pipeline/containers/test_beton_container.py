@@ -18,6 +18,7 @@ from coke.pipeline.containers.beton_container import write_beton_container
 from coke.pipeline.containers.tar import Candidate, ContainerPlan, write_container
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.images.jpeg import check
+from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.sources import find_splits
 from coke.tools.datasets.ingest import ingest
@@ -42,10 +43,9 @@ def plan(tmp_path: Path) -> ContainerPlan:
         ids=(40, 41, 43, 44, 46),
         records=source,
         candidates=tuple(
-            Candidate(verdict=check(d, resize_shorter=None), crc32=zlib.crc32(d)) for d in data
+            Candidate(verdict=check(d, StorageSettings()), crc32=zlib.crc32(d)) for d in data
         ),
-        resize_shorter=None,
-        quality=95,
+        settings=StorageSettings(),
     )
 
 
@@ -74,7 +74,10 @@ def test_records_are_those_of_the_tar(plan: ContainerPlan) -> None:
 def test_bytes_are_a_function_of_the_plan(plan: ContainerPlan) -> None:
     first = write_beton_container(plan).container
     assert write_beton_container(plan).container == first
-    assert write_beton_container(replace(plan, quality=50)).container.sha256 != first.sha256
+    assert (
+        write_beton_container(replace(plan, settings=StorageSettings(quality=50))).container.sha256
+        != first.sha256
+    )
 
 
 def test_pages_grow_with_the_largest_image(

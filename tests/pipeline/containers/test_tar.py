@@ -22,6 +22,7 @@ from coke.pipeline.containers.tar import (
     write_container,
 )
 from coke.pipeline.images.jpeg import check
+from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import find_splits
 
 FIRST_ID = 40
@@ -46,10 +47,9 @@ def plan(tmp_path: Path) -> ContainerPlan:
         ids=tuple(range(FIRST_ID, FIRST_ID + 7)),
         records=source,
         candidates=tuple(
-            Candidate(verdict=check(d, resize_shorter=None), crc32=zlib.crc32(d)) for d in data
+            Candidate(verdict=check(d, StorageSettings()), crc32=zlib.crc32(d)) for d in data
         ),
-        resize_shorter=None,
-        quality=95,
+        settings=StorageSettings(),
     )
 
 
@@ -116,7 +116,10 @@ def test_dali_index_is_what_dalis_own_script_writes(plan: ContainerPlan) -> None
 def test_bytes_are_a_function_of_the_plan(plan: ContainerPlan) -> None:
     first = write_container(plan).container
     assert write_container(plan).container == first
-    assert write_container(replace(plan, quality=50)).container.sha256 != first.sha256
+    assert (
+        write_container(replace(plan, settings=StorageSettings(quality=50))).container.sha256
+        != first.sha256
+    )
     with tarfile.open(plan.folder / "images-00003.tar") as tar:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in tar} == {(0, 0, 0, "coke", 0o644)}
 

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from coke.pipeline.images.jpeg import check, check_header, decode_problem, prepare
+from coke.pipeline.images.settings import StorageSettings
+
+PLAIN = StorageSettings()
 
 
 def photo(height: int = 40, width: int = 60, channels: int = 3) -> np.ndarray:
@@ -27,8 +30,9 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 def stored(data: bytes, resize: int | None = None, quality: int = 95) -> Image.Image:
     """The image that would be stored, after checking that all three entrances agree on it."""
-    prepared = prepare(data, resize_shorter=resize, quality=quality)
-    verdict = check(data, resize_shorter=resize)
+    settings = StorageSettings(resize_shorter=resize, quality=quality)
+    prepared = prepare(data, settings)
+    verdict = check(data, settings)
     assert (verdict.height, verdict.width) == (prepared.height, prepared.width)
     assert verdict.as_is == (prepared.data == data)
     assert decode_problem(prepared.data) is None
@@ -47,7 +51,7 @@ def test_good_jpegs_pass_byte_for_byte(image: Image.Image, progressive: bool) ->
     rotated = Image.Exif()
     rotated[0x0112] = 6
     data = encoded(image, progressive=progressive, exif=rotated, quality=60)
-    prepared = prepare(data, resize_shorter=40, quality=95)
+    prepared = prepare(data, StorageSettings(resize_shorter=40))
     assert prepared.data == data
     assert (prepared.height, prepared.width) == (40, 60)  # EXIF rotation is not applied
 
@@ -121,9 +125,9 @@ JPEG = encoded(RGB)
 )
 def test_unusable_files_are_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        check(data, resize_shorter=None)
+        check(data, PLAIN)
     with pytest.raises(ValueError, match=reason):
-        prepare(data, resize_shorter=None, quality=95)
+        prepare(data, PLAIN)
 
 
 def test_decode_problem_is_none_for_good_bytes_and_a_reason_for_bad() -> None:
@@ -136,26 +140,26 @@ def test_decode_problem_is_none_for_good_bytes_and_a_reason_for_bad() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_headers_say_what_decoding_says(mode: str, progressive: bool) -> None:
     data = encoded(Image.fromarray(photo()).convert(mode), progressive=progressive)
-    verdict = check_header(data, resize_shorter=None)
-    assert verdict == check(data, resize_shorter=None) and verdict.as_is
+    verdict = check_header(data, PLAIN)
+    assert verdict == check(data, PLAIN) and verdict.as_is
     assert (verdict.height, verdict.width) == (40, 60)
-    small = check_header(data, resize_shorter=20)
-    assert small == check(data, resize_shorter=20) and not small.as_is
+    small = check_header(data, StorageSettings(resize_shorter=20))
+    assert small == check(data, StorageSettings(resize_shorter=20)) and not small.as_is
 
 
 def test_headers_that_do_not_suffice_are_decoded() -> None:
     image = Image.fromarray(photo())
     for data in (encoded(image, "PNG"), encoded(image.convert("CMYK")), encoded(image) + b"\0"):
-        assert check_header(data, resize_shorter=None) == check(data, resize_shorter=None)
+        assert check_header(data, PLAIN) == check(data, PLAIN)
     good = encoded(image)
     for bad, reason in ((good[:-2], "truncated"), (good[:20], "JPEG"), (b"", "empty")):
         with pytest.raises(ValueError, match=reason):
-            check_header(bad, resize_shorter=None)
+            check_header(bad, PLAIN)
     tables = good.index(b"\xff\xc4") + 5
     damaged = good[:tables] + b"\xff" * 16 + good[tables + 16 :]  # what only decoding finds
-    assert check_header(damaged, resize_shorter=None).as_is
+    assert check_header(damaged, PLAIN).as_is
     with pytest.raises(ValueError, match="corrupt"):
-        check(damaged, resize_shorter=None)
+        check(damaged, PLAIN)
 
 
 def test_header_that_only_pil_tolerates_is_written_anew() -> None:
@@ -167,5 +171,5 @@ def test_header_that_only_pil_tolerates_is_written_anew() -> None:
     with Image.open(io.BytesIO(bytes(damaged))) as image:
         image.load()  # PIL is content
     assert "marker" in str(decode_problem(bytes(damaged)))
-    prepared = prepare(bytes(damaged), resize_shorter=None, quality=95)
+    prepared = prepare(bytes(damaged), PLAIN)
     assert prepared.data != bytes(damaged) and decode_problem(prepared.data) is None

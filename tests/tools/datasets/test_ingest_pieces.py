@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from coke.files import journal
+from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source, find_splits
 from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images
 
@@ -26,7 +27,7 @@ def task(tmp_path: Path) -> CheckTask:
         source=find_splits(src)[""],
         check="decode",
         hash_all=True,
-        resize_shorter=None,
+        settings=StorageSettings(),
         entry=tmp_path / "checked.done",
         must_exist=(src,),
     )
