@@ -13,7 +13,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from coke.config.config import Config
 from coke.tools.datasets.ingest import ingest
+from tests.support.stripes import draw_stripes
+from tests.support.tiny_config import tiny_config
 
 
 def pytest_configure() -> None:
@@ -56,6 +59,27 @@ def color_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels.round().astype(np.uint8)).save(root / "src" / name)
     ingest(root / "src", root / "out", workers=1, shard_size=10, console=Console(quiet=True))
     return root / "out"
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a train (60 images) and a test (20 images) data set of two classes."""
+    root = tmp_path_factory.mktemp("stripes")
+    draw_stripes(root / "src" / "train", 60, seed=0)
+    draw_stripes(root / "src" / "test", 20, seed=1)
+    ingest(root / "src", root / "out", workers=1, console=Console(quiet=True))
+    return root / "out"
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """See :func:`tiny_config`."""
+    return tiny_config()
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(quiet=True)
 
 
 @pytest.fixture(scope="module")

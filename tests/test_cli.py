@@ -12,37 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coke import cli
 from coke.config.config import Config
 from coke.distributed.launch import Outcome
 from coke.tools.runs.interruption import RunStopped
 from coke.tools.training import train as train_module
-from tests.tools.conftest import draw_stripes
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Runs the command line in this process; returns its exit status."""
-    monkeypatch.setattr(sys, "argv", ["coke", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
-
-
-def fails(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *arguments: object,
-    status: int | None = None,
-) -> str:
-    """The one line of error of a command that must fail, with this status or any."""
-    capsys.readouterr()
-    found = run(monkeypatch, *arguments)
-    captured = capsys.readouterr()
-    assert found in ((1, 2) if status is None else (status,))
-    assert "Traceback" not in captured.err + captured.out
-    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, captured.err
-    return lines[0]
+from tests.support.command_line import fails, run
+from tests.support.stripes import draw_stripes
 
 
 def test_ten_kinds_of_bad_input_end_in_one_clear_line(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from coke.pipeline.remote import remote
 from coke.tools.datasets.ingest import ingest
-from tests.web_server import WebServer
+from tests.support.web_server import WebServer
 
 
 @pytest.fixture(scope="session")

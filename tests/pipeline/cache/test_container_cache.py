@@ -21,7 +21,7 @@ from coke.pipeline.cache.container_cache import (
 )
 from coke.pipeline.dataset.index import Container, ImageIndex
 from coke.pipeline.remote.remote import Remote, WrongContent
-from tests.web_server import WebServer
+from tests.support.web_server import WebServer
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from coke.pipeline.dataset.index import ImageIndex, find_split
 from coke.pipeline.loading.loader import Batch, Loader, build_loader
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.order import EpochOrder, epoch_order
-from tests.web_server import WebServer
+from tests.support.web_server import WebServer
 
 RECIPE = ViewRecipe(size=8)
 

@@ -29,7 +29,6 @@ from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
 from coke.tools.training.train import train
 from tests.pipeline.loading.ffcv_library import Samples
-from tests.tools.conftest import quiet, tiny  # noqa: F401
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ffcv") is None,  # not imported yet: that takes seconds
@@ -111,9 +110,9 @@ def test_ffcv_reads_our_beton(library: Path) -> None:
 def test_a_beton_that_ffcv_wrote_is_indexed_and_trains(
     mode: str,
     library: Path,
-    tiny: Config,  # noqa: F811
+    tiny: Config,
     tmp_path: Path,
-    quiet: Console,  # noqa: F811
+    quiet: Console,
 ) -> None:
     out = index_beton(library / f"{mode}.beton", tmp_path / mode, console=quiet).out
     index = ImageIndex(out)

@@ -10,7 +10,7 @@ import pytest
 
 from coke.pipeline.dataset.index import Container, ImageIndex
 from coke.pipeline.remote.remote import Remote, WrongContent, default_cache_dir, location
-from tests.web_server import WebServer
+from tests.support.web_server import WebServer
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
 from coke.tools.evaluation.knn import eval_knn
 from coke.tools.training.train import train
-from tests.test_cli import fails, run
-from tests.tools.conftest import draw_stripes
+from tests.support.command_line import fails, run
+from tests.support.damage import about, flip
+from tests.support.stripes import draw_stripes
 from tests.tools.datasets.beton_files import jpeg, make_beton
-from tests.tools.datasets.test_verify import about, flip
 
 
 def stripes(count: int, side: int = 16) -> list[NDArray[np.uint8]]:

@@ -15,7 +15,7 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.remote.remote import Remote
 from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.upload import Upload
-from tests.tools.conftest import draw_stripes
+from tests.support.stripes import draw_stripes
 
 QUIET: dict[str, Any] = {"console": Console(quiet=True), "workers": 1, "shard_size": 4}
 

@@ -13,6 +13,7 @@ from PIL import Image
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
+from tests.support.damage import about, flip
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +32,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "data"))
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 0x10
-    path.write_bytes(content)
-
-
-def about(problems: list[str], *parts: str) -> list[str]:
-    assert all("\n" not in problem for problem in problems)
-    return [problem for problem in problems if all(part in problem for part in parts)]
 
 
 @pytest.mark.parametrize("decode", [0, 3, 200, "all"])

@@ -14,7 +14,7 @@ from rich.console import Console
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
-from tests.tools.datasets.test_verify import about, flip
+from tests.support.damage import about, flip
 
 ROWS = 24 + 3 * 1041  # where the metadata starts: 32 bytes a sample, id at 16, label at 24
 

@@ -32,7 +32,7 @@ from coke.tools.evaluation.representations import (
     rows_of,
 )
 from coke.tools.training.train import train
-from tests.tools.conftest import draw_stripes
+from tests.support.stripes import draw_stripes
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from coke.tools.evaluation.representations import raw_pixels
 from coke.tools.runs.checkpoint import list_checkpoints, load_checkpoint
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.training.train import train
-from tests.tools.conftest import equal_states
+from tests.support.equal_states import equal_states
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from coke.tools.features import embed as embed_module
 from coke.tools.features.cluster import ClusterSettings, cluster
 from coke.tools.features.embed import EmbedSettings, embed
 from coke.tools.training.train import train
-from tests.tools.conftest import draw_stripes
+from tests.support.stripes import draw_stripes
 
 QUIET = Console(quiet=True)
 SMALL = EmbedSettings(batch_size=16, device="cpu")

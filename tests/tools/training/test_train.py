@@ -26,12 +26,10 @@ from coke.tools.runs.run_folder import RunFolder
 from coke.tools.training import step as train_step_module
 from coke.tools.training import train as train_module
 from coke.tools.training.train import train
-from tests.tools.conftest import draw_stripes, equal_states
-from tests.web_server import WebServer
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+from tests.support.equal_states import equal_states
+from tests.support.metric_records import records
+from tests.support.stripes import draw_stripes
+from tests.support.web_server import WebServer
 
 
 def test_records_every_epoch_and_keeps_what_decides_the_run(

@@ -42,26 +42,12 @@ from coke.tools.runs.run_lock import read_status
 from coke.tools.training.micro_batches import global_batch
 from coke.tools.training.step import scan_batch, train_step
 from coke.tools.training.train import train
-from tests.ranks import WORLD, free_port, run_ranks, saved, take_place
-from tests.tools.conftest import tiny_config
+from tests.support.ranks import WORLD, free_port, run_ranks, saved, take_place
+from tests.support.tiny_config import gentle_config, tiny_config
 
 pytestmark = pytest.mark.ddp
 CPU = torch.device("cpu")
 N, LIMIT_S = 40, 180
-
-
-def gentle(tiny: Config) -> Config:
-    """Settings in which a rounding error of 1e-7 stays small: no steep loss, no large steps."""
-    return replace(
-        tiny,
-        precision="fp32",
-        epochs=2,
-        temperature=0.5,
-        beta=0.5,
-        rank_timeout=60.0,
-        model=replace(tiny.model, predictor_hidden=8),
-        optimizer=replace(tiny.optimizer, lr=5e-4, warmup_epochs=0.0),
-    )
 
 
 def double_steps(config: Config) -> dict[str, Any]:
@@ -164,7 +150,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Path:
     """The folder where two ranks left what they did."""
     folder = tmp_path_factory.mktemp("ranks")
     ports = [free_port() for _ in range(3)]
-    codes = run_ranks(work, folder, ports, gentle(tiny_config()), stripes, limit_s=LIMIT_S)
+    codes = run_ranks(work, folder, ports, gentle_config(tiny_config()), stripes, limit_s=LIMIT_S)
     assert codes == [0, -signal.SIGKILL]
     return folder
 
@@ -175,7 +161,7 @@ def equal(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_two_ranks_step_as_one(two_ranks: Path, variant: str) -> None:
-    config = replace(gentle(tiny_config()), **VARIANTS[variant])
+    config = replace(gentle_config(tiny_config()), **VARIANTS[variant])
     alone = double_steps(config)
     for found in saved(two_ranks, variant):
         assert found["losses"] == pytest.approx(alone["losses"], rel=1e-10)
@@ -188,7 +174,7 @@ def test_two_ranks_step_as_one(two_ranks: Path, variant: str) -> None:
 
 def test_two_ranks_train_as_one(two_ranks: Path, stripes: Path, tmp_path: Path) -> None:
     """The same labels and centers; the loss to 1e-5. Only rank 0 wrote."""
-    train(gentle(tiny_config()), stripes, tmp_path / "run", console=Console(quiet=True))
+    train(gentle_config(tiny_config()), stripes, tmp_path / "run", console=Console(quiet=True))
     one, two = (
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (tmp_path / "run", two_ranks / "run")
@@ -246,7 +232,7 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
     stripes: Path, tmp_path: Path, quiet: Console
 ) -> None:
     """``coke train --nproc 2``, of which one rank is killed; then the rest of it on one rank."""
-    config = replace(gentle(tiny_config()), epochs=1000)
+    config = replace(gentle_config(tiny_config()), epochs=1000)
     (tmp_path / "run.toml").write_text(to_toml(config))
     run, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--nproc", 2, "--out", run]
@@ -275,7 +261,7 @@ def test_a_rank_that_lost_the_others_says_so_by_status_line_and_file(
     stripes: Path, tmp_path: Path
 ) -> None:
     """Started by hand, as torchrun does it; by the status ``--nproc`` finds out who died first."""
-    config = replace(gentle(tiny_config()), epochs=1000)
+    config = replace(gentle_config(tiny_config()), epochs=1000)
     (tmp_path / "run.toml").write_text(to_toml(config))
     run = tmp_path / "run"
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--out", run]

@@ -32,7 +32,7 @@ from coke.tools.runs.run_lock import read_status
 from coke.tools.training import step as train_step_module
 from coke.tools.training import train as train_module
 from coke.tools.training.train import train
-from tests.tools.conftest import equal_states
+from tests.support.equal_states import equal_states
 
 STEPS = 4  # of an epoch: three batches of 16 and one of 12
 

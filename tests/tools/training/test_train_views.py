@@ -21,8 +21,8 @@ from coke.tools.runs.checkpoint_writer import CheckpointWriter
 from coke.tools.training import step as train_step_module
 from coke.tools.training import train as train_module
 from coke.tools.training.train import train
-from tests.tools.conftest import equal_states
-from tests.tools.training.test_train import records
+from tests.support.equal_states import equal_states
+from tests.support.metric_records import records
 
 
 @pytest.fixture

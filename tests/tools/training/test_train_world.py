@@ -22,9 +22,9 @@ from coke.tools.runs.interruption import RunStopped
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.training import train as train_module
 from coke.tools.training.train import train
-from tests.ranks import free_port, run_ranks, saved, take_place
-from tests.tools.conftest import equal_states, tiny_config
-from tests.tools.training.test_train_ranks import gentle
+from tests.support.equal_states import equal_states
+from tests.support.ranks import free_port, run_ranks, saved, take_place
+from tests.support.tiny_config import gentle_config, tiny_config
 
 pytestmark = pytest.mark.ddp
 STEPS, LIMIT_S = 4, 300
@@ -83,7 +83,7 @@ def work(number: int, folder: Path, ports: list[int], config: Config, data: Path
 def test_two_ranks_then_one_then_two_are_one_run(
     stripes: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(gentle(tiny_config()), keep_checkpoints=100, loader="pil")
+    config = replace(gentle_config(tiny_config()), keep_checkpoints=100, loader="pil")
     codes = run_ranks(work, tmp_path, [free_port(), free_port()], config, stripes, limit_s=LIMIT_S)
     assert codes == [0, 0]
     monkeypatch.setattr(Clustering, "step", Clustering.step)  # what `watch` changes goes back

@@ -15,7 +15,7 @@ from coke.config.config import Config
 from coke.model.coke_model import build_model
 from coke.model.optimizer import build_optimizer
 from coke.tools.training.training_state import Progress, Trained, own_layer_randomness, seed_layers
-from tests.tools.conftest import equal_states
+from tests.support.equal_states import equal_states
 
 
 def trained(config: Config, seed: int, precision: str = "fp32") -> Trained:

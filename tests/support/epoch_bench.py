@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from coke.config.config import Config
 from coke.tools.bench.advice import Advice
 from coke.tools.bench.memory import Memory
@@ -38,8 +36,7 @@ def method(name: str, alone: float | None, missing: str = "") -> MethodTime:
     )
 
 
-@pytest.fixture
-def bench() -> EpochBench:
+def epoch_bench() -> EpochBench:
     """The step takes 100 ms alone and 120 ms in training, of which 8 are a wait."""
     one_step = (
         Span(stage="wait for the loader", start=0, end=8),
