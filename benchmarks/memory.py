@@ -28,7 +28,8 @@ from coke.config.overrides import with_settings
 from coke.config.presets import preset_named
 from coke.files.byte_size import show_bytes
 from coke.model.precision import resolve_device, resolve_precision
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.tools.datasets.ingest import ingest
 from coke.tools.training.memory_estimate import estimate_memory, mean_pixels
 from coke.tools.training.train import train

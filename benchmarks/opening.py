@@ -17,12 +17,10 @@ the same time, a round after the other. Measured in each:
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import tempfile
 import time
-from dataclasses import asdict
 from datetime import date
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -31,14 +29,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from coke.pipeline.dataset.index import (
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    INDEX_DTYPE,
-    Container,
-    ImageIndex,
-    Manifest,
-)
+from coke.pipeline.dataset.index import INDEX_DTYPE, ImageIndex
+from coke.pipeline.dataset.manifest import FORMAT_NAME, FORMAT_VERSION, Container, Manifest
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.order import epoch_order
 
@@ -85,8 +77,11 @@ def make(folder: Path, images: int, per_container: int, length: int) -> None:
         checksums_sha256="",
         settings={},
         containers=containers,
+        tombstones=0,
+        contents_sha256="",
+        base="",
     )
-    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1))
+    manifest.save(folder)
 
 
 def private_bytes() -> int:

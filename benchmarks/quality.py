@@ -38,7 +38,8 @@ from coke.config.presets import preset_named
 from coke.model.coke_model import CoKe, build_model
 from coke.model.optimizer import learning_rate, set_learning_rate
 from coke.model.precision import resolve_device, resolve_precision
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.tools.bench.peers import MoCo, Peer, SimCLR, SwAV
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.knn import eval_knn

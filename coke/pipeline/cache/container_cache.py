@@ -16,63 +16,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from coke.files import lock
+from coke.files.durable import flush
+from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.remote.remote import Remote
 
-if TYPE_CHECKING:
-    from coke.pipeline.dataset.index import Container
-
 POLL_S = 0.05  # between two looks at what other processes do
-
-
-def fetch_small(remote: Remote, name: str, folder: Path, sha256: str) -> Path:
-    """A file of a remote data set in its local folder, downloaded once for all processes.
-
-    Raises:
-        ValueError, FileNotFoundError: it cannot be had, or is not what the manifest says.
-    """
-    path = folder / name
-    if path.is_file():
-        return path
-    with (folder / f"{name}.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.is_file():
-            part = folder / f"{name}.part"
-            remote.download(name, part, sha256=sha256)
-            _flush(part)
-            part.replace(path)
-    return path
-
-
-def mirror_manifest(remote: Remote, cache: Path) -> Path:
-    """The local folder of a remote data set, its manifest in it.
-
-    The folder is named for what the manifest says, so that a data set that changes behind its URL
-    never meets files of the old one.
-
-    Raises:
-        FileNotFoundError: there is no data set at the URL.
-        ValueError: it cannot be read.
-    """
-    manifest = remote.read("manifest.json")
-    digest = hashlib.sha256(manifest).hexdigest()[:16]
-    folder = cache / f"{remote.url.rpartition('/')[2]}-{digest}"
-    (folder / "containers").mkdir(parents=True, exist_ok=True)
-    path = folder / "manifest.json"
-    if not path.is_file():
-        part = folder / f"manifest.json.{os.getpid()}.{threading.get_ident()}.part"
-        part.write_bytes(manifest)
-        _flush(part)
-        part.replace(path)
-    return folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,22 +64,20 @@ class ContainerCache:
     def hold(self, container: Container) -> int | None:
         """A file descriptor that keeps a container from being evicted; None where it is not here.
 
-        Give it back with :func:`release`.
+        Give it back with :func:`coke.files.lock.give_back`.
         """
         path = self.path(container)
         try:
             held = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            # Between opening and locking it may have been evicted, and even fetched anew.
-            if os.fstat(held).st_nlink and os.fstat(held).st_size == container.size:
-                with contextlib.suppress(PermissionError):  # of another user: its age stays
-                    os.utime(held)
-                return held
-        except BlockingIOError:  # being evicted
-            pass
+        # Not taken: it is being evicted. Between opening and locking, it may have been evicted and
+        # even fetched anew.
+        taken = lock.take(held, shared=True)
+        if taken and os.fstat(held).st_nlink and os.fstat(held).st_size == container.size:
+            with contextlib.suppress(PermissionError):  # of another user: its age stays
+                os.utime(held)
+            return held
         os.close(held)
         return None
 
@@ -168,7 +121,7 @@ class ContainerCache:
             self._remote.download(
                 container.name, part, size=container.size, sha256=container.sha256, stop=stop
             )
-            _flush(part)
+            flush(part)
             with self._exclusively():  # nobody counts while a name changes
                 part.replace(self.path(container))
         except BaseException as error:
@@ -191,7 +144,7 @@ class ContainerCache:
             if not self._make_room(container.size, entries, keep):
                 return None
             part = os.open(self.part(container), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-            fcntl.flock(part, fcntl.LOCK_EX)
+            lock.take(part, wait=True)
             return part
 
     def _make_room(self, size: int, entries: list[_Entry], keep: set[Path]) -> bool:
@@ -219,16 +172,9 @@ class ContainerCache:
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
         """One process, and thread, at a time: for the moment that room is made in."""
-        with (self._root / "cache.lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (self._root / "cache.lock").open("wb") as file:
+            lock.take(file, wait=True)
             yield
-
-
-def release(held: int) -> None:
-    """Gives back what :meth:`ContainerCache.hold` gave."""
-    # A map of the file has a descriptor of its own with the same lock: closing would not do.
-    fcntl.flock(held, fcntl.LOCK_UN)
-    os.close(held)
 
 
 def _unlink_free(path: Path) -> bool:
@@ -238,16 +184,9 @@ def _unlink_free(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
+        free = lock.take(opened)
+        if free:
+            path.unlink(missing_ok=True)
+        return free
     finally:
         os.close(opened)
-    return True
-
-
-def _flush(part: Path) -> None:
-    """Puts a file on the disk, so that a power cut after its renaming leaves the whole of it."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from coke.pipeline.cache.container_cache import ContainerCache, release
-from coke.pipeline.dataset.index import Container, ImageIndex
+from coke.files.lock import give_back
+from coke.pipeline.cache.container_cache import ContainerCache
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.loading.reader import Mapped, allow_open_files
 from coke.pipeline.order.order import EpochOrder, LiveIds, Window
 from coke.pipeline.remote.remote import WrongContent
@@ -237,7 +239,7 @@ class FetchedContainers:
 
     def _release(self, numbers: Collection[int]) -> None:
         for number in numbers:
-            release(self._held.pop(number))
+            give_back(self._held.pop(number))
             del self._maps[number]  # views into it stay good for as long as someone has them
 
 
@@ -260,7 +262,7 @@ def _close(queue: _Queue, held: dict[int, int]) -> None:
     """Ends the threads, and gives back what a reader that is gone still holds in the cache."""
     queue.close()
     for descriptor in held.values():
-        release(descriptor)
+        give_back(descriptor)
     held.clear()
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from coke.files.hashing import file_sha256
 from coke.pipeline.containers.beton import PAGE_SIZE, BetonWriter, RecordTooLargeError
 from coke.pipeline.containers.tar import ContainerPlan, WrittenContainer, prepared_image
-from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG, Container
+from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG
+from coke.pipeline.dataset.manifest import Container
 
 
 def beton_name(number: int) -> str:

@@ -19,7 +19,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG, Container
+from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG
+from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.images.jpeg import PreparedImage, Verdict, prepare
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source

@@ -7,9 +7,7 @@ Opening one maps the index instead of parsing it: the pages are shared between r
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.files.hashing import file_sha256
-from coke.pipeline.remote.remote import Remote, default_cache_dir, location
-
-FORMAT_NAME = "coke-dataset"
-FORMAT_VERSION = 1
+from coke.pipeline.dataset.manifest import read_manifest
+from coke.pipeline.dataset.open import DatasetFolder
 
 JPEG, RAW_RGB = 0, 1  # encodings of stored images; raw is height * width * 3 bytes
 
@@ -40,137 +35,6 @@ INDEX_DTYPE = np.dtype(
         ("encoding", "u1"),
     ]
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Container:
-    """One file of images: its name in the data set's folder, its bytes, its ids [start, stop).
-
-    Tombstones inside the range have no record.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What ``manifest.json`` says. ``classes[label]`` is the class name of a label.
-
-    ``count`` is of ids; ``tombstones`` of them have no image. ``base`` is the identity of the data
-    set whose ids were kept, if any. ``contents_sha256`` is empty where source files have no hashes.
-    """
-
-    format: str
-    version: int
-    storage: str
-    count: int
-    rejected: int
-    classes: list[str]
-    keys_sha256: str
-    index_sha256: str
-    checksums_sha256: str
-    settings: dict[str, Any]
-    containers: list[Container]
-    tombstones: int = 0  # so that opening need not scan all rows for them
-    contents_sha256: str = ""
-    base: str = ""
-
-
-def write_index(
-    folder: Path,
-    *,
-    rows: NDArray[np.void],
-    crc32: NDArray[np.uint32],
-    keys: list[str],
-    classes: list[str],
-    containers: list[Container],
-    rejected: int,
-    settings: dict[str, Any],
-    storage: str = "wds",
-    contents: NDArray[np.uint8] | None = None,
-    base: str = "",
-) -> Manifest:
-    """Writes the index files and, last, ``manifest.json`` beside the containers.
-
-    ``crc32`` (N,) is of each stored image: what names the image where a container is damaged.
-    ``contents`` (N, 32) is the SHA-256 of each source file: what tells that a file was renamed
-    (zeros where the stored image is the file, and nobody asked). It costs 32 bytes per image on
-    disk; nothing reads it in training.
-    ``storage`` is the format of the containers, ``"wds"`` or ``"ffcv"``.
-    """
-    assert len(rows) == len(keys) and rows.dtype == INDEX_DTYPE
-    np.save(folder / "index.npy", rows)
-    np.save(folder / "checksums.npy", crc32)
-    if contents is not None:
-        assert contents.shape == (len(rows), 32) and contents.dtype == np.uint8
-        np.save(folder / "contents.npy", contents)
-    (folder / "keys.txt").write_bytes("".join(f"{key}\n" for key in keys).encode())
-    manifest = Manifest(
-        format=FORMAT_NAME,
-        version=FORMAT_VERSION,
-        storage=storage,
-        count=len(rows),
-        rejected=rejected,
-        classes=classes,
-        keys_sha256=file_sha256(folder / "keys.txt"),
-        index_sha256=file_sha256(folder / "index.npy"),
-        checksums_sha256=file_sha256(folder / "checksums.npy"),
-        settings=settings,
-        containers=containers,
-        tombstones=int((rows["length"] == 0).sum()),
-        contents_sha256="" if contents is None else file_sha256(folder / "contents.npy"),
-        base=base,
-    )
-    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
-    return manifest
-
-
-def is_dataset(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
-
-
-def find_split(folder: str | Path, splits: tuple[str, ...]) -> str | Path:
-    """The data set meant by ``folder``: itself, or its first sub data set named in ``splits``.
-
-    The folder may be a URL; then so is what is found.
-
-    Raises:
-        ValueError: there is none.
-    """
-    folder = location(folder)
-    if isinstance(folder, str):
-        return _find_remote_split(folder, splits)
-    if is_dataset(folder):
-        return folder
-    for split in splits:
-        if is_dataset(folder / split):
-            return folder / split
-    if not folder.exists():
-        raise ValueError(
-            f"data set {folder} does not exist: make one with `coke ingest SRC {folder}`"
-        )
-    raise ValueError(
-        f"{folder} is no data set (no manifest.json in it, nor in {', '.join(splits)}): "
-        f"make one with `coke ingest {folder} OUT`"
-    )
-
-
-def _find_remote_split(url: str, splits: tuple[str, ...]) -> str:
-    tried = [url, *(f"{url}/{split}" for split in splits)]
-    for candidate in tried:
-        try:
-            Remote(candidate).read("manifest.json")
-        except FileNotFoundError:
-            continue
-        return candidate
-    raise ValueError(
-        f"{url} is no data set (no manifest.json in it, nor in {', '.join(splits)}): "
-        "check the URL, or copy a folder there that `coke ingest` made"
-    )
 
 
 class ImageIndex:
@@ -196,49 +60,39 @@ class ImageIndex:
     """
 
     def __init__(self, folder: str | Path, *, cache_dir: str | Path | None = None) -> None:
-        place = location(folder)
-        self.remote: Remote | None = None
-        if isinstance(place, str):
-            self.remote = Remote(place)
-            self.folder = _mirror(self.remote, Path(cache_dir or default_cache_dir()))
-        else:
-            self.folder = place
-        path = self.folder / "manifest.json"
-        if not path.is_file():
-            raise ValueError(
-                f"{self.folder} is no data set: {path} is missing; "
-                f"make one with `coke ingest SRC {self.folder}`"
-            )
-        self.manifest = _read_manifest(path)
-        index_path = self._file("index.npy", self.manifest.index_sha256)
-        try:
-            self.rows: NDArray[np.void] = np.load(index_path, mmap_mode="r")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{index_path} cannot be read ({error}); ingest again") from error
-        if self.rows.dtype != INDEX_DTYPE or len(self.rows) != self.manifest.count:
-            raise ValueError(
-                f"{index_path} holds {len(self.rows)} rows of {self.rows.dtype}; the manifest says "
-                f"{self.manifest.count} of {INDEX_DTYPE}: ingest again"
-            )
+        self._files = DatasetFolder(folder, cache_dir=cache_dir)
+        self.folder, self.remote = self._files.path, self._files.remote
+        self.manifest = read_manifest(self.folder)
+        sha256 = self.manifest.index_sha256
+        self.rows: NDArray[np.void] = self._array("index.npy", sha256, INDEX_DTYPE, ())
 
     def __len__(self) -> int:
         return self.manifest.count
 
-    def _file(self, name: str, sha256: str) -> Path:
-        """A file of the data set; of a remote one, in the cache."""
-        if self.remote is None:
-            return self.folder / name
-        from coke.pipeline.cache.container_cache import fetch_small
-
-        try:
-            return fetch_small(self.remote, name, self.folder, sha256)
-        except FileNotFoundError as error:
-            raise ValueError(f"{error}: the data set there is incomplete, copy it again") from error
-
     @property
     def location(self) -> str:
         """Absolute path or URL of the data set."""
-        return str(self.folder.resolve()) if self.remote is None else self.remote.url
+        return self._files.location
+
+    def _array(
+        self, name: str, sha256: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """A file of one entry of this dtype and shape per id, memory-mapped.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        path = self._files.file(name, sha256)
+        try:
+            found: NDArray[Any] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} cannot be read ({error}); ingest again") from error
+        if found.dtype != dtype or found.shape != (len(self), *shape):
+            raise ValueError(
+                f"{path} holds {found.shape} of {found.dtype}; the manifest says "
+                f"{(len(self), *shape)} of {dtype}: ingest again"
+            )
+        return found
 
     @property
     def n_live(self) -> int:
@@ -248,7 +102,7 @@ class ImageIndex:
     @cached_property
     def keys(self) -> list[str]:
         """Relative key of each id, as in the source."""
-        path = self._file("keys.txt", self.manifest.keys_sha256)
+        path = self._files.file("keys.txt", self.manifest.keys_sha256)
         return path.read_text(encoding="utf-8").split("\n")[:-1]
 
     @cached_property
@@ -258,17 +112,8 @@ class ImageIndex:
         Raises:
             ValueError: the file is missing or damaged.
         """
-        path = self._file("checksums.npy", self.manifest.checksums_sha256)
-        try:
-            found: NDArray[np.uint32] = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} cannot be read ({error}); ingest again") from error
-        if found.dtype != np.uint32 or len(found) != len(self):
-            raise ValueError(
-                f"{path} holds {len(found)} of {found.dtype}, the manifest says {len(self)} of "
-                "uint32: ingest again"
-            )
-        return found
+        sha256 = self.manifest.checksums_sha256
+        return self._array("checksums.npy", sha256, np.dtype(np.uint32), ())
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -279,16 +124,15 @@ class ImageIndex:
     def contents(self) -> NDArray[np.uint8] | None:
         """SHA-256 of the source file of each id (N, 32), zeros where it was not taken.
 
-        None where none was recorded.
+        None where no hash was recorded.
+
+        Raises:
+            ValueError: the file is missing or damaged.
         """
         if not self.manifest.contents_sha256:
             return None
-        path = self._file("contents.npy", self.manifest.contents_sha256)
-        try:
-            found: NDArray[np.uint8] = np.load(path)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} cannot be read ({error}); ingest again") from error
-        return found
+        sha256 = self.manifest.contents_sha256
+        return self._array("contents.npy", sha256, np.dtype(np.uint8), (32,))
 
     @cached_property
     def dead_ids(self) -> NDArray[np.int64]:
@@ -341,32 +185,3 @@ class ImageIndex:
             return "every record is there"
         first = cut[np.argmin(rows["offset"][cut])]
         return f"the first record cut off is {self.describe(container.start + int(first))}"
-
-
-def _mirror(remote: Remote, cache: Path) -> Path:
-    from coke.pipeline.cache.container_cache import mirror_manifest
-
-    try:
-        return mirror_manifest(remote, cache)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{remote.url} is no data set: {error}; copy a folder there that `coke ingest` made"
-        ) from error
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        found = (raw["format"], raw["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); ingest again") from error
-    if found != (FORMAT_NAME, FORMAT_VERSION):
-        raise ValueError(
-            f"{path} says format {found[0]!r} version {found[1]!r}; this coke reads "
-            f"{FORMAT_NAME!r} version {FORMAT_VERSION}"
-        )
-    try:
-        raw["containers"] = [Container(**c) for c in raw["containers"]]
-        return Manifest(**raw)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); ingest again") from error

@@ -12,7 +12,8 @@ from rich.console import Console
 from coke.config.config import Config
 from coke.files.byte_size import parse_bytes
 from coke.model.precision import resolve_device, resolve_precision
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.tools.bench.advice import advise
 from coke.tools.bench.limit import find_limit
 from coke.tools.bench.machine import described, device_name

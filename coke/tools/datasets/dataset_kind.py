@@ -7,7 +7,8 @@ from pathlib import Path
 
 from coke.files.hashing import file_sha256
 from coke.files.kind import Kind
-from coke.pipeline.dataset.index import FORMAT_NAME, is_dataset
+from coke.pipeline.dataset.manifest import FORMAT_NAME
+from coke.pipeline.dataset.open import is_dataset
 
 _OURS = re.compile(
     r"manifest\.json|(index|checksums|contents)\.npy|keys\.txt|(rejected|duplicates)\.tsv"

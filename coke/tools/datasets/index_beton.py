@@ -24,7 +24,9 @@ from coke.files.kind import check_free
 from coke.files.publish import published
 from coke.pipeline.containers.beton import IMAGE, INT, Beton, StoredImages
 from coke.pipeline.containers.beton_container import beton_name
-from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG, Container, write_index
+from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG
+from coke.pipeline.dataset.manifest import Container
+from coke.pipeline.dataset.write_index import write_index
 from coke.tools.datasets.dataset_kind import DATASET
 
 #: Names of fields that are taken for the label, in this order, where none is given.

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from coke.files import durable, journal
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.containers.tar import Candidate, ContainerPlan, WrittenContainer
-from coke.pipeline.dataset.index import INDEX_DTYPE, Container
+from coke.pipeline.dataset.index import INDEX_DTYPE
+from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.images.jpeg import Verdict, check, check_header
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source, key_problem

@@ -13,7 +13,7 @@ import PIL
 
 import coke
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
-from coke.pipeline.dataset.index import FORMAT_VERSION
+from coke.pipeline.dataset.manifest import FORMAT_VERSION
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source
 from coke.tools.datasets.duplicates import DEDUPES

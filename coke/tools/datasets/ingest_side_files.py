@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coke.pipeline.dataset.index import INDEX_DTYPE, write_index
+from coke.pipeline.dataset.index import INDEX_DTYPE
+from coke.pipeline.dataset.write_index import write_index
 from coke.tools.datasets.duplicates import duplicates_table
 from coke.tools.datasets.ingest_pieces import Written
 from coke.tools.datasets.ingest_report import SplitReport, one_line, rejected_table

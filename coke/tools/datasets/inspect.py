@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from coke.config.view_recipe import ViewRecipe
-from coke.pipeline.dataset.index import RAW_RGB, ImageIndex, find_split, is_dataset
+from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
+from coke.pipeline.dataset.open import find_split, is_dataset
 from coke.tools.datasets.contact_sheet import contact_sheet
 
 #: Lower ends of the histogram's bins: shorter side of an image, in pixels.

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.files.hashing import file_sha256
-from coke.pipeline.dataset.index import ImageIndex, is_dataset
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import is_dataset
 from coke.pipeline.loading.reader import RecordReader
 
 MATCHES = ("key", "content")

@@ -24,7 +24,9 @@ from rich.progress import track
 from coke.distributed.workers import default_workers
 from coke.files.hashing import file_sha256
 from coke.pipeline.containers.tar import Member, dali_index, record_name, tar_members
-from coke.pipeline.dataset.index import RAW_RGB, Container, ImageIndex, is_dataset
+from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
+from coke.pipeline.dataset.manifest import Container
+from coke.pipeline.dataset.open import is_dataset
 from coke.pipeline.images.jpeg import decode_problem
 from coke.tools.datasets.verify_beton import beton_problems
 

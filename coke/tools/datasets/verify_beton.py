@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.pipeline.containers.beton import Beton, StoredImages
-from coke.pipeline.dataset.index import Container, ImageIndex
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.manifest import Container
 
 _INGEST_FIELDS = {"image": "image", "label": "label", "id": "id"}
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coke.config.presets import preset_named
-from coke.pipeline.dataset.index import is_dataset
+from coke.pipeline.dataset.open import is_dataset
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.knn import eval_knn
 from coke.tools.evaluation.linear import eval_linear

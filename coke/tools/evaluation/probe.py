@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from coke.config.config import Config
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.pipeline.remote.remote import location
 from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
 from coke.tools.evaluation.representations import evaluation_loader, open_splits

@@ -18,7 +18,8 @@ from coke.config.config import Config
 from coke.config.view_recipe import ViewRecipe
 from coke.model.coke_model import CoKe, build_model
 from coke.model.precision import resolve_device
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.pipeline.loading.loader import Loader, build_loader
 from coke.pipeline.remote.remote import location
 from coke.tools.runs.run_folder import RunFolder

@@ -26,7 +26,8 @@ from coke.files.publish import claimed
 from coke.files.workspace import Workspace
 from coke.model.coke_model import CoKe, build_model, unit
 from coke.model.precision import resolve_device
-from coke.pipeline.dataset.index import ImageIndex, find_split, is_dataset
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split, is_dataset
 from coke.pipeline.remote.remote import location
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.evaluation.representations import (

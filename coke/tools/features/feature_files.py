@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.clustering.stacked_rows import StackedRows
-from coke.pipeline.dataset.index import is_dataset
+from coke.pipeline.dataset.open import is_dataset
 from coke.tools.features.formats import SUFFIXES, open_feature_file
 from coke.tools.features.formats.feature_file import FeatureFile
 from coke.tools.features.formats.npy import NpyFile, NpyIds

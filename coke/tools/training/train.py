@@ -41,7 +41,8 @@ from coke.model.precision import (
     set_tensor_cores,
 )
 from coke.model.replica import replicate
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.tools.evaluation.probe import KnnProbe
 from coke.tools.runs.checkpoint import Moment
 from coke.tools.runs.checkpoint_writer import CheckpointWriter

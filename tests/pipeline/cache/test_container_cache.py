@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from coke.pipeline.cache.container_cache import (
-    ContainerCache,
-    fetch_small,
-    mirror_manifest,
-    release,
-)
-from coke.pipeline.dataset.index import Container, ImageIndex
+from coke.files.lock import give_back
+from coke.pipeline.cache.container_cache import ContainerCache
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.manifest import Container
+from coke.pipeline.dataset.mirror import mirror_manifest
 from coke.pipeline.remote.remote import Remote, WrongContent
 from tests.support.web_server import WebServer
 
@@ -63,7 +61,7 @@ def test_a_container_is_fetched_once_and_held(
         held = cache.hold(first)
         assert held is not None
         assert os.pread(held, first.size, 0) == (shards / first.name).read_bytes()
-        release(held)
+        give_back(held)
     assert web.served[first.name] == 1
     assert files(tmp_path) == {first.name: first.size}
 
@@ -78,7 +76,7 @@ def test_the_least_recently_used_goes_first(
         os.utime(cache.path(container), (time.time() - age,) * 2)
     held = cache.hold(b)  # used now
     assert held is not None
-    release(held)
+    give_back(held)
     ensure(cache, d)
     assert set(files(tmp_path)) == {a.name, b.name, d.name}
 
@@ -102,7 +100,7 @@ def test_what_is_held_or_kept_stays(
     waiting.start()
     time.sleep(0.2)
     assert set(files(tmp_path)) == {a.name, c.name}
-    release(held)
+    give_back(held)
     waiting.join(30)
     assert set(files(tmp_path)) == {c.name, d.name}
 
@@ -186,28 +184,3 @@ def test_a_killed_download_leaves_nothing_under_a_final_name(
     ensure(cache, first)
     assert files(tmp_path) == {first.name: first.size}
     assert cache.path(first).read_bytes() == (shards / first.name).read_bytes()
-
-
-def test_index_files_are_fetched_once_and_checked(
-    web: WebServer, shards: Path, tmp_path: Path
-) -> None:
-    remote, manifest = Remote(web.url), ImageIndex(shards).manifest
-    folder = mirror_manifest(remote, tmp_path)
-    assert mirror_manifest(remote, tmp_path) == folder
-    for _ in range(2):
-        path = fetch_small(remote, "index.npy", folder, manifest.index_sha256)
-        assert path.read_bytes() == (shards / "index.npy").read_bytes()
-    assert web.served["index.npy"] == 1
-    web.answer = lambda name, count: "flip"
-    with pytest.raises(WrongContent, match="keys.txt has SHA-256"):
-        fetch_small(remote, "keys.txt", folder, manifest.keys_sha256)
-    assert not (folder / "keys.txt").exists()
-
-
-def test_another_data_set_at_the_url_is_another_folder(
-    web: WebServer, shards: Path, tmp_path: Path
-) -> None:
-    remote = Remote(web.url)
-    folder = mirror_manifest(remote, tmp_path)
-    web.answer = lambda name, count: "flip"
-    assert mirror_manifest(remote, tmp_path) != folder

@@ -15,7 +15,8 @@ import torch
 
 from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.cache import fetch_ahead
-from coke.pipeline.dataset.index import ImageIndex, find_split
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.pipeline.loading.loader import Batch, Loader, build_loader
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.order import EpochOrder, epoch_order

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.containers.tar import tar_members
-from coke.pipeline.dataset.index import Container, ImageIndex
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.loading.loader import build_loader
 from coke.pipeline.views import dali
 from coke.tools.datasets.ingest import ingest

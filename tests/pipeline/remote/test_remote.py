@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coke.pipeline.dataset.index import Container, ImageIndex
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.remote.remote import Remote, WrongContent, default_cache_dir, location
 from tests.support.web_server import WebServer
 
