@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coke.config.view_recipe import ViewParameters, ViewRecipe, draw
+from coke.pipeline.cache.cache_check import check_cache
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.reader import DEFAULT_CACHE_GB, RecordReader
 from coke.pipeline.order.order import (
@@ -265,8 +266,6 @@ def build_loader(
         dead_ids=index.dead_ids,
     )
     if index.remote is not None:
-        from coke.pipeline.cache.fetch_ahead import check_cache
-
         in_flight = (_STEPS_IN_FLIGHT + 1) * batch_size  # one more: ranks are a step apart
         check_cache(index, epochs, in_flight=in_flight, limit=round(cache_gb * 1e9))
     common: dict[str, Any] = {

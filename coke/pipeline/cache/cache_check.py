@@ -1,0 +1,48 @@
+"""Whether a cache is large enough for an order: asked before the first download."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.order.order import EpochOrder, LiveIds
+
+
+def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: int) -> None:
+    """Refuses an order that needs more containers at a time than the cache may hold.
+
+    The ranks of a host share the cache and go through the order side by side: ``in_flight``
+    images lie between the first that any of them still reads and the last that any reads already.
+
+    Raises:
+        ValueError: the limit is too small; the message says what would do.
+    """
+    windows = order.windows(0)
+    if not windows:
+        return
+    containers = index.manifest.containers
+    sizes = sorted((c.size for c in containers), reverse=True)
+    if len(windows) == 1:
+        together = len(windows[0].containers)
+    else:
+        # Which containers share a window changes by epoch: the smallest and largest there can be.
+        images = sorted(_images(index))
+        smallest = sum(images[: min(len(w.containers) for w in windows)])
+        at_once = 1 + -(-(in_flight - 1) // max(smallest, 1))
+        together = min(at_once * order.containers_at_once, sum(len(w.containers) for w in windows))
+    needed = sum(sizes[:together])
+    if needed > limit:
+        remedy = "order=blocks, " if len(windows) == 1 and len(windows[0].containers) > 1 else ""
+        raise ValueError(
+            f"the cache may hold {limit / 1e9:,.3g} GB, but this order of {index.location} reads "
+            f"{together} containers of up to {needed / 1e9:,.3g} GB at a time: use {remedy}"
+            f"a smaller window, or cache_gb={1.01 * needed / 1e9:.3g} or more"
+        )
+
+
+def _images(index: ImageIndex) -> list[int]:
+    """Images of each container that has any."""
+    live, containers = LiveIds(len(index), index.dead_ids), index.manifest.containers
+    starts = live.before(np.array([c.start for c in containers]))
+    stops = live.before(np.array([c.stop for c in containers]))
+    return [count for count in (stops - starts).tolist() if count]
