@@ -9,7 +9,7 @@ import numpy as np
 
 from coke.files.hashing import file_sha256
 from coke.pipeline.containers.beton import PAGE_SIZE, BetonWriter, RecordTooLargeError
-from coke.pipeline.containers.tar import ContainerPlan, WrittenContainer, prepared_image
+from coke.pipeline.containers.plan import ContainerPlan, WrittenContainer, prepared_image
 from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG
 from coke.pipeline.dataset.manifest import Container
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coke.files.journal import SUFFIX
-from coke.pipeline.containers.tar import ContainerPlan
+from coke.pipeline.containers.plan import ContainerPlan
 from coke.tools.datasets.ingest_pieces import WriteTask, Written, write_piece
 from coke.tools.datasets.ingest_report import PassProgress
 from coke.tools.datasets.ingest_split import IngestRun, Split

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from coke.files import durable, journal
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
-from coke.pipeline.containers.tar import Candidate, ContainerPlan, WrittenContainer
+from coke.pipeline.containers.plan import Candidate, ContainerPlan, WrittenContainer
 from coke.pipeline.dataset.index import INDEX_DTYPE
 from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.images.jpeg import Verdict, check, check_header

@@ -15,7 +15,8 @@ from coke.files.hashing import file_sha256
 from coke.pipeline.containers import beton_container
 from coke.pipeline.containers.beton import Beton
 from coke.pipeline.containers.beton_container import write_beton_container
-from coke.pipeline.containers.tar import Candidate, ContainerPlan, write_container
+from coke.pipeline.containers.plan import Candidate, ContainerPlan
+from coke.pipeline.containers.tar_container import write_tar_container
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.images.jpeg import check
 from coke.pipeline.images.settings import StorageSettings
@@ -50,7 +51,7 @@ def plan(tmp_path: Path) -> ContainerPlan:
 
 
 def test_records_are_those_of_the_tar(plan: ContainerPlan) -> None:
-    ours, tar = write_beton_container(plan), write_container(plan)
+    ours, tar = write_beton_container(plan), write_tar_container(plan)
     path = plan.folder / "images-00003.beton"
     assert ours.container.name == path.name and ours.container.sha256 == file_sha256(path)
     assert (ours.container.start, ours.container.stop) == (40, 47)
@@ -83,7 +84,7 @@ def test_bytes_are_a_function_of_the_plan(plan: ContainerPlan) -> None:
 def test_pages_grow_with_the_largest_image(
     plan: ContainerPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    largest = int(write_container(plan).rows["length"].max())
+    largest = int(write_tar_container(plan).rows["length"].max())
     monkeypatch.setattr(beton_container, "PAGE_SIZE", 1 << 8)
     rows = write_beton_container(plan).rows
     beton = Beton(plan.folder / "images-00003.beton")

@@ -14,13 +14,9 @@ import webdataset
 from PIL import Image
 
 from coke.files.hashing import file_sha256
-from coke.pipeline.containers.tar import (
-    Candidate,
-    ContainerPlan,
-    dali_index,
-    tar_members,
-    write_container,
-)
+from coke.pipeline.containers.plan import Candidate, ContainerPlan
+from coke.pipeline.containers.tar import dali_index, tar_members
+from coke.pipeline.containers.tar_container import write_tar_container
 from coke.pipeline.images.jpeg import check
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import find_splits
@@ -54,7 +50,7 @@ def plan(tmp_path: Path) -> ContainerPlan:
 
 
 def test_rows_point_at_the_images(plan: ContainerPlan) -> None:
-    written = write_container(plan)
+    written = write_tar_container(plan)
     tar = (plan.folder / "images-00003.tar").read_bytes()
     assert written.container.name == "images-00003.tar"
     assert (written.container.start, written.container.stop) == (FIRST_ID, FIRST_ID + 7)
@@ -73,7 +69,7 @@ def test_rows_point_at_the_images(plan: ContainerPlan) -> None:
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_bytes_are_those_of_webdatasets_own_writer(plan: ContainerPlan, labelled: bool) -> None:
     records = plan.records if labelled else replace(plan.records, labels=(-1,) * 7)
-    written = write_container(replace(plan, records=records))
+    written = write_tar_container(replace(plan, records=records))
     tar = (plan.folder / "images-00003.tar").read_bytes()
     expected = io.BytesIO()
     with webdataset.TarWriter(
@@ -93,19 +89,19 @@ def test_the_bytes_are_those_of_webdatasets_own_writer(plan: ContainerPlan, labe
 
 
 def test_webdataset_reads_ids_and_labels(plan: ContainerPlan) -> None:
-    write_container(plan)
+    write_tar_container(plan)
     tar = str(plan.folder / "images-00003.tar")
     samples = list(webdataset.WebDataset([tar], shardshuffle=False))
     assert [int(s["id"]) for s in samples] == list(range(FIRST_ID, FIRST_ID + 7))
     assert [int(s["cls"]) for s in samples] == list(plan.records.labels)
     unlabelled = replace(plan, records=replace(plan.records, labels=(-1,) * 7))
-    write_container(unlabelled)
+    write_tar_container(unlabelled)
     assert not any("cls" in s for s in webdataset.WebDataset([tar], shardshuffle=False))
 
 
 def test_dali_index_is_what_dalis_own_script_writes(plan: ContainerPlan) -> None:
     wds2idx = pytest.importorskip("wds2idx")
-    write_container(plan)
+    write_tar_container(plan)
     tar = plan.folder / "images-00003.tar"
     with wds2idx.IndexCreator(str(tar), str(plan.folder / "theirs.idx"), verbose=False) as creator:
         creator.create_index()
@@ -114,10 +110,10 @@ def test_dali_index_is_what_dalis_own_script_writes(plan: ContainerPlan) -> None
 
 
 def test_bytes_are_a_function_of_the_plan(plan: ContainerPlan) -> None:
-    first = write_container(plan).container
-    assert write_container(plan).container == first
+    first = write_tar_container(plan).container
+    assert write_tar_container(plan).container == first
     assert (
-        write_container(replace(plan, settings=StorageSettings(quality=50))).container.sha256
+        write_tar_container(replace(plan, settings=StorageSettings(quality=50))).container.sha256
         != first.sha256
     )
     with tarfile.open(plan.folder / "images-00003.tar") as tar:
@@ -134,4 +130,4 @@ def test_an_image_that_changes_between_the_passes_stops_it(
     else:
         path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ValueError, match=f"{path.name} changed while it was being ingested"):
-        write_container(plan)
+        write_tar_container(plan)
