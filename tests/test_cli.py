@@ -100,6 +100,7 @@ def test_verify_ends_with_status_1_on_damage(
     assert run(monkeypatch, "verify", tmp_path / "out") == 1
 
 
+@pytest.mark.slow
 def test_resume_without_settings_takes_the_saved_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_orders_that_held_and_did_not() -> None:
     assert list(quality.orders(scores))[-1].startswith("coke >= ratio-0: undecided (-0.50 ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", quality.PEERS)
 def test_a_trained_peer_is_a_run_that_evaluates(
     method: str, stripes: Path, tiny: Config, tmp_path: Path
@@ -80,6 +81,7 @@ def test_methods_may_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
             options(*wrong)
 
 
+@pytest.mark.slow
 def test_a_peer_that_diverges_is_no_result(
     stripes: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

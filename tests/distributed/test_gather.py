@@ -79,6 +79,7 @@ def run_rank(rank: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_are_one_process_on_the_same_global_batches(tmp_path: Path) -> None:
     context: Any = spawn(run_rank, (str(tmp_path),), WORLD, join=False)

@@ -44,6 +44,7 @@ def test_every_rank_knows_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert places == [[str(r), "3", "3", "127.0.0.1", port, threads] for r in range(3)]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_is_named(tmp_path: Path) -> None:
     started = time.monotonic()
     outcome = run(
@@ -62,6 +63,7 @@ def test_a_killed_rank_ends_the_others_and_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_ranks_that_do_not_listen_are_killed(tmp_path: Path) -> None:
     outcome = run(
         tmp_path,
@@ -82,6 +84,7 @@ def test_ranks_that_do_not_listen_are_killed(tmp_path: Path) -> None:
     assert "rank 2 of 3 failed with status 1: the disk is full" in outcome.message
 
 
+@pytest.mark.slow
 def test_who_lost_a_peer_is_not_to_blame(tmp_path: Path) -> None:
     outcome = run(
         tmp_path,
@@ -107,6 +110,7 @@ def test_what_rank_0_says_is_not_said_twice(
     assert capfd.readouterr().err == "error: no such data\n"
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_every_rank_once_and_their_status_comes_back(tmp_path: Path) -> None:
     def interrupt() -> None:
         while len(list(tmp_path.glob("ready-*"))) < 3:

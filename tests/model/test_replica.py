@@ -64,6 +64,7 @@ def test_memory_layout_is_an_option() -> None:
         assert torch.allclose(a, b, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_compiled_it_computes_the_same_under_the_same_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -159,6 +159,7 @@ def test_many_at_once_download_each_container_once_within_the_limit(
     assert max(most) <= limit
 
 
+@pytest.mark.slow
 def test_a_killed_download_leaves_nothing_under_a_final_name(
     web: WebServer, shards: Path, containers: list[Container], tmp_path: Path
 ) -> None:

@@ -30,10 +30,13 @@ from coke.tools.datasets.verify import verify
 from coke.tools.training.train import train
 from tests.pipeline.loading.ffcv_library import Samples
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ffcv") is None,  # not imported yet: that takes seconds
-    reason="ffcv is not installed: `make ffcv`, or pip install 'coke[ffcv]' (see README)",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("ffcv") is None,  # not imported yet: that takes seconds
+        reason="ffcv is not installed: `make ffcv`, or pip install 'coke[ffcv]' (see README)",
+    ),
+]
 
 REPOSITORY = Path(__file__).parents[3]
 CROP_ONLY = ViewRecipe(size=32, jitter_p=0, gray_p=0, blur_p=0)

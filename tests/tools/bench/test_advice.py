@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from coke.config.clustering import ClusteringConfig
 from coke.config.config import Config
 from coke.tools.bench.advice import advise
+
+
+@pytest.fixture(autouse=True)
+def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU computes no bf16 in hardware, unless the test asks for one that does."""
+    native = getattr(request, "param", False)
+    monkeypatch.setattr("coke.tools.bench.advice.has_native_bf16", lambda _device: native)
 
 
 def settings(stage: str, config: Config, **given: object) -> list[str]:
@@ -50,6 +59,17 @@ def test_one_setting_for_each_of_two_stages(tiny: Config) -> None:
 def test_what_was_measured_is_not_advised(tiny: Config) -> None:
     assert "--tune-threads" in settings("backward", tiny)
     assert "--tune-threads" not in settings("backward", tiny, tuned=True)
+
+
+@pytest.mark.parametrize("bf16", [True], indirect=True)
+def test_bf16_comes_first_where_hardware_computes_it(tiny: Config) -> None:
+    assert settings("backward", tiny)[0] == "--set precision=bf16"
+    assert "--set precision=bf16" not in settings("backward", tiny, precision="bf16")
+
+
+@pytest.mark.parametrize("bf16", [False], indirect=True)
+def test_bf16_is_not_advised_where_it_would_be_emulated(tiny: Config) -> None:
+    assert "--set precision=bf16" not in settings("backward", tiny)
 
 
 def test_smaller_views_are_valued_by_their_pixels(tiny: Config) -> None:

@@ -18,6 +18,7 @@ from coke.tools.bench.bench_epoch import bench_epoch
 from coke.tools.bench.coke_step import STEP_STAGES
 
 
+@pytest.mark.slow
 def test_reports_the_share_of_the_slower_part(stripes: Path, tiny: Config, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=160)
     bench = bench_epoch(

@@ -39,6 +39,7 @@ def test_each_piece_of_a_step_has_its_stages(tiny: Config) -> None:
     assert [span.stage for span in clock.steps()[0]] == expected
 
 
+@pytest.mark.slow
 def test_stages_of_a_compiled_network_are_told_apart(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_step_trains_and_clusters(tiny: Config) -> None:
     assert not torch.equal(training.clustering.heads[0].running_centers, centers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["paper", "auto"])
 @pytest.mark.parametrize("views", [1, 2])
 def test_a_step_asks_a_device_that_has_no_numbers_for_none(

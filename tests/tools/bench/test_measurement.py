@@ -19,6 +19,7 @@ from coke.tools.bench.measurement import Measurement
 from coke.tools.bench.timing import Turns
 
 
+@pytest.mark.slow
 def test_lets_go_of_what_training_does_not_hold(
     stripes: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def test_ratios_of_time_beside_the_papers() -> None:
     assert paper == [0.61, 0.53]
 
 
+@pytest.mark.slow
 def test_all_methods_are_timed(stripes: Path, tiny: Config) -> None:
     said: list[str] = []
     turns = Turns(seconds=0.01, rounds=1, progress=said.append)

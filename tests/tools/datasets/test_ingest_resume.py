@@ -133,6 +133,7 @@ def is_finished(out: Path) -> bool:
     return out.exists() and not (out.parent / f".{out.name}.partial").exists()
 
 
+@pytest.mark.slow
 def test_killed_at_20_random_moments_it_continues_to_the_same_bytes(
     src: Path, whole: Path, launcher: Launcher, tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_killed_at_20_random_moments_it_continues_to_the_same_bytes(
     assert any(images == IMAGES and 0 < n < 10 for images, n in resumed)
 
 
+@pytest.mark.slow
 def test_killed_while_it_replaces_its_base_it_never_loses_a_data_set(
     src: Path, launcher: Launcher, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_bucket_holds_a_data_set_that_opens_there(
         ingest(src, "s3://made/deep/set", **QUIET)
 
 
+@pytest.mark.slow
 def test_an_upload_that_fails_anywhere_goes_on_and_sends_nothing_twice(
     src: Path, local: dict[str, bytes], store: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_swapped_containers(data: Path) -> None:
     assert about(problems, "images-00000.beton", "id 0, key a/0.jpg", "says id 5, not 0")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_found_and_never_crashes(data: Path) -> None:
     path = data / "images-00002.beton"
     content = path.read_bytes()

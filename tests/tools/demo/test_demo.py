@@ -34,6 +34,7 @@ def write_idx(folder: Path) -> dict[str, str]:
     return hashes
 
 
+@pytest.mark.slow
 def test_runs_from_files_to_a_table(
     tmp_path: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,6 +205,7 @@ def save_and_prune(folder: Path, moment: Moment) -> None:
     prune(folder, keep=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [end(1), end(2)], ids=str)
 def test_a_kill_before_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment: Moment) -> None:
     """The process ends without another instruction, as by kill -9, before the n-th change."""
@@ -227,6 +228,7 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(tmp_path: Path, mome
     assert n >= 8, "there are as many changes at least"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [end(1), end(2)], ids=str)
 def test_an_error_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment: Moment) -> None:
     errors = []

@@ -43,6 +43,7 @@ def test_says_how_a_session_ended(tmp_path: Path) -> None:
         assert status is not None and (status.state, status.message) == (expected, str(error))
 
 
+@pytest.mark.slow
 def test_a_second_session_is_refused_by_name(tmp_path: Path) -> None:
     with RunSession(tmp_path):
         with (
@@ -65,6 +66,7 @@ with RunSession(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_told_from_a_running_one(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

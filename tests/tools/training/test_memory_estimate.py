@@ -130,6 +130,7 @@ def test_label_store_and_averaged_labels_are_counted(narrow: Config) -> None:
     assert clustering(2000, 2) - clustering(1000, 2) == 1000 * 2 * (1 + 5 * 6)
 
 
+@pytest.mark.slow
 def test_a_budget_names_the_figures_and_what_fits(narrow: Config) -> None:
     def check(budget: str, changed: Config = narrow) -> MemoryEstimate:
         return check_budget(
@@ -192,6 +193,7 @@ def test_a_run_over_its_budget_does_not_start_and_one_within_reports_its_peak(
     assert re.search(r'"peak_memory": \d{8,}', (tmp_path / "run" / "metrics.jsonl").read_text())
 
 
+@pytest.mark.slow
 def test_the_papers_setting_fits_its_card() -> None:
     """Batch 1,024 on 8 GPUs of 16 GB (App. B.1), in float16 as released."""
     config = replace(preset_named("imagenet-1view"), precision="fp16", memory_budget="16GiB")

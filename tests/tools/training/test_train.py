@@ -176,6 +176,7 @@ def test_a_url_trains_as_the_folder_does(
     assert data["folder"] == f"{web.url}/train"
 
 
+@pytest.mark.slow
 def test_another_shard_size_is_the_same_data_set(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_copy_with_other_images_under_the_same_names_is_another_data_set(
         train(replace(tiny, epochs=1), tmp_path / "other", tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_float16_in_pieces_is_resumed_with_its_scale(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:

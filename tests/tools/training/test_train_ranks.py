@@ -45,7 +45,7 @@ from coke.tools.training.train import train
 from tests.support.ranks import WORLD, free_port, run_ranks, saved, take_place
 from tests.support.tiny_config import gentle_config, tiny_config
 
-pytestmark = pytest.mark.ddp
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 CPU = torch.device("cpu")
 N, LIMIT_S = 40, 180
 

@@ -69,6 +69,7 @@ def with_dropout(config: ModelConfig, seed: int) -> CoKe:
     return model
 
 
+@pytest.mark.slow
 def test_resuming_after_any_step_gives_the_uninterrupted_run(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +109,7 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
         assert orders[current] == orders["whole"][taken:], run.name
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
@@ -148,6 +150,7 @@ def signalling(step: int, number: int) -> Callable[..., Any]:
     return step_and_signal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS])  # within, at the end of an epoch
 def test_a_signal_saves_at_the_next_step(
@@ -200,6 +203,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_a_status_of_its_own(
     stripes: Path, varied: Config, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_the_two_large_views_differ_and_are_of_the_same_images(
     assert not any(torch.equal(first, second) for first, second in views)
 
 
+@pytest.mark.slow
 def test_resuming_multi_crop_gives_the_uninterrupted_run(
     stripes: Path,
     multi_crop: Config,

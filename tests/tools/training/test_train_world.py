@@ -26,7 +26,7 @@ from tests.support.equal_states import equal_states
 from tests.support.ranks import free_port, run_ranks, saved, take_place
 from tests.support.tiny_config import gentle_config, tiny_config
 
-pytestmark = pytest.mark.ddp
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 STEPS, LIMIT_S = 4, 300
 
 
