@@ -14,7 +14,6 @@ import os
 import tarfile
 import tempfile
 import time
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -39,8 +38,8 @@ def main() -> None:
     data = os.environ.get("COKE_TEST_DATA")
     if not data:
         raise SystemExit("set COKE_TEST_DATA to the folder that holds cifar10.tar.gz")
-    config = replace(
-        preset_named("cifar10"), epochs=options.epochs, keep_checkpoints=options.epochs + 1
+    config = preset_named("cifar10").changed(
+        optimizer={"epochs": options.epochs}, run={"keep_checkpoints": options.epochs + 1}
     )
     console = Console(record=True, width=150)
     quiet = Console(quiet=True)

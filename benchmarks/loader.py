@@ -48,9 +48,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from coke.config.view_recipe import IMAGENET_SINGLE_VIEW, ViewRecipe, draw
+from coke.config.view_recipe import IMAGENET_SINGLE_VIEW, ViewRecipe
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.loader import build_loader
+from coke.pipeline.views.draw import draw
 from coke.pipeline.views.pil_reference import PilViews
 from coke.tools.datasets.ingest import ingest
 

@@ -91,15 +91,15 @@ def config_of(name: str, device: str) -> Config:
 def measure(name: str, device_name: str, data: Path, run: Path) -> tuple[int, int]:
     """Bytes that were estimated before the run, and that it took at most."""
     config = config_of(name, device_name)
-    device = resolve_device(config.device)
+    device = resolve_device(config.machine.device)
     index = ImageIndex(find_split(data, ("train",)))
     estimate = estimate_memory(
         config,
-        config.recipes_at(config.epochs),
+        config.recipes_at(config.optimizer.epochs),
         n_ids=len(index),
         pixels=mean_pixels(index),
         world=1,
-        precision=resolve_precision(config.precision, device),
+        precision=resolve_precision(config.machine.precision, device),
         device=device,
     )
     train(config, data, run, console=Console(quiet=True))

@@ -189,9 +189,11 @@ def measure(config: Config, method: str, data: Path, run: Path) -> Score:
     else:
         train(config, data, run, console=Console(quiet=True))
     minutes = (time.perf_counter() - started) / 60
-    knn, linear = _evaluated(run, data, config.epochs)
+    knn, linear = _evaluated(run, data, config.optimizer.epochs)
     shutil.rmtree(run)
-    return Score(knn=knn, linear=linear, views=config.views * config.epochs, minutes=minutes)
+    return Score(
+        knn=knn, linear=linear, views=config.data.views * config.optimizer.epochs, minutes=minutes
+    )
 
 
 def config_of(
@@ -204,13 +206,10 @@ def config_of(
     """
     two_views = method in PEERS or method.startswith("coke-2views")
     config = preset_named("cifar10-2view" if two_views else "cifar10")
-    config = replace(
-        config,
-        epochs=2 * epochs if method == "coke-as-many-views" else epochs,
-        batch_size=batch_size or config.batch_size,
-        seed=seed,
-        keep_checkpoints=1,
-        drop_ragged=True,  # the peers need it: a batch of one image has no batch norm
+    config = replace(config, seed=seed).changed(
+        optimizer={"epochs": 2 * epochs if method == "coke-as-many-views" else epochs},
+        data={"batch_size": batch_size or config.data.batch_size, "drop_ragged": True},
+        run={"keep_checkpoints": 1},
     )
     share = (images or 50_000) / 50_000
     heads = [max(2, round(k * share)) for k in config.clustering.n_clusters]
@@ -221,26 +220,26 @@ def config_of(
 def train_peer(method: str, config: Config, data: Path, out: Path) -> None:
     """Trains a peer as ``coke train`` trains CoKe, but without a scan; leaves a run folder."""
     index = ImageIndex(find_split(data, ("train",)))
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
+    device = resolve_device(config.machine.device)
+    precision = resolve_precision(config.machine.precision, device)
     run = RunFolder(out)
     run.create(config, index)
     model = build_model(config.model, config.seed).train()
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = training_loader(config, index, config.recipes_at(1), device)
     peer = PEERS[method](model, config, precision, loader.steps_per_epoch)
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, config.optimizer.epochs + 1):
         if config.recipes_at(epoch) != loader.recipes:  # views grow in the first epochs
             loader = training_loader(config, index, config.recipes_at(epoch), device)
         for step, batch in enumerate(loader.epoch(epoch)):
             progress = epoch - 1 + step / loader.steps_per_epoch
-            lr = learning_rate(config.optimizer, progress=progress, epochs=config.epochs)
+            lr = learning_rate(config.optimizer, progress=progress)
             set_learning_rate(peer.optimizer, lr)
             loss = peer.step([view.to(device) for view in batch.views], batch.ids.to(device))
         if not torch.isfinite(loss):
             raise ValueError(f"{method} diverged in epoch {epoch}: its loss is {float(loss)}")
-    state = {"model": model.state_dict(), "epoch": config.epochs, "precision": precision}
-    save_checkpoint(run.checkpoints, Moment(epoch=config.epochs), state)
+    state = {"model": model.state_dict(), "epoch": config.optimizer.epochs, "precision": precision}
+    save_checkpoint(run.checkpoints, Moment(epoch=config.optimizer.epochs), state)
 
 
 def orders(scores: Mapping[str, list[Score]]) -> Iterator[str]:
@@ -311,8 +310,8 @@ def _table(scores: Mapping[str, list[Score]], options: argparse.Namespace) -> Ta
     images = "all" if options.images is None else f"{options.images:,}"
     config = config_of("coke", options.epochs, options.batch_size, 0, options.images)
     table = Table(
-        title=f"CIFAR-10, {images} images, {options.epochs} epochs, batch {config.batch_size}, "
-        f"{config.model.network}, heads of "
+        title=f"CIFAR-10, {images} images, {options.epochs} epochs, "
+        f"batch {config.data.batch_size}, {config.model.network}, heads of "
         f"{' + '.join(map(str, config.clustering.n_clusters))}, "
         f"{len(os.sched_getaffinity(0))} cores for {options.jobs} training(s) at a time, "
         f"{date.today()}"

@@ -52,7 +52,7 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
         assert name in rejected
     assert "--overwrite" in error("ingest", src, out)
 
-    fast = "--preset demo --epochs 1 --batch-size 6 --set view.size=16 --set model.width=8"
+    fast = "--preset demo --epochs 1 --batch-size 6 --set data.view.size=16 --set model.width=8"
     small = (*fast.split(), "--set", "clustering.n_clusters=[2, 3]")
     assert "unknown preset 'huge'; choose one of demo" in error("train", out, "--preset", "huge")
     line = error("train", out, "--set", "model.dpth=3")
@@ -64,8 +64,8 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
     assert "another data set" in line and "12 images" in line and "14" in line
     assert "is no data set" in error("train", tmp_path / "src")
     assert "train on 1 view or on 2" in error("train", out, "--views", 3)
-    (tmp_path / "bad.toml").write_text("epochs = 1\nbatchsize = 2\n")
-    assert "unknown config key 'batchsize'" in error(
+    (tmp_path / "bad.toml").write_text("seed = 1\n[data]\nbatchsize = 2\n")
+    assert "unknown config key 'data.batchsize'" in error(
         "train", out, "--config", tmp_path / "bad.toml"
     )
     assert "device is 'tpu'" in error("train", out, "--device", "tpu", *small)
@@ -76,14 +76,18 @@ def test_options_beat_assignments_beat_the_file_beats_the_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "c.toml").write_text(
-        'preset = "cifar10"\nepochs = 1\nbatch_size = 2\n[model]\ndepth = 18\nwidth = 20\n'
+        'preset = "cifar10"\n[optimizer]\nepochs = 1\n[data]\nbatch_size = 2\n'
+        "[model]\ndepth = 18\nwidth = 20\n"
     )
     seen: list[Config] = []
     monkeypatch.setattr(train_module, "train", lambda config, *_, **__: seen.append(config))
     arguments = ["--config", tmp_path / "c.toml", "--set", "model.width=24"]
-    assert run(monkeypatch, "train", "data", *arguments, "--set", "epochs=3", "--epochs", 4) == 0
+    assert (
+        run(monkeypatch, "train", "data", *arguments, "--set", "optimizer.epochs=3", "--epochs", 4)
+        == 0
+    )
     (config,) = seen
-    assert (config.epochs, config.batch_size) == (4, 2)
+    assert (config.optimizer.epochs, config.data.batch_size) == (4, 2)
     assert (config.model.depth, config.model.width) == (18, 24)
     assert config.preset == "cifar10" and config.optimizer.name == "sgd"
 
@@ -106,7 +110,7 @@ def test_resume_without_settings_takes_the_saved_ones(
 ) -> None:
     draw_stripes(tmp_path / "src", 12, seed=0)
     assert run(monkeypatch, "ingest", tmp_path / "src", tmp_path / "d", "--workers", 1) == 0
-    fast = "--preset demo --epochs 1 --batch-size 6 --set view.size=16 --set model.width=8"
+    fast = "--preset demo --epochs 1 --batch-size 6 --set data.view.size=16 --set model.width=8"
     start = ("train", tmp_path / "d", "--out", tmp_path / "run")
     heads = ("--set", "clustering.n_clusters=[2, 3]")
     assert run(monkeypatch, *start, *fast.split(), *heads) == 0
@@ -136,7 +140,7 @@ def test_resume_takes_auto_or_nothing(
         train_module, "train", lambda _, data, *a, resume, **b: seen.append((data, resume))
     )
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.toml").write_text("epochs = 3\n")
+    (tmp_path / "run" / "config.toml").write_text("[optimizer]\nepochs = 3\n")
     assert run(monkeypatch, "train", *arguments, "--out", tmp_path / "run") == 0
     assert seen == [("data", resume)]
 
@@ -154,7 +158,7 @@ def test_options_of_a_run_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     given = "--probe-every 2 --probe-data labelled --checkpoint-every 50 --init-from w --wandb p"
     assert run(monkeypatch, "train", "data", *given.split()) == 0
     ((config, options),) = seen
-    assert (config.probe_every, config.checkpoint_every) == (2, 50)
+    assert (config.run.probe_every, config.run.checkpoint_every) == (2, 50)
     expected = {"resume": "start", "init_from": Path("w"), "probe_data": "labelled", "wandb": "p"}
     assert options == expected
 
@@ -175,7 +179,7 @@ def test_runs_are_listed(
 ) -> None:
     assert "holds no runs" in fails(monkeypatch, capsys, "runs", tmp_path)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "config.toml").write_text("epochs = 3\n")
+    (tmp_path / "a" / "config.toml").write_text("[optimizer]\nepochs = 3\n")
     assert run(monkeypatch, "runs", tmp_path) == 0
     assert "-/3" in capsys.readouterr().out
 
@@ -328,4 +332,4 @@ def test_a_rank_starts_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     options = ["--accumulate", 4, "--memory-budget", "16GiB"]
     assert run(monkeypatch, "train", "data", "--nproc", 2, *options) == 0
-    assert (seen[0].accumulate, seen[0].memory_budget) == (4, "16GiB")
+    assert (seen[0].optimizer.accumulate, seen[0].machine.memory_budget) == (4, "16GiB")

@@ -50,14 +50,14 @@ def test_the_page_names_every_preset_and_its_settings() -> None:
     for name, row in found:
         cells = [cell.strip() for cell in row.split("|")]
         config = presets[name]
-        assert cells[1].startswith(str(config.views))
-        assert cells[2] == f"{config.epochs:,}"
-        assert cells[3] == str(config.temperature)
+        assert cells[1].startswith(str(config.data.views))
+        assert cells[2] == f"{config.optimizer.epochs:,}"
+        assert cells[3] == str(config.loss.temperature)
         assert cells[4] == f"{config.model.projector_layers} layers"
         assert (cells[5] == "–") == (config.model.predictor_hidden == 0)
-        assert cells[5].endswith(f"beta {config.beta:g}") or config.model.predictor_hidden == 0
+        assert cells[5].endswith(f"beta {config.loss.beta:g}") or config.model.predictor_hidden == 0
         stage = config.clustering.first_stage_epochs
-        assert cells[7] == (f"from epoch {stage}" if stage <= config.epochs else "–")
+        assert cells[7] == (f"from epoch {stage}" if stage <= config.optimizer.epochs else "–")
 
 
 def test_every_ablation_table_has_its_rows() -> None:
@@ -72,7 +72,7 @@ def test_every_ablation_table_has_its_rows() -> None:
         ("0 (no constraint)", "clustering.min_ratio", 0.0),
         ("2 + 3 thousand", "clustering.n_clusters", (2000, 3000)),
         ("160", "clustering.first_stage_epochs", 161),
-        ("256", "batch_size", 256),
+        ("256", "data.batch_size", 256),
     ],
 )
 def test_a_row_sets_what_it_says(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from coke.clustering.assignment import sizes_of
 from coke.clustering.batch_check import BatchCheck
-from coke.clustering.head import CENTER_UPDATES, DUAL_RULES, Head
+from coke.clustering.head import Head
 from coke.clustering.label_store import LabelStore, SparseLabels
 from coke.clustering.scratch import Scratch
-
-#: Where the loss takes labels and centers from: the epoch before, or the iteration it is in.
-COUPLINGS = ("last_epoch", "current")
+from coke.config.clustering import ClusteringConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +37,13 @@ class Clustering:
     the initialisation scan, ``targets`` is asked after ``step``.
 
     Args:
-        n_ids: number of ids, of which the label store keeps labels.
-        n_points: how many of the ids have an image, N of the bounds; all of them when None.
+        config: the settings; those of :class:`ClusteringConfig`'s defaults if None.
+        n_ids: number of ids; the label store keeps a label for each.
+        n_points: number of ids that have an image, N of the bounds; ``n_ids`` if None.
         dim: feature dimension D.
-        n_clusters: clusters K per head.
-        min_ratio: lower bound of a cluster's size as a share of N / K; 1 means equal sizes.
-        dual_rule: ``"paper"`` or ``"auto"`` (see :class:`Head`).
-        dual_lr: dual step of the paper's rule; ignored by ``auto``.
-        first_stage_epochs: T', counted with the scan; from this epoch on, labels and centers are
-            averaged (Eqn. 13).
-        label_size: clusters an averaged label may hold.
-        label_temperature: temperature that smooths averaged labels (App. B.2.2).
-        center_update: ``"running"`` moves centers after every batch (Eqn. 11), ``"epoch"`` once
-            per epoch (Eqn. 10), as the second stage always does.
-        labels_from, centers_from: the ablation of Table 2: what the loss discriminates by comes
-            from the ``"last_epoch"``, as the paper has it, or is the ``"current"`` one. See
-            :meth:`current_targets` and :meth:`loss_centers`.
-        centers: initial centers, a (K, D) tensor per head; random on the sphere when None.
+        centers: initial centers, a (K, D) tensor per head; random on the sphere if None.
         seed: seed of the random centers.
+        settings: fields of :class:`ClusteringConfig`, which replace those of ``config``.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -64,30 +51,24 @@ class Clustering:
 
     def __init__(
         self,
+        config: ClusteringConfig | None = None,
         *,
         n_ids: int,
         n_points: int | None = None,
         dim: int,
-        n_clusters: Sequence[int],
-        min_ratio: float = 0.4,
-        dual_rule: str = "auto",
-        dual_lr: float = 20.0,
-        first_stage_epochs: int = 801,
-        label_size: int = 5,
-        label_temperature: float = 0.5,
-        center_update: str = "running",
-        labels_from: str = "last_epoch",
-        centers_from: str = "last_epoch",
         centers: Sequence[Tensor] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        **settings: Any,
     ) -> None:
-        n_clusters = tuple(int(k) for k in n_clusters)
+        if "n_clusters" in settings:
+            settings["n_clusters"] = tuple(int(k) for k in settings["n_clusters"])
+        config = replace(config or ClusteringConfig(), **settings)
         n_points = n_ids if n_points is None else n_points
         if not 0 < n_points <= n_ids:
             raise ValueError(f"n_points is {n_points}; give how many of the {n_ids} ids there are")
-        _check_settings(n_points, n_clusters, min_ratio, dual_rule, label_size, label_temperature)
-        _check_coupling(center_update, labels_from, centers_from)
+        config.check_fits(n_points)
+        n_clusters = config.n_clusters
         if centers is None:
             generator = torch.Generator().manual_seed(seed)
             centers = [torch.randn(k, dim, generator=generator) for k in n_clusters]
@@ -101,22 +82,17 @@ class Clustering:
             Head(
                 n_points=n_points,
                 centers_KD=c.to(device),
-                min_ratio=min_ratio,
-                dual_rule=dual_rule,
-                dual_lr=dual_lr,
-                center_update=center_update,
+                min_ratio=config.min_ratio,
+                dual_rule=config.dual_rule,
+                dual_lr=config.dual_lr,
+                center_update=config.center_update,
                 scratch=scratch,
             )
             for c in centers
         ]
         self.dim = dim
         self.n_ids = n_ids
-        self.min_ratio = min_ratio
-        self.first_stage_epochs = first_stage_epochs
-        self.label_size = label_size
-        self.label_temperature = label_temperature
-        self.labels_from = labels_from
-        self.centers_from = centers_from
+        self.config = config
         self.label_store = LabelStore(n_ids, n_clusters, device)
         self.soft_labels: list[SparseLabels] | None = None
         self.epoch = 0
@@ -126,7 +102,7 @@ class Clustering:
 
     @property
     def second_stage(self) -> bool:
-        return self.epoch >= self.first_stage_epochs
+        return self.epoch >= self.config.first_stage_epochs
 
     def targets(self, ids: Tensor) -> list[Tensor]:
         """What each head's loss is trained towards: last epoch's labels of these ids.
@@ -134,8 +110,8 @@ class Clustering:
         Returns, per head, hard labels (B,) int64, or from the second epoch of the second stage on
         soft targets (B, K) float32 that sum to one.
         """
-        if self.soft_labels is not None and self.epoch > self.first_stage_epochs:
-            return [soft.targets(ids, self.label_temperature) for soft in self.soft_labels]
+        if self.soft_labels is not None and self.epoch > self.config.first_stage_epochs:
+            return [soft.targets(ids, self.config.label_temperature) for soft in self.soft_labels]
         return list(self.label_store.read(ids))
 
     def loss_centers(self) -> list[Tensor]:
@@ -144,7 +120,7 @@ class Clustering:
         The centers of the epoch before; with ``centers_from="current"`` those that move after
         every batch. In the second stage none do, and these are last epoch's as well.
         """
-        if self.centers_from == "current" and not self.second_stage:
+        if self.config.centers_from == "current" and not self.second_stage:
             return [head.running_centers for head in self.heads]
         return [head.centers for head in self.heads]
 
@@ -232,13 +208,13 @@ class Clustering:
         if self.soft_labels is None:
             stored_HN = self.label_store.read(torch.arange(self.n_ids, device=ids.device))
             self.soft_labels = self._sparse_labels(stored_HN)
-        weight = 1.0 / (self.epoch - self.first_stage_epochs + 1)
+        weight = 1.0 / (self.epoch - self.config.first_stage_epochs + 1)
         for soft, new in zip(self.soft_labels, labels, strict=True):
             soft.average_in(ids, new, weight, where)
 
     def _sparse_labels(self, labels_HN: Tensor) -> list[SparseLabels]:
         return [
-            SparseLabels(labels_N, self.label_size, head.n_clusters)
+            SparseLabels(labels_N, self.config.label_size, head.n_clusters)
             for labels_N, head in zip(labels_HN, self.heads, strict=True)
         ]
 
@@ -256,8 +232,8 @@ class Clustering:
         for head in self.heads:
             head.end_epoch(
                 second_stage=self.second_stage,
-                averaging_starts=self.epoch == self.first_stage_epochs,
-                second_stage_next=self.epoch + 1 >= self.first_stage_epochs,
+                averaging_starts=self.epoch == self.config.first_stage_epochs,
+                second_stage_next=self.epoch + 1 >= self.config.first_stage_epochs,
             )
         self.epoch += 1
         self._changed_H.zero_()
@@ -312,47 +288,3 @@ def _report(head: Head, churn: float) -> HeadReport:
         violation=float(shortfall / head.lower_bound) if head.lower_bound > 0 else 0.0,
         churn=churn,
     )
-
-
-def _check_settings(
-    n_points: int,
-    n_clusters: tuple[int, ...],
-    min_ratio: float,
-    dual_rule: str,
-    label_size: int,
-    label_temperature: float,
-) -> None:
-    if not n_clusters:
-        raise ValueError("n_clusters is empty: name at least one head, such as (3000,)")
-    for k in n_clusters:
-        if k < 2:
-            raise ValueError(f"n_clusters has a head with {k} clusters; a head needs at least 2")
-        if k > n_points:
-            raise ValueError(
-                f"n_clusters has a head with {k} clusters for {n_points} images: use fewer "
-                "clusters than images"
-                + (f"; n_clusters=[{n_points // 20}] has 20 in each" if n_points >= 40 else "")
-            )
-    if not 0 <= min_ratio <= 1:
-        raise ValueError(f"min_ratio is {min_ratio}; it is a share of N / K, between 0 and 1")
-    if dual_rule not in DUAL_RULES:
-        raise ValueError(f"dual_rule is {dual_rule!r}; choose one of {', '.join(DUAL_RULES)}")
-    if label_size < 1:
-        raise ValueError(f"label_size is {label_size}; an averaged label holds at least 1 cluster")
-    if label_temperature <= 0:
-        raise ValueError(f"label_temperature is {label_temperature}; it must be positive")
-
-
-def _check_coupling(center_update: str, labels_from: str, centers_from: str) -> None:
-    for name, value, valid in (
-        ("center_update", center_update, CENTER_UPDATES),
-        ("labels_from", labels_from, COUPLINGS),
-        ("centers_from", centers_from, COUPLINGS),
-    ):
-        if value not in valid:
-            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(valid)}")
-    if center_update == "epoch" and centers_from == "current":
-        raise ValueError(
-            "centers_from is 'current', but with center_update 'epoch' centers do not move within "
-            "an epoch; use center_update 'running'"
-        )

@@ -16,10 +16,6 @@ from coke.clustering.sizes import SizeBounds
 from coke.clustering.stream import CARRY, Stream
 from coke.clustering.streaming_assignment import assign_stream
 
-DUAL_RULES = ("paper", "auto")
-CENTER_UPDATES = ("running", "epoch")
-
-
 #: An untrained network's features are so alike that its first duals are many spreads away.
 FIRST_STEP = 12.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -56,10 +56,18 @@ def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
     """
     assert is_dataclass(config) and not isinstance(config, type)
     hints = get_type_hints(type(config))
+    unknown = [key for key in settings if key not in hints]
+    if moved := {old: new for key in unknown for old, new in _moved(config, key, settings[key])}:
+        raise ValueError(
+            "config keys are in sections now: "
+            + ", ".join(f"{where}{old} is {where}{new}" for old, new in moved.items())
+        )
+    if unknown:
+        raise ValueError(
+            f"unknown config key {where + unknown[0]!r}; valid keys: {', '.join(_keys(config))}"
+        )
     changes: dict[str, Any] = {}
     for key, value in settings.items():
-        if key not in hints:
-            raise ValueError(f"unknown config key {where + key!r}; valid keys: {', '.join(hints)}")
         current = getattr(config, key)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
@@ -68,6 +76,28 @@ def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
         else:
             changes[key] = _checked(value, hints[key], where + key)
     return replace(config, **changes)
+
+
+def _moved(config: Any, key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Old and new name if a key, or each key of a table, is that of a section's field."""
+    for section in fields(config):
+        of_section = getattr(config, section.name)
+        if not is_dataclass(of_section) or key not in (f.name for f in fields(of_section)):
+            continue
+        inner = value if isinstance(value, Mapping) and value else {"": None}
+        for name in inner:
+            old = f"{key}.{name}" if name else key
+            yield old, f"{section.name}.{old}"
+
+
+def _keys(config: Any) -> Iterator[str]:
+    """All keys of a config: those of sections one level down, as ``section.key``."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from (f"{f.name}.{g.name}" for g in fields(value))
+        else:
+            yield f.name
 
 
 def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

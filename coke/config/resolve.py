@@ -16,17 +16,26 @@ def resolve_config(
     given: dict[str, Any],
     saved: Config | None = None,
 ) -> Config:
-    """Settings in rising order of precedence: preset (or saved run), file, --set, options."""
+    """Settings in rising order of precedence: preset (or saved run), file, --set, options.
+
+    Args:
+        given: options of the command line, in sections; None for an option that was not given.
+    """
     from coke.config.overrides import layered, load_toml, parse_assignments, with_settings
     from coke.config.presets import preset_named
 
     layers: list[dict[str, Any]] = [{} if file is None else load_toml(file)]
     layers.append(parse_assignments(assignments or []))
     in_layers = [layer.pop("preset", None) for layer in layers]
-    layers.append({key: value for key, value in given.items() if value is not None})
+    layers.append(_without_none(given))
     named = preset or in_layers[1] or in_layers[0]
     if named is None and saved is not None:
         config = saved
     else:
         config = preset_named(named or "imagenet-1view")
     return with_settings(config, layered(layers))  # at once: one may need what another sets
+
+
+def _without_none(given: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: _without_none(v) if isinstance(v, dict) else v for k, v in given.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}

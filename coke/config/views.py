@@ -23,7 +23,7 @@ def view_recipes(named: str | Path) -> tuple[ViewRecipe, ...]:
         ValueError: an unknown name or key (the message lists the valid ones), a value that does not
             fit, or a file that cannot be read.
     """
-    known = {name: preset.recipes_at(preset.epochs) for name, preset in presets.items()}
+    known = {name: preset.recipes_at(preset.optimizer.epochs) for name, preset in presets.items()}
     known |= NAMED_RECIPES
     if str(named) in known:
         return known[str(named)]

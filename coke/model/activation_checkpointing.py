@@ -43,7 +43,7 @@ def checkpoint_activations(model: nn.Module) -> int:
             return 1
     raise ValueError(
         "checkpoint_activations is set, but this backbone has no blocks to checkpoint: use a "
-        "ResNet, or --set accumulate=2 to save memory"
+        "ResNet, or --set optimizer.accumulate=2 to save memory"
     )
 
 

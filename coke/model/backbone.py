@@ -6,19 +6,8 @@ from types import ModuleType
 
 from torch import nn
 
+from coke.config.model import RESNET, TIMM, check_backbone
 from coke.model.resnet import ResNet
-
-RESNET = "resnet"
-TIMM = "timm:"
-
-
-def check_backbone(backbone: str) -> None:
-    """Raises ValueError for a name that is neither ``resnet`` nor ``timm:NAME``."""
-    if backbone != RESNET and not (backbone.startswith(TIMM) and len(backbone) > len(TIMM)):
-        raise ValueError(
-            f"model backbone is {backbone!r}; choose {RESNET!r} (with model.depth), or "
-            f"{TIMM + 'NAME'!r} for a network of timm, such as 'timm:vit_small_patch16_224'"
-        )
 
 
 def build_backbone(

@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from coke.config.optimizer import OPTIMIZERS, OptimizerConfig
 from coke.model.lars import LARS
-
-OPTIMIZERS = ("lars", "sgd")
-LR_SCALINGS = ("none", "sqrt", "linear")
-#: The batch size whose learning rate ``lr`` is, where it is scaled.
-REFERENCE_BATCH = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """Defaults are the paper's (App. B.1): LARS, 1.6 at batch 1,024, 10 epochs of warm-up.
-
-    Attributes:
-        name: ``"lars"`` or ``"sgd"`` (Nesterov).
-        lr: peak learning rate, of this batch size or, with ``lr_scaling``, of batch 1,024.
-        lr_scaling: ``"none"``, ``"sqrt"`` (with the square root of the batch size, nearly as
-            the paper's Table 9 has it: 0.8, 1.13 for its 1.2, 1.6 at 256, 512, 1,024) or
-            ``"linear"``.
-        warmup_epochs: linear warm-up after the initialisation scan, then cosine to ``final_lr``.
-    """
-
-    name: str = "lars"
-    lr: float = 1.6
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    warmup_epochs: float = 10.0
-    final_lr: float = 0.0
-    lr_scaling: str = "none"
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr is {self.lr}; it must be positive")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}; give 0 <= momentum < 1")
-        for name in ("weight_decay", "warmup_epochs", "final_lr"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
-        if self.lr_scaling not in LR_SCALINGS:
-            raise ValueError(
-                f"lr_scaling is {self.lr_scaling!r}; choose one of {', '.join(LR_SCALINGS)}"
-            )
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -101,21 +61,12 @@ def step_where(optimizer: Optimizer, finite: Tensor) -> None:
         del scaling.grad_scale, scaling.found_inf
 
 
-def scaled_to_batch(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
-    """The settings for a batch size: ``lr`` and ``final_lr`` scaled, nothing left to scale."""
-    ratio = batch_size / REFERENCE_BATCH
-    factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[config.lr_scaling]
-    return replace(
-        config, lr=config.lr * factor, final_lr=config.final_lr * factor, lr_scaling="none"
-    )
-
-
-def learning_rate(config: OptimizerConfig, *, progress: float, epochs: int) -> float:
-    """Learning rate after ``progress`` training epochs (the scan not counted) of ``epochs``."""
-    warmup = min(config.warmup_epochs, float(epochs))
+def learning_rate(config: OptimizerConfig, *, progress: float) -> float:
+    """Learning rate after ``progress`` of ``config.epochs`` training epochs (without the scan)."""
+    warmup = min(config.warmup_epochs, float(config.epochs))
     if progress < warmup:
         return config.lr * progress / warmup
-    done = (progress - warmup) / max(epochs - warmup, 1e-9)
+    done = (progress - warmup) / max(config.epochs - warmup, 1e-9)
     cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return config.final_lr + (config.lr - config.final_lr) * cosine
 

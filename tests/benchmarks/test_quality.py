@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,11 @@ def changed(method: str, other: str) -> list[str]:
 
 def test_methods_differ_only_in_what_their_names_say() -> None:
     assert changed("coke", "ratio-0.4") == ["clustering.min_ratio"]
-    assert changed("coke", "coke-as-many-views") == ["epochs"]
-    assert changed("coke", "coke-2views") == ["preset", "views", "alpha_warmup"]
+    assert changed("coke", "coke-as-many-views") == ["optimizer.epochs"]
+    assert changed("coke", "coke-2views") == ["preset", "data.views", "loss.alpha_warmup"]
     for peer in quality.PEERS:
         assert changed("coke-2views", peer) == []
-    assert quality.config_of("coke-as-many-views", 4, None, 0).epochs == 8
+    assert quality.config_of("coke-as-many-views", 4, None, 0).optimizer.epochs == 8
 
 
 def test_orders_that_held_and_did_not() -> None:
@@ -58,7 +57,7 @@ def test_orders_that_held_and_did_not() -> None:
 def test_a_trained_peer_is_a_run_that_evaluates(
     method: str, stripes: Path, tiny: Config, tmp_path: Path
 ) -> None:
-    config = replace(tiny, views=2, second_view=tiny.view, epochs=1)
+    config = tiny.changed(data={"views": 2, "second_view": tiny.data.view}, optimizer={"epochs": 1})
     quality.train_peer(method, config, stripes, tmp_path / "run")
     state = RunFolder(tmp_path / "run").state()
     assert state["epoch"] == 1
@@ -86,6 +85,6 @@ def test_a_peer_that_diverges_is_no_result(
     stripes: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Peer, "step", lambda *_: torch.tensor(float("nan")))
-    config = replace(tiny, views=2, second_view=tiny.view, epochs=1)
+    config = tiny.changed(data={"views": 2, "second_view": tiny.data.view}, optimizer={"epochs": 1})
     with pytest.raises(ValueError, match="simclr diverged in epoch 1: its loss is nan"):
         quality.train_peer("simclr", config, stripes, tmp_path / "run")

@@ -21,7 +21,7 @@ def test_a_preset_survives_toml(name: str, tmp_path: Path) -> None:
 
 def test_the_imagenet_preset_is_the_papers() -> None:
     config = preset_named("imagenet-1view")
-    assert (config.batch_size, config.temperature, config.views) == (1024, 0.1, 1)
+    assert (config.data.batch_size, config.loss.temperature, config.data.views) == (1024, 0.1, 1)
     assert (config.optimizer.name, config.optimizer.lr) == ("lars", 1.6)
     assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (1e-6, 10)
     assert (config.clustering.dual_rule, config.clustering.dual_lr) == ("paper", 20.0)
@@ -58,8 +58,12 @@ def test_the_imagenet_presets_are_the_papers(
     beta: float,
 ) -> None:
     config = preset_named(name)
-    assert (config.epochs, config.clustering.first_stage_epochs) == (epochs, first_stage)
-    assert (config.temperature, config.beta, config.batch_size) == (temperature, beta, 1024)
+    assert (config.optimizer.epochs, config.clustering.first_stage_epochs) == (epochs, first_stage)
+    assert (config.loss.temperature, config.loss.beta, config.data.batch_size) == (
+        temperature,
+        beta,
+        1024,
+    )
     assert (config.model.projector_layers, config.model.projector_hidden) == (layers, 2048)
     assert (config.model.predictor_hidden, config.model.dim) == (predictor, 128)
     assert config.model.projector_last_norm
@@ -75,8 +79,10 @@ def test_the_multi_view_presets_have_the_papers_views_and_constant_alpha() -> No
     assert multi.recipes_at(1) == IMAGENET_MULTICROP
     assert multi.recipes_at(0) == IMAGENET_TWO_VIEW, "the scan clusters large views only"
     for config in (two, multi):
-        assert [config.alpha_at(epoch) for epoch in (0, 1, 2, 500)] == [0.2] * 4
-        assert config.reference_temperature == 0
+        assert [
+            config.loss.alpha_at(epoch, config.optimizer.epochs) for epoch in (0, 1, 2, 500)
+        ] == [0.2] * 4
+        assert config.loss.reference_temperature == 0
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:

@@ -11,25 +11,28 @@ from coke.config.resolve import resolve_config
 
 def test_an_option_may_complete_an_assignment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("batch_size = 16\n")
+    file.write_text("[data]\nbatch_size = 16\n")
     config = resolve_config(
         "imagenet-1view",
         file,
-        ["small_views=2", "accumulate=20"],
-        {"views": 2, "batch_size": 80, "seed": None},
+        ["data.small_views=2", "optimizer.accumulate=20"],
+        {"seed": None, "data": {"views": 2, "batch_size": 80}, "run": {"probe_every": None}},
     )
-    assert (config.views, config.small_views) == (2, 2)
-    assert (config.batch_size, config.accumulate) == (80, 20)
+    assert (config.data.views, config.data.small_views) == (2, 2)
+    assert (config.data.batch_size, config.optimizer.accumulate) == (80, 20)
     assert (config.preset, config.seed) == ("imagenet-1view", 0)
     with pytest.raises(ValueError, match="small_views is 2 with 1 view"):
-        resolve_config("imagenet-1view", file, ["small_views=2"], {})
+        resolve_config("imagenet-1view", file, ["data.small_views=2"], {})
 
 
 def test_options_win_over_assignments_and_those_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("preset = 'cifar10'\nepochs = 3\nseed = 3\n[optimizer]\nlr = 3.0\n")
+    file.write_text("preset = 'cifar10'\nseed = 3\n[optimizer]\nepochs = 3\nlr = 3.0\n")
     config = resolve_config(
-        None, file, ["seed=2", "epochs=2", "optimizer.momentum=0.5"], {"epochs": 1}
+        None,
+        file,
+        ["seed=2", "optimizer.epochs=2", "optimizer.momentum=0.5"],
+        {"optimizer": {"epochs": 1}},
     )
-    assert (config.preset, config.epochs, config.seed) == ("cifar10", 1, 2)
+    assert (config.preset, config.optimizer.epochs, config.seed) == ("cifar10", 1, 2)
     assert (config.optimizer.lr, config.optimizer.momentum) == (3.0, 0.5)

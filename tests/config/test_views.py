@@ -13,7 +13,7 @@ from coke.config.views import view_recipes
 
 def test_views_by_name() -> None:
     assert view_recipes("imagenet-2views") == IMAGENET_TWO_VIEW
-    assert view_recipes("cifar10") == (presets["cifar10"].view,)
+    assert view_recipes("cifar10") == (presets["cifar10"].data.view,)
     with pytest.raises(ValueError, match=r"'imagenet-3views'; choose one of demo, .*-2views, or"):
         view_recipes("imagenet-3views")
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from coke.config.model import ModelConfig
 from coke.model.backbone import feature_dim, fixed_image_size
-from coke.model.coke_model import ModelConfig, build_model, check_view_sizes
+from coke.model.coke_model import build_model, check_view_sizes
 from coke.model.resnet import ResNet
 
 CONFIG = ModelConfig(backbone="timm:patches", projector_hidden=16, dim=6)

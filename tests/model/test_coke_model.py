@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coke.model.coke_model import ModelConfig, build_model, unit
+from coke.config.model import ModelConfig
+from coke.model.coke_model import build_model, unit
 
 TINY = ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=6)
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from coke.config.optimizer import OptimizerConfig
 from coke.model.lars import LARS
 from coke.model.optimizer import (
-    OptimizerConfig,
     build_optimizer,
     learning_rate,
-    scaled_to_batch,
     set_learning_rate,
     step_where,
 )
@@ -33,21 +32,21 @@ from coke.model.optimizer import (
     ],
 )
 def test_warm_up_and_cosine(progress: float, expected: float) -> None:
-    config = OptimizerConfig(lr=1.6, warmup_epochs=10, final_lr=0.1)
-    assert learning_rate(config, progress=progress, epochs=90) == pytest.approx(expected)
+    config = OptimizerConfig(epochs=90, lr=1.6, warmup_epochs=10, final_lr=0.1)
+    assert learning_rate(config, progress=progress) == pytest.approx(expected)
 
 
 def test_without_warm_up_it_starts_at_the_peak() -> None:
-    config = OptimizerConfig(lr=2.0, warmup_epochs=0)
-    assert learning_rate(config, progress=0.0, epochs=4) == 2.0
-    assert learning_rate(config, progress=2.0, epochs=4) == pytest.approx(1.0)
-    assert learning_rate(config, progress=4.0, epochs=4) == pytest.approx(0.0)
+    config = OptimizerConfig(epochs=4, lr=2.0, warmup_epochs=0)
+    assert learning_rate(config, progress=0.0) == 2.0
+    assert learning_rate(config, progress=2.0) == pytest.approx(1.0)
+    assert learning_rate(config, progress=4.0) == pytest.approx(0.0)
 
 
 def test_a_run_shorter_than_its_warm_up_warms_up_to_the_end() -> None:
-    config = OptimizerConfig(lr=2.0, warmup_epochs=10)
-    assert learning_rate(config, progress=1.0, epochs=4) == pytest.approx(0.5)
-    assert learning_rate(config, progress=3.0, epochs=4) == pytest.approx(1.5)
+    config = OptimizerConfig(epochs=4, lr=2.0, warmup_epochs=10)
+    assert learning_rate(config, progress=1.0) == pytest.approx(0.5)
+    assert learning_rate(config, progress=3.0) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars"])
@@ -156,10 +155,10 @@ def test_an_unknown_name_is_refused() -> None:
 def test_learning_rates_of_other_batch_sizes(scaling: str, expected: dict[int, float]) -> None:
     config = OptimizerConfig(lr=1.6, final_lr=0.016, lr_scaling=scaling)
     for batch_size, lr in expected.items():
-        scaled = scaled_to_batch(config, batch_size)
+        scaled = config.scaled_to_batch(batch_size)
         assert scaled.lr == pytest.approx(lr, abs=1e-3)
         assert scaled.final_lr == pytest.approx(lr / 100, abs=1e-4)
-        assert scaled_to_batch(scaled, 7) == scaled
+        assert scaled.scaled_to_batch(7) == scaled
 
 
 def test_unknown_scaling_is_named() -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from coke.config.model import ModelConfig
 from coke.model.activation_checkpointing import checkpoint_activations
-from coke.model.coke_model import CoKe, ModelConfig, build_model
+from coke.model.coke_model import CoKe, build_model
 from coke.model.replica import replicate, without_averaging
 
 CPU = torch.device("cpu")
@@ -50,7 +51,9 @@ def test_checkpointed_activations_change_nothing() -> None:
 
 
 def test_a_backbone_without_blocks_says_what_else_saves_memory() -> None:
-    with pytest.raises(ValueError, match="no blocks to checkpoint: .* --set accumulate=2"):
+    with pytest.raises(
+        ValueError, match="no blocks to checkpoint: .* --set optimizer.accumulate=2"
+    ):
         checkpoint_activations(nn.Linear(2, 2))
 
 

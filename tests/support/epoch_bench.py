@@ -79,13 +79,13 @@ def epoch_bench() -> EpochBench:
         projection=project(
             512,
             gpus=8,
-            config=Config(batch_size=64),
+            config=Config().changed(data={"batch_size": 64}),
             precision="fp32",
             device="CPU",
             cores=2,
             image_kilobytes=1.0,
         ),
-        advice=(Advice(setting="--set start_size=16", why="smaller <views>"),),
+        advice=(Advice(setting="--set data.start_size=16", why="smaller <views>"),),
         memory=Memory(peak=3 * 2**30, of="GPU", budget=16 * 2**30, largest_batch=328),
         methods=(
             method("CoKe", 61),

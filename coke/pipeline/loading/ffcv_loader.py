@@ -162,7 +162,7 @@ def _check_recipe(v: int, recipe: ViewRecipe) -> None:
     wanted = [name for name in _NOT_DONE if getattr(recipe, name) > 0]
     if wanted:
         asked = ", ".join(f"{name}={getattr(recipe, name)}" for name in wanted)
-        remedy = " ".join(f"--set view.{name}=0" for name in wanted)
+        remedy = " ".join(f"--set data.view.{name}=0" for name in wanted)
         raise ValueError(
             f"loader ffcv crops, flips and normalises, nothing else, and view {v} has {asked}: "
             f"add {remedy}, or use loader dali"

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coke.config.view_recipe import ViewParameters, ViewRecipe, draw
+from coke.config.data import DEFAULT_WINDOW
+from coke.config.machine import DEFAULT_CACHE_GB
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.cache.cache_check import check_cache
 from coke.pipeline.dataset.index import ImageIndex
-from coke.pipeline.loading.reader import DEFAULT_CACHE_GB, RecordReader
+from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.order import (
-    DEFAULT_WINDOW,
     ORDERS,
     EpochOrder,
     check_rank,
@@ -29,13 +30,14 @@ from coke.pipeline.order.order import (
     rank_sizes,
 )
 from coke.pipeline.views import dali
+from coke.pipeline.views.draw import ViewParameters, draw
 from coke.pipeline.views.pil_reference import PilViews
 
 BACKENDS = ("auto", "dali", "pil", "ffcv")
 _STEPS_IN_FLIGHT = 4  # batches an engine reads ahead of the one that is handed out, and that one
 DALI_MISSING = (
     "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` brings it, also to machines "
-    "without a GPU (nvidia-dali-cuda120 for older drivers); or use --set loader=pil, which is slow"
+    "without a GPU (nvidia-dali-cuda120 for older drivers); or use --loader pil, which is slow"
 )
 
 

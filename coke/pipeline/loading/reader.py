@@ -9,13 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.config.machine import DEFAULT_CACHE_GB
 from coke.pipeline.cache.fetch_ahead import FetchedContainers
 from coke.pipeline.containers.mapped import LocalContainers, MappedContainers
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
 from coke.pipeline.order.order import Window
-
-#: Bytes that containers of remote data sets may take in the cache, in gigabytes (1e9).
-DEFAULT_CACHE_GB = 50.0
 
 
 class RecordReader:

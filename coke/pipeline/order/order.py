@@ -23,14 +23,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.config.data import DEFAULT_WINDOW, SHUFFLES
 from coke.pipeline.randomness import U64, key_of, mix
 
 Ids = NDArray[np.int64]
 
-SHUFFLES = ("global", "blocks")
 ORDERS = (*SHUFFLES, "sequential")
-#: Containers of a ``blocks`` window unless another number is given: see docs/order.md.
-DEFAULT_WINDOW = 64
 
 _ROUNDS = 6
 _PURPOSE = 0x0DE7

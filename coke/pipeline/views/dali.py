@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewParameters, ViewRecipe, draw
+from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewRecipe
+from coke.pipeline.views.draw import ViewParameters, draw
 
 try:
     from nvidia.dali import fn, math, pipeline_def, types

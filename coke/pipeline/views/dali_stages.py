@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coke.config.view_recipe import ViewParameters, ViewRecipe
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.views import dali
+from coke.pipeline.views.draw import ViewParameters
 
 if dali.AVAILABLE:
     from nvidia.dali import fn, pipeline_def, types

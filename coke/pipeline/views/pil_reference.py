@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewParameters, ViewRecipe
+from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewRecipe
+from coke.pipeline.views.draw import ViewParameters
 
 
 def reference_view(

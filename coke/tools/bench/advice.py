@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coke.config.config import Config
-from coke.model.backbone import RESNET
+from coke.config.model import RESNET
 from coke.model.precision import has_native_bf16, resolve_device
 
 
@@ -51,13 +51,15 @@ def advise(
 
 def _for_loading(stage: str, config: Config, cores: int, shorter_side: float) -> list[Advice]:
     found = []
-    device, size = resolve_device(config.device), config.view.size
+    device, size = resolve_device(config.machine.device), config.data.view.size
     if stage == "bytes by id":
         found.append(
-            Advice(setting="--set order=blocks", why="reads containers in order, not at random")
+            Advice(
+                setting="--set data.order=blocks", why="reads containers in order, not at random"
+            )
         )
         found.append(Advice(setting="--cache-dir LOCAL_DISK", why="keeps remote data near"))
-    if config.loader == "pil":
+    if config.data.loader == "pil":
         found.append(Advice(setting="--loader dali", why="decodes in all cores"))
     target = round(size * 256 / 224)
     if stage != "augment" and shorter_side > 1.25 * target:
@@ -68,14 +70,17 @@ def _for_loading(stage: str, config: Config, cores: int, shorter_side: float) ->
                 f"{(shorter_side / target) ** 2:.1f} times the pixels",
             )
         )
-    if 0 < config.threads < cores:
-        found.append(
-            Advice(setting=f"--set threads={cores}", why=f"DALI has {config.threads} of the cores")
-        )
-    if config.view.exact_hue:
+    if 0 < config.machine.threads < cores:
         found.append(
             Advice(
-                setting="--set view.exact_hue=false",
+                setting=f"--set machine.threads={cores}",
+                why=f"DALI has {config.machine.threads} of the cores",
+            )
+        )
+    if config.data.view.exact_hue:
+        found.append(
+            Advice(
+                setting="--set data.view.exact_hue=false",
                 why="hue in YIQ takes a third less of a CPU per view (other colours, see "
                 "docs/augmentation.md)",
             )
@@ -84,13 +89,14 @@ def _for_loading(stage: str, config: Config, cores: int, shorter_side: float) ->
         found.append(
             Advice(setting="--tune-threads", why="measures how to split the cores with the step")
         )
-    if config.start_size == 0:
+    if config.data.start_size == 0:
         found.append(_smaller_views(config))
-    if config.view.blur_p > 0:
+    if config.data.view.blur_p > 0:
         found.append(
             Advice(
-                setting="--set view.blur_p=0",
-                why=f"{config.view.blur_p:.0%} of the views are blurred (this is another recipe)",
+                setting="--set data.view.blur_p=0",
+                why=f"{config.data.view.blur_p:.0%} of the views are blurred (without, it is "
+                "another recipe)",
             )
         )
     found.append(
@@ -102,7 +108,7 @@ def _for_loading(stage: str, config: Config, cores: int, shorter_side: float) ->
 
 
 def _for_the_step(stage: str, config: Config, precision: str) -> list[Advice]:
-    device = resolve_device(config.device)
+    device = resolve_device(config.machine.device)
     found = []
     clustering = config.clustering
     if stage == "clustering":
@@ -125,20 +131,22 @@ def _for_the_step(stage: str, config: Config, precision: str) -> list[Advice]:
     if stage == "optimiser":
         found.append(
             Advice(
-                setting=f"--batch-size {2 * config.batch_size}",
+                setting=f"--batch-size {2 * config.data.batch_size}",
                 why="half as many updates per epoch (scale the learning rate along)",
             )
         )
     if precision == "fp32" and has_native_bf16(device):
         found.append(
-            Advice(setting="--set precision=bf16", why="this device computes it in hardware")
+            Advice(
+                setting="--set machine.precision=bf16", why="this device computes it in hardware"
+            )
         )
-    if config.start_size == 0:
+    if config.data.start_size == 0:
         found.append(_smaller_views(config))
     if device.type == "cuda":
         found.append(
             Advice(
-                setting=f"--batch-size {2 * config.batch_size}",
+                setting=f"--batch-size {2 * config.data.batch_size}",
                 why="fills the GPU better, if it fits",
             )
         )
@@ -160,11 +168,11 @@ def _for_the_step(stage: str, config: Config, precision: str) -> list[Advice]:
 
 
 def _smaller_views(config: Config) -> Advice:
-    start = max(8, 4 * round(config.view.size * 0.6 / 4))
+    start = max(8, 4 * round(config.data.view.size * 0.6 / 4))
     return Advice(
-        setting=f"--set start_size={start}",
-        why=f"views grow from {start} to {config.view.size} pixels over the epochs: the average "
-        f"view has {_mean_area(start, config.view.size):.0%} of the pixels",
+        setting=f"--set data.start_size={start}",
+        why=f"views grow from {start} to {config.data.view.size} pixels over the epochs: the "
+        f"average view has {_mean_area(start, config.data.view.size):.0%} of the pixels",
     )
 
 

@@ -67,25 +67,25 @@ def bench_epoch(
         ValueError: settings or data do not fit.
     """
     _check_arguments(seconds, rounds, gpus)
-    if peers and config.accumulate > 1:
+    if peers and config.optimizer.accumulate > 1:
         raise ValueError(
-            f"accumulate is {config.accumulate}, but --peers compares steps of whole batches: "
-            "leave it at 1, with a smaller --batch-size where memory is short"
+            f"optimizer.accumulate is {config.optimizer.accumulate}, but --peers compares steps of "
+            "whole batches: leave it at 1, with a smaller --batch-size where memory is short"
         )
     _check_writable("--json", json_file)
     _check_writable("--html", html_file)
     budget = parse_bytes(memory_budget)
     console = console or Console()
-    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
-    if index.n_live < config.batch_size:
+    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
+    if index.n_live < config.data.batch_size:
         raise ValueError(
-            f"batch_size is {config.batch_size}, but {index.folder} has {index.n_live} images: "
-            "give a smaller --batch-size"
+            f"data.batch_size is {config.data.batch_size}, but {index.folder} has {index.n_live} "
+            "images: give a smaller --batch-size"
         )
-    device = resolve_device(config.device)
+    device = resolve_device(config.machine.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and streams are those of the current device
-    precision = resolve_precision(config.precision, device)
+    precision = resolve_precision(config.machine.precision, device)
     cores = len(os.sched_getaffinity(0))
     methods: tuple[MethodTime, ...] = ()
     threads: tuple[ThreadSplit, ...] = ()

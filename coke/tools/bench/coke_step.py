@@ -44,9 +44,9 @@ def replicated(model: CoKe, config: Config, device: torch.device) -> nn.Module:
     return replicate(
         model,
         device,
-        channels_last=config.channels_last,
-        checkpoint=config.checkpoint_activations,
-        compile=config.compile,
+        channels_last=config.machine.channels_last,
+        checkpoint=config.machine.checkpoint_activations,
+        compile=config.machine.compile,
     )
 
 

@@ -49,7 +49,10 @@ def bench_epoch(
     """Time every stage alone and in training; project an ImageNet epoch beside Table 6."""
     from coke.tools.bench.bench_epoch import bench_epoch as run
 
-    given = {"views": views, "batch_size": batch_size, "device": device, "loader": loader}
+    given = {
+        "data": {"views": views, "batch_size": batch_size, "loader": loader},
+        "machine": {"device": device},
+    }
     run(
         resolve_config(preset, config, settings, given),
         data,

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from coke.config.config import Config
-from coke.config.view_recipe import ViewRecipe, draw
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.order import epoch_order
 from coke.pipeline.views import dali
+from coke.pipeline.views.draw import draw
 from coke.tools.bench.timing import images_per_second
 
 LOADING_STAGES = ("bytes by id", "decode", "augment")
@@ -35,8 +36,8 @@ class LoadingStages:
         device: torch.device,
     ) -> None:
         self._device = device
-        self._batch_size = config.batch_size
-        self._reader = RecordReader(index, cache_gb=config.cache_gb)
+        self._batch_size = config.data.batch_size
+        self._reader = RecordReader(index, cache_gb=config.machine.cache_gb)
         self._ids = self._batches(config, index)
         ids = next(self._ids)
         heights = index.rows["height"][ids].astype(np.int64)
@@ -47,14 +48,14 @@ class LoadingStages:
         ]
         self._encoded = [encoded.copy() for encoded in self._reader.read(ids)]
         self._dali = None
-        if dali.AVAILABLE and config.loader in ("auto", "dali"):
+        if dali.AVAILABLE and config.data.loader in ("auto", "dali"):
             from coke.pipeline.views.dali_stages import DaliStages
 
             self._dali = DaliStages(
                 recipes,
-                batch_size=config.batch_size,
+                batch_size=config.data.batch_size,
                 device=str(device),
-                threads=config.threads or len(os.sched_getaffinity(0)),
+                threads=config.machine.threads or len(os.sched_getaffinity(0)),
             )
 
     def milliseconds(self, seconds: float) -> dict[str, float]:
@@ -82,15 +83,15 @@ class LoadingStages:
     @staticmethod
     def _batches(config: Config, index: ImageIndex) -> Iterator[NDArray[np.int64]]:
         order = epoch_order(
-            config.order,
+            config.data.order,
             len(index),
             [(c.start, c.stop) for c in index.manifest.containers],
             seed=config.seed,
-            window=config.window,
+            window=config.data.window,
             dead_ids=index.dead_ids,
         )
         epoch = 0
         while True:
-            for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
-                yield order.ids(epoch, np.arange(start, start + config.batch_size))
+            for start in range(0, len(order) - config.data.batch_size + 1, config.data.batch_size):
+                yield order.ids(epoch, np.arange(start, start + config.data.batch_size))
             epoch += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 
@@ -38,12 +37,12 @@ class Measurement:
         self, config: Config, index: ImageIndex, device: torch.device, precision: str
     ) -> None:
         self._config, self._index, self._device = config, index, device
-        self._recipes = config.recipes_at(config.epochs)
+        self._recipes = config.recipes_at(config.optimizer.epochs)
         self._clock = StageClock(device)
         self._training = CokeStep(config, device, precision, self._clock)
         self._stream = _stream(config, index, device)
-        self._synthetic = synthetic_views(self._recipes, config.batch_size, device)
-        self._synthetic_ids = torch.arange(config.batch_size, device=device)
+        self._synthetic = synthetic_views(self._recipes, config.data.batch_size, device)
+        self._synthetic_ids = torch.arange(config.data.batch_size, device=device)
         self._loaded: list[float] = []
         self._stepped: list[float] = []
         self._trained: list[float] = []
@@ -87,7 +86,7 @@ class Measurement:
 
     def stages(self) -> tuple[Stage, ...]:
         """Every stage, in the order of a batch's way; loader and step as wholes after their own."""
-        batch = self._config.batch_size
+        batch = self._config.data.batch_size
         self._alone["loader"] = [1000 * batch / rate for rate in self._loaded]
         self._alone["step"] = [1000 * batch / rate for rate in self._stepped]
         self._together["step"] = [1000 * batch / rate for rate in self._trained]
@@ -106,7 +105,7 @@ class Measurement:
 
     def rate_with(self, threads: int, seconds: float) -> float:
         """Images per second of training with another number of loader threads."""
-        config = replace(self._config, threads=threads)
+        config = self._config.changed(machine={"threads": threads})
         stream = _stream(config, self._index, self._device)
         rate = images_per_second(lambda: self._train(stream), seconds, self._device)
         self._clock.clear()
@@ -159,5 +158,5 @@ def longest_stage(stages: tuple[Stage, ...], part: str) -> str:
 
 def _stream(config: Config, index: ImageIndex, device: torch.device) -> Iterator[Batch]:
     """Full batches without end, of the views of the last epoch."""
-    full = replace(config, drop_ragged=True)
-    return training_loader(full, index, config.recipes_at(config.epochs), device).epochs()
+    full = config.changed(data={"drop_ragged": True})
+    return training_loader(full, index, config.recipes_at(config.optimizer.epochs), device).epochs()

@@ -87,7 +87,7 @@ def largest_batch_that_fits(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         try:
-            views = synthetic_views(config.recipes_at(config.epochs), batch_size, device)
+            views = synthetic_views(config.recipes_at(config.optimizer.epochs), batch_size, device)
             ids = torch.arange(batch_size, device=device)
             for _ in range(steps):  # the second one has the optimiser's state
                 training.step(views, ids)

@@ -93,7 +93,7 @@ def measure_methods(
     alone: dict[str, list[float]] = {name: [] for name in contenders}
     training: dict[str, list[float]] = {name: [] for name in contenders}
     missing: dict[str, str] = {}
-    full = replace(config, drop_ragged=True)
+    full = config.changed(data={"drop_ragged": True})
     running: dict[str, Trains] = {}
     streams: dict[tuple[ViewRecipe, ...], Iterator[Batch]] = {}
     for name, contender in contenders.items():
@@ -107,13 +107,13 @@ def measure_methods(
             streams[contender.recipes] = loader.epochs()
     for name in turns.of(running):
         trains, recipes = running[name], contenders[name].recipes
-        synthetic = synthetic_views(recipes, config.batch_size, device)
+        synthetic = synthetic_views(recipes, config.data.batch_size, device)
         rate = images_per_second(partial(_step, trains, synthetic), turns.seconds, device)
-        alone[name].append(1000 * config.batch_size / rate)
+        alone[name].append(1000 * config.data.batch_size / rate)
         del synthetic  # another method's views may need the room
         step = partial(_train, trains, streams[recipes], device)
         rate = images_per_second(step, turns.seconds, device)
-        training[name].append(1000 * config.batch_size / rate)
+        training[name].append(1000 * config.data.batch_size / rate)
     return tuple(
         MethodTime(
             name=c.name,
@@ -159,13 +159,13 @@ def ratios(methods: Sequence[MethodTime]) -> tuple[Ratio, ...]:
 
 
 def _contenders(config: Config, device: torch.device, precision: str) -> Iterator[_Contender]:
-    one_view = replace(config, views=1, small_views=0)
-    two_views = replace(config, views=2, small_views=0, second_view=config.view)
-    small = replace(config.view, size=_small_size(config.view.size), scale=_SMALL_SCALE)
-    multi_crop = replace(two_views, small_views=6, small_view=small)
+    one_view = config.changed(data={"views": 1, "small_views": 0})
+    two_views = config.changed(data={"views": 2, "small_views": 0, "second_view": config.data.view})
+    small = replace(config.data.view, size=_small_size(config.data.view.size), scale=_SMALL_SCALE)
+    multi_crop = two_views.changed(data={"small_views": 6, "small_view": small})
 
     def coke(name: str, form: Config, precision: str = "fp32") -> _Contender:
-        recipes = form.recipes_at(form.epochs)
+        recipes = form.recipes_at(form.optimizer.epochs)
         return _Contender(name, precision, recipes, lambda: CokeStep(form, device, precision))
 
     def model() -> CoKe:
@@ -175,7 +175,7 @@ def _contenders(config: Config, device: torch.device, precision: str) -> Iterato
 
     def moco() -> MoCo:
         method = MoCo(model(), optimizer, "fp32")
-        if config.compile:  # the key encoder is a copy, and copies are not compiled
+        if config.machine.compile:  # the key encoder is a copy, and copies are not compiled
             method.key_model.compile()
         return method
 
@@ -185,10 +185,10 @@ def _contenders(config: Config, device: torch.device, precision: str) -> Iterato
         yield coke("CoKe+", one_view, mixed)
     else:
         why = "this CPU has no bf16 hardware"
-        yield _Contender("CoKe+", "bf16", (config.view,), lambda: _refuse(why))
+        yield _Contender("CoKe+", "bf16", (config.data.view,), lambda: _refuse(why))
     yield coke("CoKe, two views", two_views)
     yield coke("CoKe, multi-crop", multi_crop)
-    pair = two_views.recipes_at(config.epochs)
+    pair = two_views.recipes_at(config.optimizer.epochs)
     optimizer = gentle(config).optimizer
     yield _Contender(MOCO, "fp32", pair, moco)
     yield _Contender(SWAV, "fp32", pair, lambda: SwAV(model(), optimizer, "fp32"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coke.config.config import Config
-from coke.model.backbone import RESNET
+from coke.config.model import RESNET
 
 IMAGENET_IMAGES = 1_281_167
 #: Minutes per ImageNet epoch on 8 GPUs with 16 GB each (paper, Table 6).
@@ -47,7 +47,7 @@ def project(
     Args:
         images_per_second: of training, clustering and loading included, on one device.
         gpus: how many such devices.
-        config, precision: what was trained, with ``config.batch_size`` images per device.
+        config, precision: what was trained, with ``config.data.batch_size`` images per device.
         device, cores: what the rate was measured on.
         image_kilobytes: mean size of the stored images.
     """
@@ -61,8 +61,8 @@ def project(
     if gpus > 1:
         assumptions += [
             f"{gpus} devices like this one ({device}), with {cores} CPU cores for each",
-            f"{config.batch_size:,} images per step on each: a batch of "
-            f"{gpus * config.batch_size:,}",
+            f"{config.data.batch_size:,} images per step on each: a batch of "
+            f"{gpus * config.data.batch_size:,}",
             "gradients are summed while backward runs, so that more devices cost no time",
         ]
     return Projection(
@@ -74,13 +74,13 @@ def project(
 
 
 def _beside_the_paper(config: Config, precision: str) -> str:
-    network, size = config.model, config.view.size
-    views = f"{config.views} view{'s' if config.views > 1 else ''} of {size} px"
-    if config.small_views:
-        views += f" and {config.small_views} of {config.small_view.size} px"
+    network, size = config.model, config.data.view.size
+    views = f"{config.data.views} view{'s' if config.data.views > 1 else ''} of {size} px"
+    if config.data.small_views:
+        views += f" and {config.data.small_views} of {config.data.small_view.size} px"
     text = (
         f"paper: ResNet-50, 224 px, 8 × 16 GB GPUs; here: {network.network}, {views}, {precision}"
     )
     same = (network.backbone, network.depth, network.width, size) == (RESNET, 50, 64, 224)
-    same = same and config.views == 1 and config.small_views == 0
+    same = same and config.data.views == 1 and config.data.small_views == 0
     return text if same else f"{text}: not the same work, so the figures cannot be compared"

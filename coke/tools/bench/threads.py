@@ -21,7 +21,7 @@ class ThreadSplit:
     @property
     def command(self) -> str:
         """How a training run is given this split."""
-        return f"OMP_NUM_THREADS={self.step} coke train ... --set threads={self.loader}"
+        return f"OMP_NUM_THREADS={self.step} coke train ... --set machine.threads={self.loader}"
 
 
 def splits(cores: int) -> list[tuple[int, int]]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from coke.config.view_recipe import ViewRecipe, draw
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
 from coke.pipeline.loading.loader import Batch, build_loader
 from coke.pipeline.loading.reader import RecordReader
+from coke.pipeline.views.draw import draw
 
 _GAP = 8  # pixels between cells
 _CAPTION = 16  # pixels of a line of text

@@ -80,8 +80,8 @@ def eval_knn(
             "similarity": "cosine",
             "features": "backbone, after average pooling",
             "view": "center crop",
-            "size": config.view.evaluation().size,
-            "center_fraction": config.view.center_fraction,
+            "size": config.data.view.evaluation().size,
+            "center_fraction": config.data.view.center_fraction,
         },
         rows=accuracies,
     )

@@ -115,9 +115,9 @@ def eval_linear(
             "optimizer": "SGD, cosine to 0; lr is at batch 256",
             "features": "backbone in eval mode, after average pooling, standardised",
             "view": "center crop, cached" if fast else "random crop and flip",
-            "size": config.view.evaluation().size,
-            "scale": config.view.scale,
-            "center_fraction": config.view.center_fraction,
+            "size": config.data.view.evaluation().size,
+            "scale": config.data.view.scale,
+            "center_fraction": config.data.view.center_fraction,
         },
         rows={
             name: _accuracy(probe, tested[name], labels_of(splits.test, where))
@@ -147,7 +147,7 @@ def _fit_on_crops(
     loader = evaluation_loader(
         splits.train,
         config,
-        config.view.crop_and_flip(),
+        config.data.view.crop_and_flip(),
         settings.batch_size,
         device,
         shuffle=True,

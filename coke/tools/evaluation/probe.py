@@ -25,8 +25,8 @@ class KnnProbe:
     """Classifies labelled images by their nearest neighbours among other ones.
 
     The images are the same at every epoch: the first of the data set's own order under the run's
-    seed, at most ``config.probe_images`` of the training images, and half as many test images; of a
-    data set that has no test set beside it, a fifth of them is held out instead. With
+    seed, at most ``config.run.probe_images`` of the training images, and half as many test images;
+    of a data set that has no test set beside it, a fifth of them is held out instead. With
     ``order="blocks"`` the sample is one of whole containers.
 
     Args:
@@ -38,7 +38,7 @@ class KnnProbe:
     """
 
     def __init__(self, config: Config, data: str | Path, device: torch.device) -> None:
-        assert config.probe_every > 0
+        assert config.run.probe_every > 0
         self._config = config
         self._device = device
         try:
@@ -50,28 +50,28 @@ class KnnProbe:
         except ValueError as error:
             raise ValueError(
                 f"the probe cannot use {data}: {error}; name labelled images with --probe-data, or "
-                "probe none with --set probe_every=0"
+                "probe none with --set run.probe_every=0"
             ) from error
         if self._train.n_live < 2:
             raise ValueError(f"the probe needs at least 2 images; {data} has {self._train.n_live}")
 
     def due(self, epoch: int) -> bool:
         """At the scan, every ``probe_every`` epochs, and at the last."""
-        return epoch % self._config.probe_every == 0 or epoch == self._config.epochs
+        return epoch % self._config.run.probe_every == 0 or epoch == self._config.optimizer.epochs
 
     def top1(self, backbone: nn.Module) -> float:
         """Share of test images whose class is found, in percent. Leaves ``backbone`` as it was."""
         training = backbone.training
         backbone.eval()
         try:
-            n = min(self._config.probe_images, self._train.n_live)
+            n = min(self._config.run.probe_images, self._train.n_live)
             bank_ND, labels_N = self._features(backbone, self._train, n)
             if self._test is None:
                 held = max(1, round(_HELD_OUT * n))
                 queries_MD, true_M = bank_ND[:held], labels_N[:held]
                 bank_ND, labels_N = bank_ND[held:], labels_N[held:]
             else:
-                m = min(max(1, self._config.probe_images // 2), self._test.n_live)
+                m = min(max(1, self._config.run.probe_images // 2), self._test.n_live)
                 queries_MD, true_M = self._features(backbone, self._test, m)
         finally:
             backbone.train(training)
@@ -92,7 +92,7 @@ class KnnProbe:
         loader = evaluation_loader(
             index,
             self._config,
-            self._config.view.evaluation(),
+            self._config.data.view.evaluation(),
             batch_size,
             self._device,
             shuffle=True,
@@ -108,7 +108,7 @@ class KnnProbe:
 
 
 def _labelled(data: str | Path, config: Config) -> ImageIndex:
-    index = ImageIndex(data, cache_dir=config.cache_dir or None)
+    index = ImageIndex(data, cache_dir=config.machine.cache_dir or None)
     live = index.labels if index.live_ids is None else index.labels[index.live_ids]
     if (live < 0).any():
         raise ValueError("it has images without a class label")

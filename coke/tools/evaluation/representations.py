@@ -135,7 +135,7 @@ def representations(
     if not baselines:
         return {"CoKe": frozen(trained.backbone, device)}
     random = build_model(config.model, config.seed).backbone
-    calibrate(random, splits.train, config, config.view.evaluation(), batch_size, device)
+    calibrate(random, splits.train, config, config.data.view.evaluation(), batch_size, device)
     return {
         "random initialisation": frozen(random, device),
         "raw pixels": raw_pixels,
@@ -166,12 +166,12 @@ def evaluation_loader(
         batch_size=batch_size,
         seed=config.seed,
         shuffle=shuffle,
-        order=config.order,
-        window=config.window,
-        cache_gb=config.cache_gb,
+        order=config.data.order,
+        window=config.data.window,
+        cache_gb=config.machine.cache_gb,
         device=str(device),
-        threads=config.threads or None,
-        backend=config.loader,
+        threads=config.machine.threads or None,
+        backend=config.data.loader,
     )
 
 
@@ -191,7 +191,7 @@ def extract(
     found: dict[str, Tensor] = {}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"features of {index.folder.name}", total=index.n_live)
-        recipe = config.view.evaluation()
+        recipe = config.data.view.evaluation()
         for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):
             images = batch.views[0].to(device)
             rows_B = rows_of(index, batch.ids).to(device)

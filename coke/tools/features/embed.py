@@ -141,7 +141,7 @@ def embed(
     out = Path(out)
     device = resolve_device(settings.device)
     config, model, epoch = _source(str(run), settings)
-    recipe = config.view.evaluation()
+    recipe = config.data.view.evaluation()
     if settings.size is not None:
         recipe = replace(recipe, size=settings.size)
     index = ImageIndex(_chosen_split(data, split))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coke.config.config import MACHINE_SETTINGS, Config
+from coke.config.config import MAY_DIFFER_ON_RESUME, Config
 from coke.config.overrides import differences, load_toml, to_toml, with_settings
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.runs import run_lock as run_session
@@ -111,7 +111,7 @@ class RunFolder:
         differing = [
             line
             for line in differences(self.config(), config)
-            if line.split(":")[0] not in MACHINE_SETTINGS
+            if line.split(".")[0] not in MAY_DIFFER_ON_RESUME
         ]
         if differing:
             raise ValueError(

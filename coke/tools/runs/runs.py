@@ -93,7 +93,7 @@ def summary(path: Path) -> RunSummary:
     try:
         records = run.records()
         last = EpochRecord.of(records[-1]) if records else None
-        best, epochs = run.best(), run.config().epochs
+        best, epochs = run.best(), run.config().optimizer.epochs
     except (ValueError, TypeError, KeyError, OSError) as error:  # must not hide other runs
         state, message = UNREADABLE, str(error)
     else:

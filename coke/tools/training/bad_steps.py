@@ -96,7 +96,7 @@ class BadSteps:
                     f"{self.in_a_row} steps in a row were skipped, the last of them "
                     f"{step.where()}: {step.what(loss)}. Nothing of them is in the weights, labels "
                     "or centers. Look at: the learning rate (lower optimizer.lr, or longer "
-                    "optimizer.warmup_epochs), the precision (--set precision=fp32), the "
+                    "optimizer.warmup_epochs), the precision (--set machine.precision=fp32), the "
                     "temperature, and the images of these ids (coke inspect DATA --views). "
                     "Checkpoints from before are intact"
                 )

@@ -92,18 +92,11 @@ def train(
     continues = folder is not None and (resume == RESUME or folder.exists)
     saved = folder.config() if folder is not None and continues else None
     given = {
-        "views": views,
-        "epochs": epochs,
-        "batch_size": batch_size,
         "seed": seed,
-        "device": device,
-        "loader": loader,
-        "cache_dir": cache_dir,
-        "checkpoint_every": checkpoint_every,
-        "probe_every": probe_every,
-        "accumulate": accumulate,
-        "memory_budget": memory_budget,
-        "optimizer": None if lr is None else {"lr": lr},
+        "data": {"views": views, "batch_size": batch_size, "loader": loader},
+        "optimizer": {"epochs": epochs, "lr": lr, "accumulate": accumulate},
+        "run": {"checkpoint_every": checkpoint_every, "probe_every": probe_every},
+        "machine": {"device": device, "cache_dir": cache_dir, "memory_budget": memory_budget},
     }
     resolved = resolve_config(preset, config, settings, given, saved)
     if resume is not None and out is None:

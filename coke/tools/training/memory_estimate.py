@@ -80,8 +80,8 @@ def estimate_memory(
         world: number of ranks.
         precision: resolved.
     """
-    rows = config.batch_size // world
-    network = _dry_run(config, tuple(recipes), rows // config.accumulate, precision)
+    rows = config.data.batch_size // world
+    network = _dry_run(config, tuple(recipes), rows // config.optimizer.accumulate, precision)
     view_bytes = rows * sum(3 * 4 * recipe.size**2 for recipe in recipes)
     on_gpu = device.type == "cuda"
     return MemoryEstimate(
@@ -105,7 +105,7 @@ def check_budget(
     precision: str,
     device: torch.device,
 ) -> MemoryEstimate:
-    """The estimate, where it is within ``config.memory_budget``, or there is no budget.
+    """The estimate, where it is within ``config.machine.memory_budget``, or there is no budget.
 
     Raises:
         ValueError: it is above the budget; the message has the figures, and what would fit.
@@ -123,21 +123,23 @@ def check_budget(
         )
 
     found = estimate(config)
-    if not config.memory_budget or found.total <= (budget := parse_bytes(config.memory_budget)):
+    if not config.machine.memory_budget or found.total <= (
+        budget := parse_bytes(config.machine.memory_budget)
+    ):
         return found
     remedies = []
     for pieces in _more_pieces(config, found, world, budget):
-        less = estimate(replace(config, accumulate=pieces))
+        less = estimate(config.changed(optimizer={"accumulate": pieces}))
         if less.total <= budget:
             remedies.append(f"--accumulate {pieces} ({show_bytes(less.total)})")
             break
-    if not config.checkpoint_activations:
-        less = estimate(replace(config, checkpoint_activations=True))
+    if not config.machine.checkpoint_activations:
+        less = estimate(config.changed(machine={"checkpoint_activations": True}))
         if less.total <= budget:
-            remedies.append(f"--set checkpoint_activations=true ({show_bytes(less.total)})")
+            remedies.append(f"--set machine.checkpoint_activations=true ({show_bytes(less.total)})")
     raise ValueError(
         f"a rank of this run needs about {show_bytes(found.total)}, more than the memory budget of "
-        f"{config.memory_budget}: {found}. "
+        f"{config.machine.memory_budget}: {found}. "
         + (
             f"It fits with {' or with '.join(remedies)}"
             if remedies
@@ -149,9 +151,9 @@ def check_budget(
 def _more_pieces(config: Config, found: MemoryEstimate, world: int, budget: int) -> Iterator[int]:
     """Multiples of ``accumulate`` with which activations may fit, smallest first."""
     fixed = found.total - found.activations
-    pieces = 2 * config.accumulate
-    while config.batch_size % (pieces * world) == 0 and config.batch_size >= 2 * pieces:
-        if fixed + found.activations * config.accumulate / pieces <= budget:
+    pieces = 2 * config.optimizer.accumulate
+    while config.data.batch_size % (pieces * world) == 0 and config.data.batch_size >= 2 * pieces:
+        if fixed + found.activations * config.optimizer.accumulate / pieces <= budget:
             yield pieces
         pieces *= 2
 
@@ -164,7 +166,7 @@ def _dry_run(
     largest = max(config.clustering.n_clusters)
     with FakeTensorMode():
         model = build_model(config.model, config.seed)
-        if config.checkpoint_activations:
+        if config.machine.checkpoint_activations:
             checkpoint_activations(model)
         optimizer = build_optimizer(model, config.optimizer)
         # Of the clustering only the centers take part here, and its size is counted apart.
@@ -173,7 +175,7 @@ def _dry_run(
         views = [torch.empty(rows, 3, recipe.size, recipe.size) for recipe in recipes]
         targets = [torch.zeros(rows, dtype=torch.int64) for _ in config.clustering.n_clusters]
         with LiveMemory() as live:
-            for _ in range(min(config.accumulate, _MICRO_BATCHES)):
+            for _ in range(min(config.optimizer.accumulate, _MICRO_BATCHES)):
                 _, loss = forward_step(model, views, targets, clustering, config, precision)
                 loss.backward()
                 del loss
@@ -192,7 +194,7 @@ def _dry_run(
 def _clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
     """The clustering's state, and what assigning a batch and its targets take."""
     clusters = config.clustering.n_clusters
-    batch = 3 * 4 * config.batch_size * (max(clusters) + config.model.dim)
+    batch = 3 * 4 * config.data.batch_size * (max(clusters) + config.model.dim)
     targets = 4 * rows * sum(clusters) if _has_second_stage(config) else 0
     undo = max(4 * k * config.model.dim for k in clusters)  # a head's centers from before a step
     return _clustering_state_bytes(config, n_ids) + batch + targets + undo
@@ -210,7 +212,7 @@ def _clustering_state_bytes(config: Config, n_ids: int) -> int:
 
 
 def _has_second_stage(config: Config) -> bool:
-    return config.epochs >= config.clustering.first_stage_epochs
+    return config.optimizer.epochs >= config.clustering.first_stage_epochs
 
 
 def _checkpoint_bytes(config: Config, n_ids: int, network: Mapping[str, int]) -> int:

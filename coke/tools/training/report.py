@@ -201,8 +201,9 @@ class TrainReporter:
             metric_sinks(config, run, first_epoch, wandb, console) if self._records else []
         )
         console.print(
-            f"training [bold]{config.preset}[/] on {device} in {precision}: {config.epochs} epochs "
-            f"after the initialisation scan, batch {config.batch_size}{_sharing(config)}, "
+            f"training [bold]{config.preset}[/] on {device} in {precision}: "
+            f"{config.optimizer.epochs} epochs after the initialisation scan, "
+            f"batch {config.data.batch_size}{_sharing(config)}, "
             f"heads {' + '.join(f'{k:,}' for k in config.clustering.n_clusters)} -> {run.path}"
         )
 
@@ -221,7 +222,7 @@ class TrainReporter:
             sink.close(failed=kind is not None and kind is not RunStopped)
         if error is None:
             where = "this process" if self._device.type == "cpu" else "torch on the GPU"
-            peak, budget = peak_memory(self._device), self._config.memory_budget
+            peak, budget = peak_memory(self._device), self._config.machine.memory_budget
             self._console.print(f"peak memory of {where}: {show_bytes(peak)}", highlight=False)
             if budget and peak > parse_bytes(budget):
                 self.warn(f"the peak is above the memory budget of {budget}: the estimate was low")
@@ -236,10 +237,10 @@ class TrainReporter:
         state: Mapping[str, Any] | None = None,
     ) -> EpochMeter:
         """A meter for an epoch, of which ``done`` steps were taken and counted in ``state``."""
-        name = "scan" if epoch == 0 else f"epoch {epoch}/{self._config.epochs}"
+        name = "scan" if epoch == 0 else f"epoch {epoch}/{self._config.optimizer.epochs}"
         task = self._progress.add_task(name, total=steps, completed=done, status="")
         if self._whole is None:  # counts from here: its remaining time goes by this machine's pace
-            left = (self._config.epochs + 1 - self._first_epoch) * steps - done
+            left = (self._config.optimizer.epochs + 1 - self._first_epoch) * steps - done
             self._whole = self._progress.add_task("all epochs", total=left, status="")
         tasks = (task, self._whole)
         return EpochMeter(epoch, self._progress, tasks, self._device, left_out, state)
@@ -273,7 +274,7 @@ class TrainReporter:
             probe=probe,
         )
         self._progress.remove_task(meter.task)
-        self._console.print(epoch_lines(record, self._config.epochs), highlight=False)
+        self._console.print(epoch_lines(record, self._config.optimizer.epochs), highlight=False)
         if self._records:
             self._run.append_metrics(asdict(record))
         for sink in self._sinks:
@@ -346,4 +347,6 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
 def _sharing(config: Config) -> str:
     """How a batch is shared out: nothing to say of one rank that takes it in one piece."""
     ranks = f" on {world_size()} ranks" if world_size() > 1 else ""
-    return ranks + (f" in {config.accumulate} pieces" if config.accumulate > 1 else "")
+    return ranks + (
+        f" in {config.optimizer.accumulate} pieces" if config.optimizer.accumulate > 1 else ""
+    )

@@ -43,7 +43,7 @@ def scan_batch(
     sizes: Sequence[int] | None = None,
 ) -> Tensor:
     """:func:`scan_step` in the pieces that :func:`train_step` takes; features (B, D)."""
-    rows = micro_batch_rows(config.batch_size, config.accumulate)
+    rows = micro_batch_rows(config.data.batch_size, config.optimizer.accumulate)
     pieces = micro_batches(views, [], rows=rows, sizes=sizes)
     return torch.cat([scan_step(model, piece, precision) for piece, _ in pieces])
 
@@ -59,32 +59,37 @@ def forward_step(
     """The discrimination loss of a batch.
 
     Args:
-        views: (B, 3, S, S) each, of the same images: ``config.views`` large ones, then the small.
+        views: (B, 3, S, S) each, of the same images: first ``config.data.views`` large ones, then
+            the small ones.
         targets: per head, see :meth:`Clustering.targets`; not used where the settings ask for the
             current labels.
 
     Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
     """
-    assert len(views) == config.views + config.small_views
-    large, small = views[: config.views], views[config.views :]
+    assert len(views) == config.data.views + config.data.small_views
+    large, small = views[: config.data.views], views[config.data.views :]
     # Small views are draws of one recipe and go through the network as one batch.
     stacked = [torch.cat(list(small))] if small else []
     with autocast(precision, large[0].device):
         features: list[ViewFeatures] = model([*large, *stacked])
-    features_BD = clustered_features(features[: config.views])
+    features_BD = clustered_features(features[: config.data.views])
     centers = clustering.loss_centers()
-    if clustering.labels_from == "current":
+    if clustering.config.labels_from == "current":
         targets = clustering.current_targets(features_BD)
-    if config.views == 1:
+    if config.data.views == 1:
         loss = coke_loss(
-            *features[0], centers, targets, temperature=config.temperature, beta=config.beta
+            *features[0],
+            centers,
+            targets,
+            temperature=config.loss.temperature,
+            beta=config.loss.beta,
         )
         return features_BD, loss
     mixture: dict[str, Any] = {
-        "temperature": config.temperature,
-        "reference_temperature": config.reference_temperature or None,
-        "alpha": config.alpha_at(clustering.epoch),
-        "beta": config.beta,
+        "temperature": config.loss.temperature,
+        "reference_temperature": config.loss.reference_temperature or None,
+        "alpha": config.loss.alpha_at(clustering.epoch, config.optimizer.epochs),
+        "beta": config.loss.beta,
     }
     if small:
         apart = _unstacked(features[-1], len(small))
@@ -123,7 +128,7 @@ def train_step(
     scaler: torch.amp.GradScaler | None = None,
     sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One discrimination step, in ``config.accumulate`` pieces, by all ranks together.
+    """One discrimination step, in ``config.optimizer.accumulate`` pieces, by all ranks together.
 
     The gradient is that of the mean loss over the labelled images of the global batch, however
     ranks and pieces share them: each piece counts with the images it holds. Where the loss or a
@@ -143,9 +148,9 @@ def train_step(
         scale is below 1, which gradients overflow that are not finite themselves.
     """
     scaler = scaler or torch.amp.GradScaler(views[0].device.type, enabled=False)
-    rows = micro_batch_rows(config.batch_size, config.accumulate)
+    rows = micro_batch_rows(config.data.batch_size, config.optimizer.accumulate)
     pieces = list(micro_batches(views, targets, rows=rows, sizes=sizes))
-    usual = config.batch_size / world_size()  # images of a rank in a full batch
+    usual = config.data.batch_size / world_size()  # images of a rank in a full batch
     optimizer.zero_grad(set_to_none=True)
     features, losses, weights = [], [], []
     for number, (piece, labels) in enumerate(pieces, start=1):
@@ -163,7 +168,7 @@ def train_step(
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
     finite = torch.isfinite(loss)
-    to_labelled = config.batch_size / labelled  # 1 where the batch is full
+    to_labelled = config.data.batch_size / labelled  # 1 where the batch is full
     if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
         torch._foreach_mul_(grads, torch.where(finite, to_labelled, torch.nan))
     if scaler.is_enabled():

@@ -91,7 +91,7 @@ def train(
             where there is one, start where there is none, and return where the run is complete.
         init_from: weights to start a new run from, see
             :func:`coke.tools.runs.initial_weights.load_initial_weights`.
-        probe_data: labelled images for the online probe (``config.probe_every``); ``data`` when
+        probe_data: labelled images for the online probe (``config.run.probe_every``); ``data`` when
             None.
         wandb: a project on Weights & Biases that metrics also go to.
 
@@ -104,10 +104,10 @@ def train(
     """
     mode = _mode(resume)
     _check_options(config, mode, init_from, probe_data, wandb)
-    device = resolve_device(device_of_this_rank(config.device))
+    device = resolve_device(device_of_this_rank(config.machine.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and streams are those of the current device
-    with process_group(device, config.rank_timeout):
+    with process_group(device, config.machine.rank_timeout):
         return _train(
             config,
             data,
@@ -134,13 +134,13 @@ def _train(
     console: Console,
 ) -> EpochRecord:
     """:func:`train` on one rank. All ranks do the same; rank 0 also shows, records and saves."""
-    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.cache_dir or None)
+    index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
     _check_batches(config, index.n_live)
-    precision = resolve_precision(config.precision, device)
+    precision = resolve_precision(config.machine.precision, device)
     run = RunFolder(out)
     resuming = on_main(lambda: run.resumes(mode, config, index))
-    if resuming and on_main(lambda: run.is_complete(config.epochs)):
-        complete = f"run {out} is complete: all {config.epochs} epochs are done"
+    if resuming and on_main(lambda: run.is_complete(config.optimizer.epochs)):
+        complete = f"run {out} is complete: all {config.optimizer.epochs} epochs are done"
         if mode == RESUME:
             raise ValueError(complete)
         console.print(complete, highlight=False)
@@ -150,7 +150,7 @@ def _train(
     _check_memory(config, index, precision, device, console)
     set_tensor_cores(precision)
     model = build_model(config.model, config.seed)
-    check_view_sizes(model, config.view_sizes())
+    check_view_sizes(model, config.data.view_sizes())
     weights = None
     if init_from is not None and not resuming:
         weights = load_initial_weights(model, init_from)
@@ -158,9 +158,9 @@ def _train(
     network = replicate(
         model,
         device,
-        channels_last=config.channels_last,
-        checkpoint=config.checkpoint_activations,
-        compile=config.compile,
+        channels_last=config.machine.channels_last,
+        checkpoint=config.machine.checkpoint_activations,
+        compile=config.machine.compile,
     )
     optimizer = build_optimizer(model, config.scaled_optimizer)
     scaler = gradient_scaler(precision, device)
@@ -173,7 +173,7 @@ def _train(
         device=device,
         **settings,
     )
-    probe = KnnProbe(config, probe_data, device) if config.probe_every else None
+    probe = KnnProbe(config, probe_data, device) if config.run.probe_every else None
     trained = Trained(
         model=model,
         optimizer=optimizer,
@@ -185,7 +185,9 @@ def _train(
     with ExitStack() as stack:  # left in the reverse order, however the run ends
         on_main(lambda: _hold(stack, run))
         if world_size() > 1:
-            stack.enter_context(peer_errors(config.rank_timeout))  # the run's status says it so too
+            stack.enter_context(
+                peer_errors(config.machine.rank_timeout)
+            )  # the run's status says it so too
         interruption = stack.enter_context(Interruption(AnyRank(device)))
         stack.enter_context(own_layer_randomness(device))
         progress = Progress()
@@ -198,13 +200,13 @@ def _train(
             TrainReporter(config, run, console, precision, device, progress.epoch, wandb)
         )
         checkpoints = stack.enter_context(
-            CheckpointWriter(run.checkpoints, config.keep_checkpoints, writes=is_main())
+            CheckpointWriter(run.checkpoints, config.run.keep_checkpoints, writes=is_main())
         )
-        bad_steps = BadSteps(config.max_bad_steps, progress.bad_in_a_row)
+        bad_steps = BadSteps(config.run.max_bad_steps, progress.bad_in_a_row)
         statistics = Statistics(model)
         best = run.best_epoch()
 
-        for epoch in range(progress.epoch, config.epochs + 1):
+        for epoch in range(progress.epoch, config.optimizer.epochs + 1):
             if config.recipes_at(epoch) != loader.recipes:
                 loader = training_loader(config, index, config.recipes_at(epoch), device)
             steps = loader.steps_per_epoch
@@ -255,7 +257,7 @@ def _train(
                 if done < steps:
                     taken = epoch * steps + done
                     stopping = interruption.requested()
-                    if stopping or _is_due(config.checkpoint_every, taken):
+                    if stopping or _is_due(config.run.checkpoint_every, taken):
                         reporter.skipped(meter, bad_steps.settle())
                         moment = Moment(epoch=epoch, step=taken)
                         within = Progress(
@@ -281,7 +283,7 @@ def _train(
             best = run.best_epoch()
             progress = Progress(epoch=epoch + 1, bad_in_a_row=bad_steps.in_a_row)
             checkpoints.save(Moment(epoch=epoch), trained.state_dict(progress), best)
-            if epoch < config.epochs and interruption.requested():
+            if epoch < config.optimizer.epochs and interruption.requested():
                 checkpoints.wait()
                 barrier()
                 raise RunStopped(_farewell(run, interruption, epoch, (epoch + 1) * steps))
@@ -318,7 +320,7 @@ def _check_options(
     """Refuses options that do not go together, or that nothing would come of."""
     if mode == RESUME and init_from is not None:
         raise ValueError("--init-from starts a new run, --resume continues one: give one of them")
-    if probe_data is not None and config.probe_every == 0:
+    if probe_data is not None and config.run.probe_every == 0:
         raise ValueError("--probe-data needs --probe-every N: how many epochs between two probes")
     if wandb is not None:
         check_wandb()
@@ -329,7 +331,7 @@ def _learning_rate(config: Config, epoch: int, share: float) -> float:
     if epoch == 0:
         return 0.0
     done = epoch - 1 + share
-    return learning_rate(config.scaled_optimizer, progress=done, epochs=config.epochs)
+    return learning_rate(config.scaled_optimizer, progress=done)
 
 
 def _is_due(every: int, taken: int) -> bool:
@@ -350,12 +352,12 @@ def _check_memory(
     device: torch.device,
     console: Console,
 ) -> None:
-    """Where there is a ``config.memory_budget``, shows what a rank needs or refuses it."""
-    if config.memory_budget:
+    """Where there is a ``config.machine.memory_budget``, shows what a rank needs or refuses it."""
+    if config.machine.memory_budget:
         estimate = on_main(
             lambda: check_budget(
                 config,
-                config.recipes_at(config.epochs),
+                config.recipes_at(config.optimizer.epochs),
                 n_ids=len(index),
                 pixels=mean_pixels(index),
                 world=world_size(),
@@ -371,22 +373,23 @@ def _check_memory(
 
 def _check_batches(config: Config, n: int) -> None:
     """Refuses batches that batch norm cannot train on: it needs two images in every piece."""
-    piece = config.batch_size // config.accumulate
-    if piece % world_size():
+    batch, pieces, ranks = config.data.batch_size, config.optimizer.accumulate, world_size()
+    piece = batch // pieces
+    if piece % ranks:
         raise ValueError(
-            f"batch_size is {config.batch_size}: {world_size()} ranks with accumulate "
-            f"{config.accumulate} need a multiple of {world_size() * config.accumulate}"
+            f"data.batch_size is {batch}: {ranks} ranks with optimizer.accumulate {pieces} need a "
+            f"multiple of {ranks * pieces}"
         )
     if n < 2:
         raise ValueError(f"the data set has {n} image; training needs at least 2")
-    if not config.drop_ragged and n % piece == 1:
-        what = "batch" if config.accumulate == 1 else f"of {config.accumulate} pieces a batch"
+    if not config.data.drop_ragged and n % piece == 1:
+        what = "batch" if pieces == 1 else f"of {pieces} pieces a batch"
         raise ValueError(
-            f"batch_size is {config.batch_size}: with {n} images the last {what} has 1, too few "
-            "for batch norm; use another batch size, or --set drop_ragged=true"
+            f"data.batch_size is {batch}: with {n} images the last {what} has 1, too few for batch "
+            "norm; use another batch size, or --set data.drop_ragged=true"
         )
-    if config.drop_ragged and n < config.batch_size:
+    if config.data.drop_ragged and n < batch:
         raise ValueError(
-            f"batch_size is {config.batch_size} but the data set has {n} images, and drop_ragged "
+            f"data.batch_size is {batch} but the data set has {n} images, and data.drop_ragged "
             "leaves a short batch out: use a smaller batch size"
         )

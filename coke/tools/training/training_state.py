@@ -75,8 +75,8 @@ class Trained:
         if state["precision"] != self.precision:
             raise ValueError(
                 f"run {run} was trained in {state['precision']}, this would go on in "
-                f"{self.precision}; add --set precision={state['precision']}, or use a machine "
-                "like the first"
+                f"{self.precision}; add --set machine.precision={state['precision']}, or use a "
+                "machine like the first"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

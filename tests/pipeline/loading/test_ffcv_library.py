@@ -19,10 +19,11 @@ from PIL import Image
 from rich.console import Console
 
 from coke.config.config import Config
-from coke.config.view_recipe import ViewRecipe, draw
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.dataset.index import JPEG, RAW_RGB, ImageIndex
 from coke.pipeline.loading.loader import build_loader
 from coke.pipeline.loading.reader import RecordReader
+from coke.pipeline.views.draw import draw
 from coke.pipeline.views.pil_reference import reference_view
 from coke.tools.datasets.index_beton import index_beton
 from coke.tools.datasets.ingest import ingest
@@ -132,7 +133,7 @@ def test_a_beton_that_ffcv_wrote_is_indexed_and_trains(
         read = np.asarray(Image.open(io.BytesIO(record.tobytes()))).astype(int)
         assert np.abs(read - pixels).max() <= (6 if encoding == JPEG else 0)
     assert verify(out, decode="all", console=quiet) == []
-    last = train(replace(tiny, epochs=1), out, tmp_path / "run", console=quiet)
+    last = train(tiny.changed(optimizer={"epochs": 1}), out, tmp_path / "run", console=quiet)
     assert last.epoch == 1 and last.loss is not None and np.isfinite(last.loss)
 
 

@@ -21,7 +21,7 @@ def test_other_augmentations_are_refused(color_set: Path) -> None:
     recipe = replace(CROP_ONLY, jitter_p=0.8, blur_p=0.5)
     expected = (
         "loader ffcv crops, flips and normalises, nothing else, and view 1 has jitter_p=0.8, "
-        "blur_p=0.5: add --set view.jitter_p=0 --set view.blur_p=0, or use loader dali"
+        "blur_p=0.5: add --set data.view.jitter_p=0 --set data.view.blur_p=0, or use loader dali"
     )
     with pytest.raises(ValueError, match=expected):
         build_loader(ImageIndex(color_set), [CROP_ONLY, recipe], batch_size=4, backend="ffcv")

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from coke.config.view_recipe import ViewParameters, ViewRecipe, draw
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.views import dali
 from coke.pipeline.views.dali import DaliViews
+from coke.pipeline.views.draw import ViewParameters, draw
 from coke.pipeline.views.pil_reference import PilViews
 
 pytestmark = pytest.mark.skipif(not dali.AVAILABLE, reason="DALI is not installed")

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from coke.config.view_recipe import IMAGENET_SINGLE_VIEW, IMAGENET_TWO_VIEW, ViewRecipe, draw
+from coke.config.view_recipe import IMAGENET_SINGLE_VIEW, IMAGENET_TWO_VIEW, ViewRecipe
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.views import dali
+from coke.pipeline.views.draw import draw
 
 if not dali.AVAILABLE:
     pytest.skip("DALI is not installed here", allow_module_level=True)

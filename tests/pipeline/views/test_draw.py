@@ -14,10 +14,9 @@ from coke.config.view_recipe import (
     IMAGENET_SINGLE_VIEW,
     IMAGENET_TWO_VIEW,
     NAMED_RECIPES,
-    ViewParameters,
     ViewRecipe,
-    draw,
 )
+from coke.pipeline.views.draw import ViewParameters, draw
 
 NAMES = [f.name for f in fields(ViewParameters)]
 IDS = np.arange(5000)

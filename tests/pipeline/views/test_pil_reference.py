@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from coke.config.view_recipe import ViewParameters, ViewRecipe
+from coke.config.view_recipe import ViewRecipe
+from coke.pipeline.views.draw import ViewParameters
 from coke.pipeline.views.pil_reference import PilViews, reference_view
 
 #: Pixels come out as grey levels 0..255.

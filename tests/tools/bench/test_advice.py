@@ -29,14 +29,14 @@ def test_two_settings_at_most(tiny: Config) -> None:
 
 
 def test_large_stored_images_are_what_a_decoder_suffers_from(tiny: Config) -> None:
-    config = replace(tiny, view=replace(tiny.view, size=224), threads=0)
+    config = tiny.changed(data={"view": replace(tiny.data.view, size=224)}, machine={"threads": 0})
     assert settings("decode", config, shorter_side=375.0)[0] == "coke ingest --resize-shorter 256"
     assert "--resize-shorter" not in settings("decode", config, shorter_side=256.0)[0]
 
 
 def test_cores_that_the_loader_does_not_use(tiny: Config) -> None:
-    assert settings("augment", replace(tiny, threads=1))[0] == "--set threads=4"
-    assert settings("augment", replace(tiny, threads=4))[0] != "--set threads=4"
+    assert settings("augment", tiny.changed(machine={"threads": 1}))[0] == "--set machine.threads=4"
+    assert settings("augment", tiny.changed(machine={"threads": 4}))[0] != "--set machine.threads=4"
 
 
 def test_clustering(tiny: Config) -> None:
@@ -49,7 +49,7 @@ def test_clustering(tiny: Config) -> None:
 
 def test_one_setting_for_each_of_two_stages(tiny: Config) -> None:
     """On a CPU both would be told to split the cores; the step is then told the next thing."""
-    large = replace(tiny, threads=4, start_size=16)
+    large = tiny.changed(machine={"threads": 4}, data={"start_size": 16})
     known = {"precision": "fp32", "cores": 4, "shorter_side": 16.0}
     advice = advise(["augment", "backward"], large, **known)  # type: ignore[arg-type]
     assert settings("augment", large)[0] == settings("backward", large)[0] == "--tune-threads"
@@ -77,4 +77,4 @@ def test_smaller_views_are_valued_by_their_pixels(tiny: Config) -> None:
     advice = advise(["forward"], tiny, precision="fp32", cores=4, shorter_side=16.0)
     why = {a.setting: a.why for a in advice}
     mean = (0.75 * (64 + 128 + 256) / 3 + 0.25 * 256) / 256
-    assert f"{mean:.0%} of the pixels" in why["--set start_size=8"]
+    assert f"{mean:.0%} of the pixels" in why["--set data.start_size=8"]

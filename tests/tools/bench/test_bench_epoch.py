@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +86,7 @@ def test_refuses_what_does_not_fit_before_it_works(
 
     monkeypatch.setattr("coke.tools.bench.bench_epoch.Measurement", measures)
     with pytest.raises(ValueError, match=r"batch_size is 61, but .* has 60 images"):
-        bench_epoch(replace(tiny, batch_size=61), stripes, console=quiet)
+        bench_epoch(tiny.changed(data={"batch_size": 61}), stripes, console=quiet)
     with pytest.raises(ValueError, match="seconds is 0"):
         bench_epoch(tiny, stripes, seconds=0, console=quiet)
     with pytest.raises(ValueError, match="gpus is 0"):
@@ -110,9 +109,9 @@ def test_views_are_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     result = CliRunner().invoke(app, ["bench-epoch", "data", "--preset", "demo", "--views", "2"])
     assert result.exit_code == 0, result.output
-    assert given[0].views == 2
+    assert given[0].data.views == 2
 
 
 def test_peers_in_pieces_are_refused(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="accumulate is 2, but --peers compares"):
-        bench_epoch(replace(tiny, accumulate=2), tmp_path, peers=True)
+        bench_epoch(tiny.changed(optimizer={"accumulate": 2}), tmp_path, peers=True)

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("views", [1, 2])
 def test_every_stage_is_marked_once_and_in_order(tiny: Config, views: int) -> None:
     clock = StageClock(CPU)
-    training = CokeStep(replace(tiny, views=views), CPU, "fp32", clock)
+    training = CokeStep(tiny.changed(data={"views": views}), CPU, "fp32", clock)
     images = list(torch.randn(views, 4, 3, 16, 16))
     for _ in range(2):
         clock.start()
@@ -30,7 +30,7 @@ def test_every_stage_is_marked_once_and_in_order(tiny: Config, views: int) -> No
 
 def test_each_piece_of_a_step_has_its_stages(tiny: Config) -> None:
     clock = StageClock(CPU)
-    training = CokeStep(replace(tiny, accumulate=2), CPU, "fp32", clock)
+    training = CokeStep(tiny.changed(optimizer={"accumulate": 2}), CPU, "fp32", clock)
     clock.start()
     training.step([torch.randn(16, 3, 16, 16)], torch.arange(16))
     look_up, *of_piece, optimiser, clustering, write = STEP_STAGES
@@ -54,7 +54,9 @@ def test_stages_of_a_compiled_network_are_told_apart(
         torch.nn.Module, "compile", lambda self: compile_module(self, backend=backend)
     )
     clock = StageClock(CPU)
-    training = CokeStep(replace(tiny, compile=True, accumulate=2), CPU, "fp32", clock)
+    training = CokeStep(
+        tiny.changed(machine={"compile": True}, optimizer={"accumulate": 2}), CPU, "fp32", clock
+    )
     for _ in range(2):
         clock.start()
         training.step([torch.randn(16, 3, 16, 16)], torch.arange(16))
@@ -76,7 +78,11 @@ def test_the_network_is_built_as_training_builds_it(
     monkeypatch.setattr("coke.tools.bench.coke_step.replicate", noted)
     CokeStep(tiny, CPU, "fp32")
     CokeStep(
-        replace(tiny, channels_last=False, checkpoint_activations=True, compile=True), CPU, "fp32"
+        tiny.changed(
+            machine={"channels_last": False, "checkpoint_activations": True, "compile": True}
+        ),
+        CPU,
+        "fp32",
     )
     assert given == [
         {"channels_last": True, "checkpoint": False, "compile": False},
@@ -106,12 +112,10 @@ def test_a_step_asks_a_device_that_has_no_numbers_for_none(
     meta = torch.device("meta")
     config = replace(
         tiny,
-        views=views,
-        accumulate=2,
         model=replace(tiny.model, predictor_hidden=8),
         optimizer=replace(tiny.optimizer, name="lars"),
         clustering=replace(tiny.clustering, dual_rule=rule, first_stage_epochs=2),
-    )
+    ).changed(data={"views": views}, optimizer={"accumulate": 2})
     # Torch's fused kernel, which moves the weights, has no form for such a device.
     monkeypatch.setattr(lars, "sgd", lambda *_args, **_options: None)
     training = CokeStep(config, meta, "fp32")

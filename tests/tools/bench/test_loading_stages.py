@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.mark.skipif(not dali.AVAILABLE, reason="DALI is not installed here")
 def test_times_all_three_with_dali(stripes: Path, tiny: Config) -> None:
     index = ImageIndex(stripes / "train")
-    found = LoadingStages(tiny, index, [tiny.view] * 2, CPU).milliseconds(0.01)
+    found = LoadingStages(tiny, index, [tiny.data.view] * 2, CPU).milliseconds(0.01)
     assert tuple(found) == LOADING_STAGES
     assert all(milliseconds > 0 for milliseconds in found.values())
 
@@ -27,7 +26,7 @@ def test_times_all_three_with_dali(stripes: Path, tiny: Config) -> None:
 def test_times_only_bytes_where_decoding_and_augmenting_are_one(
     stripes: Path, tiny: Config
 ) -> None:
-    config, index = replace(tiny, loader="pil"), ImageIndex(stripes / "train")
-    assert tuple(LoadingStages(config, index, [tiny.view], CPU).milliseconds(0.01)) == (
+    config, index = tiny.changed(data={"loader": "pil"}), ImageIndex(stripes / "train")
+    assert tuple(LoadingStages(config, index, [tiny.data.view], CPU).milliseconds(0.01)) == (
         "bytes by id",
     )

@@ -29,14 +29,13 @@ def test_the_peak_of_a_process_holds_what_it_held() -> None:
 
 @pytest.mark.gpu
 def test_the_largest_batch_on_a_gpu() -> None:
-    from dataclasses import replace
 
     from coke.config.presets import presets
     from coke.tools.bench.memory import held_beside_torch, largest_batch_that_fits
 
     device, gib = torch.device("cuda"), 2**30
     beside = held_beside_torch(device)
-    config = replace(presets["cifar10"], device="cuda")
+    config = presets["cifar10"].changed(machine={"device": "cuda"})
     small, large = (
         largest_batch_that_fits(config, device, "bf16", beside + n * gib, beside=beside)
         for n in (1, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,7 +100,7 @@ def test_peers_are_compiled_and_checkpointed_as_coke_is(
 ) -> None:
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
-    config = replace(tiny, compile=True, checkpoint_activations=True)
+    config = tiny.changed(machine={"compile": True, "checkpoint_activations": True})
     images = list(torch.randn(2, 4, 3, 16, 16))
     for contender in _contenders(config, torch.device("cpu"), "fp32"):
         if contender.name in ("MoCo-v2", "SwAV"):
@@ -115,5 +114,5 @@ def test_views_of_one_recipe(name: str, tiny: Config) -> None:
     """The second view is drawn as the first, so that the loader's work is the same for all."""
     device = torch.device("cpu")
     (contender,) = (c for c in _contenders(tiny, device, "fp32") if c.name == name)
-    assert contender.recipes[:2] == (tiny.view, tiny.view)
+    assert contender.recipes[:2] == (tiny.data.view, tiny.data.view)
     assert {r.size for r in contender.recipes[2:]} <= {8}  # 96 / 224 of 16 is below the smallest

@@ -20,7 +20,7 @@ def projected(gpus: int = 1, config: Config | None = None) -> Projection:
     return project(
         100.0,
         gpus=gpus,
-        config=config or Config(batch_size=128),
+        config=config or Config().changed(data={"batch_size": 128}),
         precision="bf16",
         device="H100",
         cores=16,
@@ -43,12 +43,12 @@ def test_spells_out_what_it_assumes() -> None:
 
 def test_says_what_differs_from_the_paper() -> None:
     paper = "paper: ResNet-50, 224 px, 8 × 16 GB GPUs; here: "
-    same = Config(batch_size=128)
+    same = Config().changed(data={"batch_size": 128})
     assert projected().beside_the_paper == paper + "ResNet-50, width 64, 1 view of 224 px, bf16"
-    smaller = replace(same, views=2, model=replace(same.model, depth=18))
+    smaller = replace(same, model=replace(same.model, depth=18)).changed(data={"views": 2})
     assert projected(config=smaller).beside_the_paper == (
         f"{paper}ResNet-18, width 64, 2 views of 224 px, bf16: not the same work, so the figures "
         "cannot be compared"
     )
-    low = replace(same, view=replace(same.view, size=96))
+    low = same.changed(data={"view": replace(same.data.view, size=96)})
     assert projected(config=low).beside_the_paper.endswith("cannot be compared")

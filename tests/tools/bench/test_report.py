@@ -55,11 +55,13 @@ def test_conclusions(bench: EpochBench) -> None:
     lines = conclusions(bench)
     assert "Limited by the step, and there most by: backward." in lines[0]
     assert "80% of it" in lines[1]
-    assert "Try --set start_size=16: smaller <views>." in lines
+    assert "Try --set data.start_size=16: smaller <views>." in lines
     assert any("5.2 minutes, given" in line for line in lines)  # 1,281,167 / (8 * 512) / 60
     assert "Peak of the GPU at batch 64: 3 GiB, which fits 16 GiB." in lines
     assert "Largest batch that fits 16 GiB: 328." in lines
-    assert "Best split of the cores: OMP_NUM_THREADS=2 coke train ... --set threads=1" in lines
+    assert (
+        "Best split of the cores: OMP_NUM_THREADS=2 coke train ... --set machine.threads=1" in lines
+    )
 
 
 def test_figures_that_cannot_be_are_not_to_be_trusted(bench: EpochBench) -> None:

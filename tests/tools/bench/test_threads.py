@@ -30,5 +30,5 @@ def test_the_best_split_comes_first_and_torch_is_left_as_it_was() -> None:
     found = tune(rate, 4, Turns(seconds=0.5, rounds=2, progress=lambda _: None))
     assert seen == set(splits(4))
     assert (found[0].loader, found[0].step) == (1, 3)
-    assert found[0].command == "OMP_NUM_THREADS=3 coke train ... --set threads=1"
+    assert found[0].command == "OMP_NUM_THREADS=3 coke train ... --set machine.threads=1"
     assert torch.get_num_threads() == before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def test_runs_from_files_to_a_table(
 ) -> None:
     write_idx(tmp_path / "mnist")
     monkeypatch.setattr(demo_module, "DEBIAN_FOLDER", tmp_path / "mnist")
-    small = replace(tiny, preset="demo", epochs=1)
+    small = tiny.changed(preset="demo", optimizer={"epochs": 1})
     monkeypatch.setitem(presets, "demo", small)
     console = Console(file=io.StringIO(), width=120)
     better = demo(tmp_path / "out", console=console)

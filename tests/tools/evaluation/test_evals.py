@@ -37,7 +37,7 @@ from tests.support.stripes import draw_stripes
 
 @pytest.fixture
 def run(stripes: Path, tiny: Config, tmp_path: Path, quiet: Console) -> Path:
-    train(replace(tiny, epochs=1), stripes, tmp_path / "run", console=quiet)
+    train(tiny.changed(optimizer={"epochs": 1}), stripes, tmp_path / "run", console=quiet)
     return tmp_path / "run"
 
 
@@ -194,9 +194,9 @@ def test_a_run_on_a_network_of_timm_trains_and_is_evaluated_at_its_size(
     monkeypatch.setattr(stand_in, "create_model", create_model, raising=False)
     monkeypatch.setitem(sys.modules, "timm", stand_in)
     config = replace(
-        tiny, epochs=1, model=replace(tiny.model, backbone="timm:transformer", image_size=16)
-    )
-    larger = replace(config, view=replace(config.view, evaluation_size=24))
+        tiny, model=replace(tiny.model, backbone="timm:transformer", image_size=16)
+    ).changed(optimizer={"epochs": 1})
+    larger = config.changed(data={"view": replace(config.data.view, evaluation_size=24)})
     with pytest.raises(
         ValueError, match=r"evaluation_size is 24, but timm:transformer .* side 16 only"
     ):

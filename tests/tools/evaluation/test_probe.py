@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,19 +45,19 @@ class Constant(nn.Module):
 
 
 def test_measures_features_on_a_bounded_number_of_images(stripes: Path, tiny: Config) -> None:
-    config = replace(tiny, loader="pil", probe_every=1)
+    config = tiny.changed(data={"loader": "pil"}, run={"probe_every": 1})
     pixels = Pixels().train()
     assert KnnProbe(config, stripes, CPU).top1(pixels) == 100.0
     assert pixels.training and pixels.seen == 60 + 20
     assert KnnProbe(config, stripes, CPU).top1(Constant()) < 80
-    small = replace(config, probe_images=10)
+    small = config.changed(run={"probe_images": 10})
     pixels = Pixels()
     first = KnnProbe(small, stripes, CPU).top1(pixels)
     assert pixels.seen == 10 + 5 and first == KnnProbe(small, stripes, CPU).top1(Pixels())
 
 
 def test_holds_images_out_where_there_is_no_test_set(stripes: Path, tiny: Config) -> None:
-    config = replace(tiny, loader="pil", probe_every=1)
+    config = tiny.changed(data={"loader": "pil"}, run={"probe_every": 1})
     pixels = Pixels()
     assert KnnProbe(config, stripes / "train", CPU).top1(pixels) == 100.0
     assert pixels.seen == 60
@@ -66,7 +65,7 @@ def test_holds_images_out_where_there_is_no_test_set(stripes: Path, tiny: Config
 
 
 def test_when_it_is_due(stripes: Path, tiny: Config) -> None:
-    probe = KnnProbe(replace(tiny, epochs=5, probe_every=2), stripes, CPU)
+    probe = KnnProbe(tiny.changed(optimizer={"epochs": 5}, run={"probe_every": 2}), stripes, CPU)
     assert [epoch for epoch in range(6) if probe.due(epoch)] == [0, 2, 4, 5]
 
 
@@ -74,7 +73,7 @@ def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     """Unlabelled images to train on, labelled ones to probe on; the best epoch's state stays."""
-    plain = replace(tiny, loader="pil", keep_checkpoints=1)
+    plain = tiny.changed(data={"loader": "pil"}, run={"keep_checkpoints": 1})
     images = tmp_path / "src"
     for split in ("train",):
         for path in (stripes / ".." / "src" / split).rglob("*.jpg"):
@@ -82,7 +81,7 @@ def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
             (images / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     ingest(images, tmp_path / "unlabelled", labels="none", workers=1, console=quiet)
     train(plain, tmp_path / "unlabelled", tmp_path / "plain", console=quiet)
-    probed, run = replace(plain, probe_every=2), tmp_path / "probed"
+    probed, run = plain.changed(run={"probe_every": 2}), tmp_path / "probed"
     train(probed, tmp_path / "unlabelled", run, probe_data=stripes, console=quiet)
     ends = [load_checkpoint(p / "checkpoints" / "epoch-0003") for p in (tmp_path / "plain", run)]
     assert equal_states(*ends)
@@ -101,7 +100,7 @@ def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
 def test_what_it_cannot_use_is_told_before_the_run(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    config = replace(tiny, probe_every=1)
+    config = tiny.changed(run={"probe_every": 1})
     (tmp_path / "flat").mkdir()
     for i in range(4):
         Image.new("RGB", (16, 16), (i * 60,) * 3).save(tmp_path / "flat" / f"{i}.png")

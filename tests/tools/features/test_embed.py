@@ -40,20 +40,22 @@ def run(stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _tiny() -> Config:
     from coke.config.clustering import ClusteringConfig
+    from coke.config.model import ModelConfig
     from coke.config.presets import presets
-    from coke.model.coke_model import ModelConfig
 
     return replace(
         presets["demo"],
-        preset="custom",
-        epochs=1,
-        batch_size=16,
-        device="cpu",
-        threads=1,
-        start_size=0,
-        view=replace(presets["cifar10"].view, size=16, evaluation_size=0),
         model=ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8),
         clustering=ClusteringConfig(n_clusters=(3,)),
+    ).changed(
+        preset="custom",
+        optimizer={"epochs": 1},
+        data={
+            "batch_size": 16,
+            "start_size": 0,
+            "view": replace(presets["cifar10"].data.view, size=16, evaluation_size=0),
+        },
+        machine={"device": "cpu", "threads": 1},
     )
 
 

@@ -73,7 +73,9 @@ def test_a_run_a_checkpoint_and_its_file(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     run = tmp_path / "run"
-    train(replace(tiny, epochs=1, loader="pil"), stripes, run, console=quiet)
+    train(
+        tiny.changed(optimizer={"epochs": 1}, data={"loader": "pil"}), stripes, run, console=quiet
+    )
     trained = load_checkpoint(run / "checkpoints" / "latest")["model"]
     checkpoint = run / "checkpoints" / "epoch-0001"
     for source in (run, checkpoint, checkpoint / "state.pt"):
@@ -81,7 +83,7 @@ def test_a_run_a_checkpoint_and_its_file(
         assert load_initial_weights(model, source).missing == []
         assert all(torch.equal(v, trained[n]) for n, v in model.state_dict().items()), source
     second = tmp_path / "second"
-    config = replace(tiny, epochs=1, loader="pil", seed=5)
+    config = replace(tiny, seed=5).changed(optimizer={"epochs": 1}, data={"loader": "pil"})
     train(config, stripes, second, init_from=run, console=quiet)
     about = json.loads((second / "initial_weights.json").read_text())
     assert about["source"] == str(run) and len(about["loaded"]) == len(trained)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def shown(folder: Path) -> str:
 def test_lists_what_became_of_each_run(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(tiny, epochs=1, loader="pil", probe_every=1)
+    config = tiny.changed(optimizer={"epochs": 1}, data={"loader": "pil"}, run={"probe_every": 1})
     root = tmp_path / "runs"
     train(config, stripes, root / "done", console=quiet)
 
@@ -81,7 +80,7 @@ def test_says_so_where_there_is_none(tmp_path: Path, quiet: Console) -> None:
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    config = replace(tiny, epochs=1, loader="pil")
+    config = tiny.changed(optimizer={"epochs": 1}, data={"loader": "pil"})
     for name in ("good", "other"):
         train(config, stripes, tmp_path / name, console=quiet)
     (tmp_path / "other" / "config.toml").write_text("foo = 1\n")
@@ -95,7 +94,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(
 def test_a_complete_run_without_its_metrics_says_so(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    config = replace(tiny, epochs=1, loader="pil")
+    config = tiny.changed(optimizer={"epochs": 1}, data={"loader": "pil"})
     run = tmp_path / "run"
     record = train(config, stripes, run, console=quiet)
     assert train(config, stripes, run, resume="auto", console=quiet) == record

@@ -15,8 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from coke.clustering import Clustering
 from coke.config.config import Config
+from coke.config.model import ModelConfig
 from coke.config.presets import preset_named
-from coke.model.coke_model import ModelConfig, build_model
+from coke.model.coke_model import build_model
 from coke.model.optimizer import build_optimizer
 from coke.model.replica import replicate
 from coke.tools.training import report as train_report
@@ -38,7 +39,7 @@ ROWS = 16
 def estimated(config: Config, world: int = 1) -> MemoryEstimate:
     return estimate_memory(
         config,
-        [config.view],
+        [config.data.view],
         n_ids=1000,
         pixels=1024.0,
         world=world,
@@ -50,10 +51,10 @@ def estimated(config: Config, world: int = 1) -> MemoryEstimate:
 def allocated(config: Config) -> int:
     """The most that torch's allocator had handed out at once during a step, in bytes."""
     model = build_model(config.model, 0)
-    network = replicate(model, CPU, checkpoint=config.checkpoint_activations)
+    network = replicate(model, CPU, checkpoint=config.machine.checkpoint_activations)
     optimizer = build_optimizer(model, config.optimizer)
     clustering = Clustering(n_ids=64, dim=config.model.dim, n_clusters=config.clustering.n_clusters)
-    size = config.view.size
+    size = config.data.view.size
     views = [torch.randn(ROWS, 3, size, size).contiguous(memory_format=torch.channels_last)]
     targets = [torch.zeros(ROWS, dtype=torch.int64) for _ in config.clustering.n_clusters]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -71,16 +72,17 @@ def allocated(config: Config) -> int:
 def narrow(tiny: Config) -> Config:
     """A ResNet-18 of 32-pixel images whose activations are most of what a step takes."""
     return replace(
-        tiny,
-        batch_size=ROWS,
-        view=replace(tiny.view, size=32),
-        model=ModelConfig(depth=18, width=16, stem="small", projector_hidden=32, dim=16),
-    )
+        tiny, model=ModelConfig(depth=18, width=16, stem="small", projector_hidden=32, dim=16)
+    ).changed(data={"batch_size": ROWS, "view": replace(tiny.data.view, size=32)})
 
 
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
-    [({}, 0.05), ({"checkpoint_activations": True}, 0.05), ({"accumulate": 4}, 0.2)],
+    [
+        ({}, 0.05),
+        ({"machine": {"checkpoint_activations": True}}, 0.05),
+        ({"optimizer": {"accumulate": 4}}, 0.2),
+    ],
     ids=str,
 )
 def test_a_step_takes_what_was_estimated(
@@ -88,7 +90,7 @@ def test_a_step_takes_what_was_estimated(
 ) -> None:
     """Within 5 %; within 20 % where activations are so few that the copies which convolutions make
     of their weights show."""
-    config = replace(narrow, **changes)
+    config = narrow.changed(**changes)
     found = estimated(config)
     momentum = found.optimizer  # of a first step, it is made when the activations are gone
     expected = max(found.activations + found.gradients, found.gradients + momentum)
@@ -102,13 +104,13 @@ def test_what_saves_memory_in_the_estimate(narrow: Config) -> None:
     assert whole.gradients == whole.optimizer == parameters
     assert whole.weights - parameters == sum(b.numel() * b.element_size() for b in model.buffers())
     assert whole.views == 4 * ROWS * 3 * 32 * 32 * 4
-    halved = estimated(replace(narrow, accumulate=2))
+    halved = estimated(narrow.changed(optimizer={"accumulate": 2}))
     assert 0.5 * whole.activations <= halved.activations < 0.6 * whole.activations
     assert halved.views == whole.views
     shared = estimated(narrow, world=2)
     assert shared.activations == pytest.approx(whole.activations / 2, rel=0.1)
     assert shared.views == whole.views / 2
-    less = estimated(replace(narrow, checkpoint_activations=True))
+    less = estimated(narrow.changed(machine={"checkpoint_activations": True}))
     assert less.activations < 0.7 * whole.activations
 
 
@@ -117,7 +119,7 @@ def test_label_store_and_averaged_labels_are_counted(narrow: Config) -> None:
         settings = replace(narrow.clustering, first_stage_epochs=first_stage_epochs)
         return estimate_memory(
             replace(narrow, clustering=settings),
-            [narrow.view],
+            [narrow.data.view],
             n_ids=n,
             pixels=0,
             world=1,
@@ -134,8 +136,8 @@ def test_label_store_and_averaged_labels_are_counted(narrow: Config) -> None:
 def test_a_budget_names_the_figures_and_what_fits(narrow: Config) -> None:
     def check(budget: str, changed: Config = narrow) -> MemoryEstimate:
         return check_budget(
-            replace(changed, memory_budget=budget),
-            [narrow.view],
+            changed.changed(machine={"memory_budget": budget}),
+            [narrow.data.view],
             n_ids=1000,
             pixels=1024.0,
             world=1,
@@ -150,7 +152,8 @@ def test_a_budget_names_the_figures_and_what_fits(narrow: Config) -> None:
     tight = str(without + round(0.7 * whole.activations))
     message = (
         r"a rank of this run needs about .*, more than the memory budget of \d+: .*"
-        r"activations \d.* It fits with --accumulate 2 \(.*\) or with --set checkpoint_activations"
+        r"activations \d.* It fits with --accumulate 2 \(.*\) or with "
+        r"--set machine.checkpoint_activations"
     )
     with pytest.raises(ValueError, match=message):
         check(tight)
@@ -184,10 +187,18 @@ def test_a_run_over_its_budget_does_not_start_and_one_within_reports_its_peak(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     with pytest.raises(ValueError, match="more than the memory budget of 1MiB"):
-        train(replace(tiny, memory_budget="1MiB"), stripes, tmp_path / "run", console=quiet)
+        train(
+            tiny.changed(machine={"memory_budget": "1MiB"}),
+            stripes,
+            tmp_path / "run",
+            console=quiet,
+        )
     assert not (tmp_path / "run").exists()
     last = train(
-        replace(tiny, epochs=1, memory_budget="64GiB"), stripes, tmp_path / "run", console=quiet
+        tiny.changed(optimizer={"epochs": 1}, machine={"memory_budget": "64GiB"}),
+        stripes,
+        tmp_path / "run",
+        console=quiet,
     )
     assert resident_memory() / 2 < last.peak_memory <= peak_memory(CPU)
     assert re.search(r'"peak_memory": \d{8,}', (tmp_path / "run" / "metrics.jsonl").read_text())
@@ -196,10 +207,12 @@ def test_a_run_over_its_budget_does_not_start_and_one_within_reports_its_peak(
 @pytest.mark.slow
 def test_the_papers_setting_fits_its_card() -> None:
     """Batch 1,024 on 8 GPUs of 16 GB (App. B.1), in float16 as released."""
-    config = replace(preset_named("imagenet-1view"), precision="fp16", memory_budget="16GiB")
+    config = preset_named("imagenet-1view").changed(
+        machine={"precision": "fp16", "memory_budget": "16GiB"}
+    )
     found = check_budget(
         config,
-        [config.view],
+        [config.data.view],
         n_ids=1_281_167,
         pixels=400 * 350,
         world=8,
@@ -213,7 +226,9 @@ def test_a_peak_above_the_budget_is_told(
     tiny: Config, stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_report, "peak_memory", lambda _: 3 << 40)
-    config = replace(tiny, epochs=1, loader="pil", memory_budget="2TiB")
+    config = tiny.changed(
+        optimizer={"epochs": 1}, data={"loader": "pil"}, machine={"memory_budget": "2TiB"}
+    )
     console = Console(file=io.StringIO(), width=200)
     train(config, stripes, tmp_path / "run", console=console)
     told = console.file.getvalue()  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def test_weights_and_biases_gets_every_epoch_of_one_run(
 ) -> None:
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    config = replace(tiny, epochs=2, loader="pil")
+    config = tiny.changed(optimizer={"epochs": 2}, data={"loader": "pil"})
 
     def dies(*_: Any, **__: Any) -> None:
         raise OSError("the machine fails")

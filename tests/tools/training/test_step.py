@@ -58,7 +58,7 @@ def steps(
 def test_accumulation_is_the_step_of_the_whole_batch(tiny: Config, pieces: int) -> None:
     """Labels, duals, centers and counts, and the loss; weights up to rounding."""
     model, clustering, losses = steps(tiny)
-    other, in_pieces, other_losses = steps(replace(tiny, accumulate=pieces))
+    other, in_pieces, other_losses = steps(tiny.changed(optimizer={"accumulate": pieces}))
     assert other_losses == pytest.approx(losses, abs=1e-5)
     ids = torch.arange(N)
     assert torch.equal(clustering.label_store.read(ids), in_pieces.label_store.read(ids))
@@ -83,7 +83,7 @@ def test_unlabelled_images_weigh_nothing_in_any_piece(tiny: Config) -> None:
     expected = torch.autograd.grad(loss, list(model.parameters()))
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
-    config = replace(tiny, batch_size=48, accumulate=8)
+    config = tiny.changed(data={"batch_size": 48}, optimizer={"accumulate": 8})
     _, found, _ = train_step(model, optimizer, views, targets, clustering, config, "fp32")
     assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
     for parameter, start, gradient in zip(model.parameters(), before, expected, strict=True):

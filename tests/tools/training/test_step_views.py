@@ -27,13 +27,8 @@ def images(seed: int, size: int = 16, count: int = 6) -> Tensor:
 @pytest.fixture
 def mixed(tiny: Config) -> Config:
     """Two views, a predictor, and constants that differ from the defaults."""
-    return replace(
-        tiny,
-        views=2,
-        alpha=0.3,
-        beta=0.6,
-        reference_temperature=0.07,
-        model=replace(tiny.model, predictor_hidden=8),
+    return replace(tiny, model=replace(tiny.model, predictor_hidden=8)).changed(
+        data={"views": 2}, loss={"alpha": 0.3, "beta": 0.6, "reference_temperature": 0.07}
     )
 
 
@@ -45,7 +40,7 @@ def build(config: Config) -> tuple[CoKe, Clustering]:
 
 def mixture(config: Config) -> dict[str, float]:
     names = ("temperature", "reference_temperature", "alpha", "beta")
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config.loss, name) for name in names}
 
 
 def run(config: Config, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -54,7 +49,7 @@ def run(config: Config, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def test_one_view_is_the_plain_loss(mixed: Config) -> None:
-    config = replace(mixed, views=1)
+    config = mixed.changed(data={"views": 1})
     features, loss = run(config, [images(0)])
     model, clustering = build(config)
     ((projected, predicted),) = model([images(0)])
@@ -89,7 +84,7 @@ def test_the_mean_feature_is_assigned_by_the_sum_of_both_similarities(mixed: Con
 
 
 def test_small_views_learn_from_large_ones_and_are_not_clustered(mixed: Config) -> None:
-    config = replace(mixed, small_views=3, small_view=replace(mixed.view, size=8))
+    config = mixed.changed(data={"small_views": 3, "small_view": replace(mixed.data.view, size=8)})
     views = [images(0), images(1), images(2, 8), images(3, 8), images(4, 8)]
     features, loss = run(config, views)
     model, clustering = build(config)
@@ -107,7 +102,7 @@ def test_small_views_learn_from_large_ones_and_are_not_clustered(mixed: Config) 
 
 
 def test_alpha_is_that_of_the_clusterings_epoch(mixed: Config) -> None:
-    config = replace(mixed, alpha_start=0.9, alpha_warmup=2 / 3)
+    config = mixed.changed(loss={"alpha_start": 0.9, "alpha_warmup": 2 / 3})
     views = [images(0), images(1)]
     model, clustering = build(config)
     losses = []
@@ -116,7 +111,8 @@ def test_alpha_is_that_of_the_clusterings_epoch(mixed: Config) -> None:
         losses.append(float(loss.detach()))
         clustering.end_epoch()  # nothing was assigned: the centers stay
     constant = [
-        float(run(replace(mixed, alpha=alpha), views)[1].detach()) for alpha in (0.9, 0.6, 0.3)
+        float(run(mixed.changed(loss={"alpha": alpha}), views)[1].detach())
+        for alpha in (0.9, 0.6, 0.3)
     ]
     assert losses == pytest.approx(constant, rel=1e-6)
     assert len(set(constant)) == 3
@@ -140,7 +136,7 @@ def test_current_labels_are_those_of_the_mean_feature(mixed: Config) -> None:
 def test_the_scan_gives_unit_features_or_their_mean_and_moves_no_weights(
     mixed: Config, views: int
 ) -> None:
-    model, _ = build(replace(mixed, views=views))
+    model, _ = build(mixed.changed(data={"views": views}))
     before = copy.deepcopy(model.state_dict())
     given = [images(v) for v in range(views)]
     features = scan_step(model, given, "fp32")
@@ -154,7 +150,7 @@ def test_the_scan_gives_unit_features_or_their_mean_and_moves_no_weights(
 
 
 def test_a_step_moves_every_weight_along_the_losss_gradient(mixed: Config) -> None:
-    config = replace(mixed, small_views=2, small_view=replace(mixed.view, size=8))
+    config = mixed.changed(data={"small_views": 2, "small_view": replace(mixed.data.view, size=8)})
     views = [images(0), images(1), images(2, 8), images(3, 8)]
     model, clustering = build(config)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)

@@ -123,7 +123,7 @@ def test_the_couplings_of_table_2(
 
     monkeypatch.setattr(train_step_module, "coke_loss", spy_loss)
     monkeypatch.setattr(Clustering, "step", spy_step)
-    config = replace(tiny, epochs=1, clustering=coupled)
+    config = replace(tiny, clustering=coupled).changed(optimizer={"epochs": 1})
     train(config, stripes, tmp_path / "run", console=quiet)
     assert not seen
     assert min(differs.values()) > 0
@@ -133,18 +133,26 @@ def test_refuses_what_does_not_fit(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     run = tmp_path / "run"
-    train(replace(tiny, epochs=1), stripes, run, console=quiet)
+    train(tiny.changed(optimizer={"epochs": 1}), stripes, run, console=quiet)
     with pytest.raises(ValueError, match=r"run exists and is not empty.*--resume"):
         train(tiny, stripes, run, console=quiet)
     with pytest.raises(ValueError, match="is complete: all 1 epochs are done"):
-        train(replace(tiny, epochs=1), stripes, run, resume=True, console=quiet)
-    other = replace(tiny, epochs=1, optimizer=replace(tiny.optimizer, lr=9.0))
+        train(tiny.changed(optimizer={"epochs": 1}), stripes, run, resume=True, console=quiet)
+    other = replace(tiny, optimizer=replace(tiny.optimizer, lr=9.0)).changed(
+        optimizer={"epochs": 1}
+    )
     with pytest.raises(ValueError, match=r"optimizer\.lr: 0\.15 != 9\.0"):
         train(other, stripes, run, resume=True, console=quiet)
     draw_stripes(tmp_path / "more", 62, seed=0)
     ingest(tmp_path / "more", tmp_path / "other", workers=1, console=quiet)
     with pytest.raises(ValueError, match=r"another data set: .* 60 images .* has 62"):
-        train(replace(tiny, epochs=1), tmp_path / "other", run, resume=True, console=quiet)
+        train(
+            tiny.changed(optimizer={"epochs": 1}),
+            tmp_path / "other",
+            run,
+            resume=True,
+            console=quiet,
+        )
     with pytest.raises(ValueError, match="is no training run"):
         train(tiny, stripes, tmp_path / "nothing", resume=True, console=quiet)
     many = replace(tiny, clustering=replace(tiny.clustering, n_clusters=(61,)))
@@ -152,8 +160,8 @@ def test_refuses_what_does_not_fit(
         train(many, stripes, tmp_path / "many", console=quiet)
     assert not (tmp_path / "many").exists(), "a run that cannot start leaves no folder"
     with pytest.raises(ValueError, match="the last batch has 1, too few for batch norm"):
-        train(replace(tiny, batch_size=59), stripes, tmp_path / "one", console=quiet)
-    in_pieces = replace(tiny, batch_size=118, accumulate=2)
+        train(tiny.changed(data={"batch_size": 59}), stripes, tmp_path / "one", console=quiet)
+    in_pieces = tiny.changed(data={"batch_size": 118}, optimizer={"accumulate": 2})
     with pytest.raises(ValueError, match="the last of 2 pieces a batch has 1, too few for batch"):
         train(in_pieces, stripes, tmp_path / "one", console=quiet)
 
@@ -163,9 +171,9 @@ def test_a_url_trains_as_the_folder_does(
 ) -> None:
     pytest.importorskip("aiohttp", reason="http:// needs coke[http]")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    config = replace(tiny, epochs=1, order="blocks", window=2)
+    config = tiny.changed(optimizer={"epochs": 1}, data={"order": "blocks", "window": 2})
     here = train(config, stripes, tmp_path / "here", console=quiet)
-    remote = replace(config, cache_dir=str(tmp_path / "cache"), cache_gb=0.1)
+    remote = config.changed(machine={"cache_dir": str(tmp_path / "cache"), "cache_gb": 0.1})
     web = WebServer(stripes)
     try:
         there = train(remote, web.url, tmp_path / "there", console=quiet)
@@ -193,7 +201,7 @@ def test_another_shard_size_is_the_same_data_set(
 def test_keeps_only_the_newest_checkpoints(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    train(replace(tiny, keep_checkpoints=2), stripes, tmp_path / "run", console=quiet)
+    train(tiny.changed(run={"keep_checkpoints": 2}), stripes, tmp_path / "run", console=quiet)
     names = [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")]
     assert names == ["epoch-0002", "epoch-0003"]
 
@@ -205,9 +213,11 @@ def test_a_copy_with_other_images_under_the_same_names_is_another_data_set(
     draw_stripes(tmp_path / "src", 60, seed=5)
     ingest(tmp_path / "src", tmp_path / "other", workers=1, console=quiet)
     assert ImageIndex(tmp_path / "other").keys == ImageIndex(stripes / "train").keys
-    train(replace(tiny, epochs=1), stripes, tmp_path / "run", console=quiet)
+    train(tiny.changed(optimizer={"epochs": 1}), stripes, tmp_path / "run", console=quiet)
     with pytest.raises(ValueError, match="another data set"):
-        train(replace(tiny, epochs=1), tmp_path / "other", tmp_path / "run", resume=True)
+        train(
+            tiny.changed(optimizer={"epochs": 1}), tmp_path / "other", tmp_path / "run", resume=True
+        )
 
 
 @pytest.mark.slow
@@ -215,7 +225,9 @@ def test_float16_in_pieces_is_resumed_with_its_scale(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     """Short epochs; the scale that a gradient scaler has found is part of the run."""
-    config = replace(tiny, precision="fp16", accumulate=2, compile=False)
+    config = tiny.changed(
+        machine={"precision": "fp16", "compile": False}, optimizer={"accumulate": 2}
+    )
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train(config, stripes, whole, console=quiet)
     final = load_checkpoint(list_checkpoints(whole / "checkpoints")[-1])

@@ -78,7 +78,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_an_epoch_reads_the_labels_of_the_one_before_and_writes_each_id_once(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, clock: Clock, views: int
 ) -> None:
-    train(replace(tiny, views=views), stripes, tmp_path / "run", console=quiet)
+    train(tiny.changed(data={"views": views}), stripes, tmp_path / "run", console=quiet)
     assert sorted(clock.written) == [0, 1, 2, 3] and sorted(clock.read) == [1, 2, 3]
     assert all(sorted(of_epoch) == list(range(N)) for of_epoch in clock.written.values())
     assert all(sorted(ids) == list(range(N)) for ids in clock.read.values())
@@ -91,7 +91,7 @@ def test_ids_left_out_keep_their_label_and_are_counted(
     stripes: Path, tiny: Config, tmp_path: Path, clock: Clock
 ) -> None:
     console = Console(file=io.StringIO(), width=200)
-    config = replace(tiny, drop_ragged=True, epochs=4)
+    config = tiny.changed(data={"drop_ragged": True}, optimizer={"epochs": 4})
     train(config, stripes, tmp_path / "run", console=console)
     everything = set(range(N))
     left_out = [everything - set(clock.written[epoch]) for epoch in range(5)]
@@ -142,9 +142,7 @@ def test_averaged_labels_are_those_of_the_second_stage_up_to_the_epoch_before(
 
     monkeypatch.setattr(Clustering, "targets", spy)
     config = replace(
-        tiny,
-        epochs=5,
-        clustering=replace(tiny.clustering, first_stage_epochs=2, label_temperature=0.5),
-    )
+        tiny, clustering=replace(tiny.clustering, first_stage_epochs=2, label_temperature=0.5)
+    ).changed(optimizer={"epochs": 5})
     train(config, stripes, tmp_path / "run", console=quiet)
     assert sorted(set(soft_epochs)) == [3, 4, 5]

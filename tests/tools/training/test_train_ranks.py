@@ -66,7 +66,7 @@ def double_steps(config: Config) -> dict[str, Any]:
 def _double_steps(config: Config) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(3)
     model = build_model(config.model, seed=1).double()
-    network = replicate(model, CPU, checkpoint=config.checkpoint_activations)
+    network = replicate(model, CPU, checkpoint=config.machine.checkpoint_activations)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True)
     clustering = Clustering(n_ids=N, dim=config.model.dim, n_clusters=(3, 5))
     for head in clustering.heads:
@@ -111,7 +111,7 @@ def work(number: int, folder: Path, ports: list[int], config: Config, data: Path
         assert on_main(lambda: 7) == 7
         for variant in VARIANTS:
             torch.save(
-                double_steps(replace(config, **VARIANTS[variant])),
+                double_steps(config.changed(**VARIANTS[variant])),
                 folder / f"{variant}-{number}.pt",
             )
         train(config, data, folder / "run", console=quiet)
@@ -140,8 +140,8 @@ def work(number: int, folder: Path, ports: list[int], config: Config, data: Path
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "whole": {},
-    "pieces": {"accumulate": 2},
-    "checkpointed": {"checkpoint_activations": True},
+    "pieces": {"optimizer": {"accumulate": 2}},
+    "checkpointed": {"machine": {"checkpoint_activations": True}},
 }
 
 
@@ -232,7 +232,7 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
     stripes: Path, tmp_path: Path, quiet: Console
 ) -> None:
     """``coke train --nproc 2``, of which one rank is killed; then the rest of it on one rank."""
-    config = replace(gentle_config(tiny_config()), epochs=1000)
+    config = gentle_config(tiny_config()).changed(optimizer={"epochs": 1000})
     (tmp_path / "run.toml").write_text(to_toml(config))
     run, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--nproc", 2, "--out", run]
@@ -250,8 +250,10 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
     assert "Traceback" not in errors and len(errors.strip().splitlines()) <= 2, errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
-    (run / "config.toml").write_text(to_toml(replace(config, epochs=30)))
-    last = train(replace(config, epochs=30), stripes, run, resume=True, console=quiet)  # one rank
+    (run / "config.toml").write_text(to_toml(config.changed(optimizer={"epochs": 30})))
+    last = train(
+        config.changed(optimizer={"epochs": 30}), stripes, run, resume=True, console=quiet
+    )  # one rank
     assert last.epoch == 30
     found = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
     assert found == list(range(31))
@@ -261,7 +263,7 @@ def test_a_rank_that_lost_the_others_says_so_by_status_line_and_file(
     stripes: Path, tmp_path: Path
 ) -> None:
     """Started by hand, as torchrun does it; by the status ``--nproc`` finds out who died first."""
-    config = replace(gentle_config(tiny_config()), epochs=1000)
+    config = gentle_config(tiny_config()).changed(optimizer={"epochs": 1000})
     (tmp_path / "run.toml").write_text(to_toml(config))
     run = tmp_path / "run"
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--out", run]

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from coke.clustering import Clustering
 from coke.config.config import Config
+from coke.config.model import ModelConfig
 from coke.config.overrides import to_toml
-from coke.model.coke_model import CoKe, ModelConfig, build_model
+from coke.model.coke_model import CoKe, build_model
 from coke.model.loss import coke_loss
 from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
 from coke.tools.runs.checkpoint_writer import CheckpointWriter
@@ -42,13 +43,9 @@ def varied(tiny: Config) -> Config:
     """A run in which everything moves: predictor, view size, averaged labels from epoch 1 on."""
     return replace(
         tiny,
-        epochs=2,
-        loader="pil",  # starts at once
         model=replace(tiny.model, predictor_hidden=8),
-        beta=0.5,
-        start_size=8,
         clustering=replace(tiny.clustering, first_stage_epochs=1),
-    )
+    ).changed(optimizer={"epochs": 2}, data={"loader": "pil", "start_size": 8}, loss={"beta": 0.5})
 
 
 def newest(run: Path) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
 ) -> None:
     """A copy of the run folder after each save is what a kill at that instant leaves."""
     monkeypatch.setattr(train_module, "build_model", with_dropout)
-    config = replace(varied, checkpoint_every=1)
+    config = varied.changed(run={"checkpoint_every": 1})
     whole, left = tmp_path / "whole", tmp_path / "left"
     orders: dict[str, list[list[int]]] = {}
     step = Clustering.step
@@ -114,7 +111,9 @@ def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     """kill -9 in the middle of an epoch, wherever that finds it; with the real loader."""
-    config = replace(tiny, checkpoint_every=1, epochs=2, start_size=8)
+    config = tiny.changed(
+        run={"checkpoint_every": 1}, optimizer={"epochs": 2}, data={"start_size": 8}
+    )
     train(config, stripes, tmp_path / "whole", console=quiet)
     run = tmp_path / "killed"
     (tmp_path / "config.toml").write_text(to_toml(config))
@@ -184,7 +183,7 @@ def test_a_signal_saves_at_the_next_step(
 def test_a_signal_at_the_last_step_finds_the_run_complete(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(varied, epochs=1)
+    config = varied.changed(optimizer={"epochs": 1})
     monkeypatch.setattr(train_module, "train_step", signalling(STEPS - 1, signal.SIGTERM))
     assert train(config, stripes, tmp_path / "run", console=quiet).epoch == 1
 
@@ -207,7 +206,7 @@ cli.main()
 def test_the_process_ends_with_a_status_of_its_own(
     stripes: Path, varied: Config, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.toml").write_text(to_toml(replace(varied, epochs=50)))
+    (tmp_path / "config.toml").write_text(to_toml(varied.changed(optimizer={"epochs": 50})))
     options = ["--config", str(tmp_path / "config.toml"), "--out", str(tmp_path / "run")]
     command = [sys.executable, "-c", CHILD, "train", str(stripes), *options]
     with subprocess.Popen(
@@ -266,8 +265,13 @@ def test_auto_starts_where_a_process_ended_before_its_run_had_begun(
     for name in left:
         (run / name).mkdir() if name.endswith("/") else (run / name).write_text("")
     with pytest.raises(ValueError, match="exists and is not empty"):
-        train(replace(varied, epochs=1), stripes, run, console=quiet)
-    assert train(replace(varied, epochs=1), stripes, run, resume="auto", console=quiet).epoch == 1
+        train(varied.changed(optimizer={"epochs": 1}), stripes, run, console=quiet)
+    assert (
+        train(
+            varied.changed(optimizer={"epochs": 1}), stripes, run, resume="auto", console=quiet
+        ).epoch
+        == 1
+    )
 
 
 def test_nothing_of_others_is_touched(
@@ -308,7 +312,7 @@ def test_a_step_that_is_not_finite_moves_nothing(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaN in the images of one step of the scan and of one later: as if they had not come."""
-    config = replace(varied, checkpoint_every=1, keep_checkpoints=100)
+    config = varied.changed(run={"checkpoint_every": 1, "keep_checkpoints": 100})
     states: list[dict[str, Any]] = []
     poisoned = (2, STEPS + 1)
     taken = 0
@@ -353,7 +357,7 @@ def test_a_step_that_is_not_finite_moves_nothing(
 def test_too_many_bad_steps_in_a_row_end_the_run(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(varied, max_bad_steps=3)
+    config = varied.changed(run={"max_bad_steps": 3})
 
     def diverged(*args: Any, **kwargs: Any) -> Tensor:
         return coke_loss(*args, **kwargs) * float("nan")
@@ -372,7 +376,7 @@ def _refuse(*_: Any) -> Tensor:
 def test_bad_steps_are_counted_across_a_resume(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(varied, max_bad_steps=3, checkpoint_every=1)
+    config = varied.changed(run={"max_bad_steps": 3, "checkpoint_every": 1})
     run = tmp_path / "run"
     monkeypatch.setattr(train_step_module, "finite_gradients", _refuse)
     for further in ("2 of epoch 1", "2 of epoch 1"):
@@ -397,5 +401,5 @@ def test_two_processes_do_not_train_in_one_folder(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(train_module, "train_step", meanwhile)
-    assert train(varied, stripes, run, console=quiet).epoch == varied.epochs
+    assert train(varied, stripes, run, console=quiet).epoch == varied.optimizer.epochs
     assert f"process {os.getpid()} on " in refused[0] and len(refused) == 3

@@ -28,16 +28,15 @@ from tests.support.metric_records import records
 @pytest.fixture
 def multi_crop(tiny: Config) -> Config:
     """Two views that grow from 8 to 16 pixels, two small ones, a predictor, a moving alpha."""
-    return replace(
-        tiny,
-        views=2,
-        small_views=2,
-        start_size=8,
-        small_view=replace(tiny.view, size=8),
-        second_view=replace(tiny.view, solarize_p=0.2),
-        alpha_warmup=1.0,
-        beta=0.5,
-        model=replace(tiny.model, predictor_hidden=8),
+    return replace(tiny, model=replace(tiny.model, predictor_hidden=8)).changed(
+        data={
+            "views": 2,
+            "small_views": 2,
+            "start_size": 8,
+            "small_view": replace(tiny.data.view, size=8),
+            "second_view": replace(tiny.data.view, solarize_p=0.2),
+        },
+        loss={"alpha_warmup": 1.0, "beta": 0.5},
     )
 
 
@@ -72,9 +71,10 @@ def test_the_two_large_views_differ_and_are_of_the_same_images(
     stripes: Path, multi_crop: Config, tmp_path: Path, quiet: Console, monkeypatch: Any
 ) -> None:
     """Without anything random in the recipes, all views of an image are one picture."""
-    still = replace(multi_crop.view.evaluation(), size=16)
-    config = replace(
-        multi_crop, epochs=1, start_size=0, small_views=0, view=still, second_view=still
+    still = replace(multi_crop.data.view.evaluation(), size=16)
+    config = multi_crop.changed(
+        optimizer={"epochs": 1},
+        data={"start_size": 0, "small_views": 0, "view": still, "second_view": still},
     )
     views: list[list[Tensor]] = []
     step = train_step_module.train_step
@@ -87,7 +87,9 @@ def test_the_two_large_views_differ_and_are_of_the_same_images(
     train(config, stripes, tmp_path / "still", console=quiet)
     assert all(torch.equal(first, second) for first, second in views)
     views.clear()
-    moving = replace(config, view=multi_crop.view, second_view=multi_crop.view)
+    moving = config.changed(
+        data={"view": multi_crop.data.view, "second_view": multi_crop.data.view}
+    )
     train(moving, stripes, tmp_path / "moving", console=quiet)
     assert not any(torch.equal(first, second) for first, second in views)
 
@@ -127,7 +129,7 @@ def test_resuming_multi_crop_gives_the_uninterrupted_run(
 def test_other_views_are_refused_on_resume(
     stripes: Path, multi_crop: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    train(replace(multi_crop, epochs=1), stripes, tmp_path / "run", console=quiet)
-    fewer = replace(multi_crop, epochs=1, small_views=1)
+    train(multi_crop.changed(optimizer={"epochs": 1}), stripes, tmp_path / "run", console=quiet)
+    fewer = multi_crop.changed(optimizer={"epochs": 1}, data={"small_views": 1})
     with pytest.raises(ValueError, match="small_views: 2 != 1"):
         train(fewer, stripes, tmp_path / "run", resume=True, console=quiet)

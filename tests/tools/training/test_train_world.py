@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,9 @@ def work(number: int, folder: Path, ports: list[int], config: Config, data: Path
 def test_two_ranks_then_one_then_two_are_one_run(
     stripes: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(gentle_config(tiny_config()), keep_checkpoints=100, loader="pil")
+    config = gentle_config(tiny_config()).changed(
+        run={"keep_checkpoints": 100}, data={"loader": "pil"}
+    )
     codes = run_ranks(work, tmp_path, [free_port(), free_port()], config, stripes, limit_s=LIMIT_S)
     assert codes == [0, 0]
     monkeypatch.setattr(Clustering, "step", Clustering.step)  # what `watch` changes goes back

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from coke.config.optimizer import OptimizerConfig
 from coke.model.coke_model import CoKe
-from coke.model.optimizer import OptimizerConfig, build_optimizer
+from coke.model.optimizer import build_optimizer
 from coke.model.precision import autocast, gradient_scaler, set_tensor_cores
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coke.config.optimizer import OptimizerConfig
 from coke.model.coke_model import CoKe
-from coke.model.optimizer import OptimizerConfig
 from coke.tools.bench.peers.moco import KeyQueue
 from coke.tools.bench.peers.peer import Peer
 

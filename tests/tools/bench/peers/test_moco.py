@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from coke.model.coke_model import ModelConfig, build_model
-from coke.model.optimizer import OptimizerConfig
+from coke.config.model import ModelConfig
+from coke.config.optimizer import OptimizerConfig
+from coke.model.coke_model import build_model
 from coke.tools.bench.peers.moco import KeyQueue, MoCo, info_nce
 
 SMALL = ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8)

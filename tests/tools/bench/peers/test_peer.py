@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from coke.model.coke_model import CoKe, ModelConfig, build_model
-from coke.model.optimizer import OptimizerConfig
+from coke.config.model import ModelConfig
+from coke.config.optimizer import OptimizerConfig
+from coke.model.coke_model import CoKe, build_model
 from coke.tools.bench.peers import MoCo, Peer, SimCLR, SwAV
 
 SMALL = ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8)

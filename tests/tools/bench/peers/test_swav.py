@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from coke.model.coke_model import ModelConfig, build_model
-from coke.model.optimizer import OptimizerConfig
+from coke.config.model import ModelConfig
+from coke.config.optimizer import OptimizerConfig
+from coke.model.coke_model import build_model
 from coke.tools.bench.peers.swav import SwAV, sinkhorn, swapped_loss
 
 SMALL = ModelConfig(depth=10, width=8, stem="small", projector_hidden=16, dim=8)

@@ -1,0 +1,65 @@
+"""Section ``[optimizer]``: epochs, optimiser, learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+OPTIMIZERS = ("lars", "sgd")
+LR_SCALINGS = ("none", "sqrt", "linear")
+#: The batch size that ``lr`` refers to if ``lr_scaling`` is not ``none``.
+REFERENCE_BATCH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Defaults are the paper's (App. B.1): LARS, 1.6 at batch 1,024, 10 epochs of warm-up.
+
+    Attributes:
+        name: ``"lars"`` or ``"sgd"`` (Nesterov).
+        epochs: training epochs; the initialisation scan (epoch 0) comes on top.
+        accumulate: number of pieces in which a step is computed, one after the other, to save
+            memory. Loss, labels, duals, centers and counts are those of the whole batch; batch
+            norm sees one piece at a time.
+        lr: peak learning rate, for this batch size or, with ``lr_scaling``, for batch 1,024.
+        lr_scaling: ``"none"``, ``"sqrt"`` (with the square root of the batch size, nearly the
+            paper's Table 9: 0.8, 1.13 for its 1.2, 1.6 at 256, 512, 1,024) or ``"linear"``.
+        warmup_epochs: linear warm-up after the initialisation scan, then cosine to ``final_lr``.
+    """
+
+    name: str = "lars"
+    epochs: int = 200
+    accumulate: int = 1
+    lr: float = 1.6
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    warmup_epochs: float = 10.0
+    final_lr: float = 0.0
+    lr_scaling: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"optimizer.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be positive")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; give 0 <= momentum < 1")
+        for name in ("weight_decay", "warmup_epochs", "final_lr"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if self.lr_scaling not in LR_SCALINGS:
+            raise ValueError(
+                f"lr_scaling is {self.lr_scaling!r}; choose one of {', '.join(LR_SCALINGS)}"
+            )
+
+    def scaled_to_batch(self, batch_size: int) -> Self:
+        """The settings for a batch size: ``lr`` and ``final_lr`` scaled, ``lr_scaling`` none."""
+        ratio = batch_size / REFERENCE_BATCH
+        factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[self.lr_scaling]
+        return replace(
+            self, lr=self.lr * factor, final_lr=self.final_lr * factor, lr_scaling="none"
+        )
