@@ -40,7 +40,7 @@ from coke.config.view_recipe import (
 )
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.loader import Batch, build_loader
-from coke.pipeline.views.dali import DaliViews
+from coke.pipeline.views.dali_views import DaliViews
 from coke.pipeline.views.draw import ViewParameters, draw
 from coke.pipeline.views.pil_reference import PilViews, reference_view
 from coke.tools.datasets.ingest import ingest

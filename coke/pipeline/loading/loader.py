@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +18,11 @@ from coke.config.machine import DEFAULT_CACHE_GB
 from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.cache.cache_check import check_cache
 from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.images.jpeg import decode_problem
+from coke.pipeline.loading.backend import Backend, Step, StepInputs
+from coke.pipeline.loading.dali_backend import DaliBackend
+from coke.pipeline.loading.ffcv_backend import FfcvBackend
+from coke.pipeline.loading.pil_backend import PilBackend
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.order import (
     ORDERS,
@@ -29,16 +32,9 @@ from coke.pipeline.order.order import (
     epoch_order,
     rank_sizes,
 )
-from coke.pipeline.views import dali
-from coke.pipeline.views.draw import ViewParameters, draw
-from coke.pipeline.views.pil_reference import PilViews
 
 BACKENDS = ("auto", "dali", "pil", "ffcv")
 _STEPS_IN_FLIGHT = 4  # batches an engine reads ahead of the one that is handed out, and that one
-DALI_MISSING = (
-    "NVIDIA DALI is not installed; `pip install nvidia-dali-cuda130` brings it, also to machines "
-    "without a GPU (nvidia-dali-cuda120 for older drivers); or use --loader pil, which is slow"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +59,12 @@ class Loader:
         *,
         order: EpochOrder,
         reader: RecordReader,
+        backend: Backend,
         batch_size: int,
         seed: int,
         drop_ragged: bool,
         world: int,
         rank: int,
-        engine: Any,
     ) -> None:
         self.index = index
         self.recipes = tuple(recipes)
@@ -79,9 +75,7 @@ class Loader:
         self._world = world
         self._rank = rank
         self._reader = reader
-        self._engine = engine
-        self._heights = index.rows["height"]
-        self._widths = index.rows["width"]
+        self._backend = backend
         self._epoch, self._position = 0, 0  # of the first batch that was not handed out yet
 
     @property
@@ -145,7 +139,7 @@ class Loader:
             yield replace(batch, sizes=rank_sizes(self._position - first, self._world))
 
     def _epoch_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        yield from self._batches((ids, epoch) for ids in self._local_ids(epoch, start))
+        yield from self._batches(Step(ids, epoch) for ids in self._local_ids(epoch, start))
         last_batch = (self.samples_per_epoch - start) % self.batch_size
         if 0 < last_batch <= self._rank:
             empty = [torch.empty(0, 3, r.size, r.size) for r in self.recipes]
@@ -157,7 +151,7 @@ class Loader:
         Unlike one :meth:`epoch` after the other, it keeps DALI's queue full from one to the next.
         """
         return self._batches(
-            (ids, epoch) for epoch in itertools.count() for ids in self._local_ids(epoch, 0)
+            Step(ids, epoch) for epoch in itertools.count() for ids in self._local_ids(epoch, 0)
         )
 
     def _local_ids(self, epoch: int, start: int) -> Iterator[NDArray[np.int64]]:
@@ -171,15 +165,15 @@ class Loader:
             yield self._order.ids(epoch, positions)
         self._reader.follow([])  # gives back what it holds in the cache, say to an evaluation
 
-    def _batches(self, steps: Iterator[tuple[NDArray[np.int64], int]]) -> Iterator[Batch]:
+    def _batches(self, steps: Iterator[Step]) -> Iterator[Batch]:
         in_flight: deque[NDArray[np.int64]] = deque()
 
-        def feed() -> Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]:
-            for ids, epoch in steps:
-                in_flight.append(ids)
-                yield self._reader.read_checked(ids), self._draw(ids, epoch)
+        def followed() -> Iterator[Step]:
+            for step in steps:
+                in_flight.append(step.ids)
+                yield step
 
-        stream = self._engine.stream(feed())
+        stream = self._backend.stream(followed())
         while True:
             try:
                 views = next(stream, None)
@@ -189,18 +183,8 @@ class Loader:
                 return
             yield Batch(ids=torch.from_numpy(in_flight.popleft()), views=views)
 
-    def _draw(self, ids: NDArray[np.int64], epoch: int) -> list[ViewParameters]:
-        heights = self._heights[ids].astype(np.int64)
-        widths = self._widths[ids].astype(np.int64)
-        return [
-            draw(r, seed=self.seed, epoch=epoch, view=v, ids=ids, heights=heights, widths=widths)
-            for v, r in enumerate(self.recipes)
-        ]
-
     def _blame(self, batches: list[NDArray[np.int64]], error: Exception) -> str:
         """Finds the record that cannot be decoded: one at a time, which only errors pay for."""
-        from coke.pipeline.images.jpeg import decode_problem
-
         for ids in batches:
             for image_id, encoded in zip(ids.tolist(), self._reader.read(ids), strict=True):
                 problem = decode_problem(encoded.tobytes())
@@ -270,28 +254,27 @@ def build_loader(
     if index.remote is not None:
         in_flight = (_STEPS_IN_FLIGHT + 1) * batch_size  # one more: ranks are a step apart
         check_cache(index, epochs, in_flight=in_flight, limit=round(cache_gb * 1e9))
-    common: dict[str, Any] = {
-        "order": epochs,
-        "reader": RecordReader(index, cache_gb=cache_gb),
-        "batch_size": batch_size,
-        "seed": seed,
-        "drop_ragged": drop_ragged,
-        "world": world,
-        "rank": rank,
-    }
-    if backend == "ffcv":
-        from coke.pipeline.loading.ffcv_loader import FfcvLoader
+    reader = RecordReader(index, cache_gb=cache_gb)
+    inputs = StepInputs(reader, recipes, seed=seed)
+    return Loader(
+        index,
+        recipes,
+        order=epochs,
+        reader=reader,
+        backend=_backend(backend, inputs, batch_size // world, device, threads),
+        batch_size=batch_size,
+        seed=seed,
+        drop_ragged=drop_ragged,
+        world=world,
+        rank=rank,
+    )
 
-        return FfcvLoader(index, recipes, device=device, threads=threads, **common)
-    if backend == "dali" or (backend == "auto" and sys.platform == "linux"):
-        if not dali.AVAILABLE:
-            raise ValueError(DALI_MISSING)
-        engine: Any = dali.DaliViews(
-            recipes,
-            batch_size=batch_size // world,
-            device=device,
-            threads=threads or len(os.sched_getaffinity(0)),
-        )
-    else:
-        engine = PilViews(recipes)
-    return Loader(index, recipes, engine=engine, **common)
+
+def _backend(
+    name: str, inputs: StepInputs, batch_size: int, device: str, threads: int | None
+) -> Backend:
+    if name == "ffcv":
+        return FfcvBackend(inputs, batch_size=batch_size, device=device, threads=threads)
+    if name == "dali" or (name == "auto" and sys.platform == "linux"):
+        return DaliBackend(inputs, batch_size=batch_size, device=device, threads=threads)
+    return PilBackend(inputs)

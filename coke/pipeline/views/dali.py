@@ -6,19 +6,9 @@ for the CPU and the GPU; only the decoder differs (``cpu`` or ``mixed``).
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from torch.utils.dlpack import from_dlpack
-
 from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewRecipe
-from coke.pipeline.views.draw import ViewParameters, draw
 
 try:
     from nvidia.dali import fn, math, pipeline_def, types
@@ -29,183 +19,10 @@ else:
     AVAILABLE = True
 
 _TRUNCATION = 0.498  # PIL cuts fractions off where DALI rounds: round(x - 0.498) is floor(x)
-_QUEUE_DEPTH = 3  # batches in flight: two while one is copied out; each costs a batch of memory
 
 
-class DaliViews:
-    """Decodes and augments batches in DALI's own threads, ahead of the consumer.
-
-    Args:
-        recipes: one per view.
-        batch_size: largest batch that will come.
-        device: ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
-        threads: DALI's CPU threads.
-    """
-
-    def __init__(
-        self, recipes: Sequence[ViewRecipe], *, batch_size: int, device: str, threads: int
-    ) -> None:
-        self.recipes = tuple(recipes)
-        self._on_gpu = device != "cpu"
-        self._device = torch.device(device)
-        self._queued = 0  # batches fed and not yet taken out
-        self._turn = 0  # which stream the queue belongs to
-        self._pipe = _views_pipeline(
-            self.recipes,
-            self._on_gpu,
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=(self._device.index or 0) if self._on_gpu else None,
-            prefetch_queue_depth=_QUEUE_DEPTH,
-        )
-        self._warm_up()
-
-    def stream(
-        self, batches: Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]
-    ) -> Iterator[list[Tensor]]:
-        """Yields, per batch, the views as (B, 3, S, S) float32 tensors in channels_last memory.
-
-        Feeding runs ahead by the queue depth. What an abandoned stream had fed is drained before
-        the next one starts; continuing the abandoned one is an error, not a mix of both.
-        """
-        self._drain()
-        self._turn += 1
-        turn = self._turn
-        for _ in range(_QUEUE_DEPTH):
-            self._feed_next(batches)
-        while self._queued:
-            outputs = self._pipe.share_outputs(cuda_stream=self._stream())
-            self._queued -= 1
-            views = [self._to_torch(out) for out in outputs]
-            self._pipe.release_outputs()
-            self._feed_next(batches)
-            yield views
-            if turn != self._turn:
-                raise RuntimeError("another epoch of this loader was started before this one ended")
-
-    def _stream(self) -> Any:
-        """The stream that copies outputs: DALI frees a buffer only after what is queued there."""
-        return torch.cuda.current_stream(self._device) if self._on_gpu else None
-
-    def _drain(self) -> None:
-        while self._queued:
-            self._queued -= 1
-            self._pipe.share_outputs()
-            self._pipe.release_outputs()
-
-    def _feed_next(
-        self, batches: Iterator[tuple[list[NDArray[np.uint8]], list[ViewParameters]]]
-    ) -> None:
-        batch = next(batches, None)
-        if batch is not None:
-            self._feed(*batch)
-            self._pipe.schedule_run()
-            self._queued += 1
-
-    def _warm_up(self) -> None:
-        """Runs the graph on a tiny image: mistakes show now, and DALI's first run is special.
-
-        The first ``schedule_run`` of a pipeline starts as many runs as its queue is deep and fails
-        where fewer batches were fed; an epoch may hold just one.
-        """
-        buffer = io.BytesIO()
-        Image.new("RGB", (16, 16)).save(buffer, "JPEG")
-        encoded = [np.frombuffer(buffer.getvalue(), dtype=np.uint8)]
-        one, side = np.zeros(1, dtype=np.int64), np.full(1, 16, dtype=np.int64)
-        drawn = [
-            draw(r, seed=0, epoch=0, view=v, ids=one, heights=side, widths=side)
-            for v, r in enumerate(self.recipes)
-        ]
-        for _ in range(_QUEUE_DEPTH):
-            self._feed(encoded, drawn)
-        self._pipe.schedule_run()
-        for _ in range(_QUEUE_DEPTH):
-            self._pipe.share_outputs()
-            self._pipe.release_outputs()
-
-    def _feed(self, encoded: list[NDArray[np.uint8]], parameters: list[ViewParameters]) -> None:
-        self._pipe.feed_input("encoded", encoded)
-        for name, value in graph_inputs(self.recipes, parameters, self._on_gpu).items():
-            self._pipe.feed_input(name, value)
-
-    def _to_torch(self, output: Any) -> Tensor:
-        # The copy makes the batch ours whatever DALI does with its buffer. Views leave the graph
-        # as HWC, which torch sees as NCHW in channels_last memory without moving a byte.
-        dali_BHWC = from_dlpack(output.as_tensor())
-        if self._on_gpu:
-            return dali_BHWC.clone().permute(0, 3, 1, 2)
-        # numpy asks the kernel for huge pages: a clone in torch's memory takes three times as long
-        # at 224 pixels, most of it page faults.
-        views_BHWC = torch.from_numpy(np.empty(dali_BHWC.shape, dtype=np.float32))
-        return views_BHWC.copy_(dali_BHWC).permute(0, 3, 1, 2)
-
-
-def graph_inputs(
-    recipes: Sequence[ViewRecipe], parameters: Sequence[ViewParameters], on_gpu: bool
-) -> dict[str, NDArray[Any]]:
-    """What the graph reads besides the encoded images, by the name of its input."""
-    inputs = _whole_image_inputs(parameters) if on_gpu else _region_inputs(parameters)
-    for v, drawn in enumerate(parameters):
-        colours = _stage_inputs(drawn, recipes[v])
-        inputs |= {f"{name}_{v}": value for name, value in colours.items()}
-    return inputs
-
-
-def _whole_image_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
-    inputs: dict[str, NDArray[Any]] = {}
-    for v, p in enumerate(parameters):
-        inputs[f"anchor_{v}"] = np.stack([p.top, p.left], axis=1)
-        inputs[f"shape_{v}"] = np.stack([p.height, p.width], axis=1)
-    return inputs
-
-
-def _region_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
-    """Crops (top, left), relative to the smallest region that holds all of them.
-
-    The decoder skips what lies outside the region. One view's crop is the region itself.
-    """
-    crops = _whole_image_inputs(parameters)
-    anchors = [crops[f"anchor_{v}"] for v in range(len(parameters))]
-    ends = [crops[f"anchor_{v}"] + crops[f"shape_{v}"] for v in range(len(parameters))]
-    start = np.minimum.reduce(anchors)
-    region = {"region_anchor": start, "region_shape": np.maximum.reduce(ends) - start}
-    if len(parameters) == 1:
-        return region
-    return crops | region | {f"anchor_{v}": a - start for v, a in enumerate(anchors)}
-
-
-def _stage_inputs(drawn: ViewParameters, recipe: ViewRecipe) -> dict[str, NDArray[Any]]:
-    """What the stages of a view's graph read; a recipe's graph has only those it may draw."""
-    inputs: dict[str, NDArray[Any]] = {"flip": drawn.flip}
-    stages = recipe.may_draw
-    if "lighting" in stages:
-        inputs |= {"brightness": drawn.brightness, "contrast": drawn.contrast}
-    if "colours" in stages:
-        inputs |= {"saturation": drawn.saturation} | _hue_inputs(drawn, recipe.exact_hue)
-    if "blur" in stages:
-        inputs["blur_sigma"] = drawn.blur_sigma
-    if "solarize" in stages:
-        inputs["solarize"] = drawn.solarize.astype(np.bool_)
-    return inputs
-
-
-def _hue_inputs(drawn: ViewParameters, exact: bool) -> dict[str, NDArray[Any]]:
-    if not exact:
-        return {"hue": drawn.hue_degrees}
-    sixths = drawn.hue_degrees.astype(np.float64) / 60
-    thirds = np.rint(sixths / 2)
-    turn = sixths - 2 * thirds  # in [-1, 1]; negative is backwards
-    channels = (np.array([0, 1, 2]) - thirds.astype(np.int64)[:, None]) % 3
-    mirrored = turn < 0
-    channels[mirrored] = channels[mirrored][:, [0, 2, 1]]
-    return {
-        "hue_turn": np.abs(turn).astype(np.float32),
-        "hue_mirrored": mirrored,
-        "hue_channels": channels.astype(np.int32),
-    }
-
-
-def _views_pipeline(recipes: tuple[ViewRecipe, ...], on_gpu: bool, **options: Any) -> Pipeline:
+def views_pipeline(recipes: tuple[ViewRecipe, ...], on_gpu: bool, **options: Any) -> Pipeline:
+    """The graph, one output per view; ``options`` are those of a DALI pipeline."""
     return _graph(recipes, on_gpu, **options)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.views import dali
+from coke.pipeline.views.dali_inputs import graph_inputs
 from coke.pipeline.views.draw import ViewParameters
 
 if dali.AVAILABLE:
@@ -66,7 +67,7 @@ class DaliStages:
         return self._augmenting.run()
 
     def _inputs(self, parameters: Sequence[ViewParameters]) -> dict[str, NDArray[Any]]:
-        return dali.graph_inputs(self.recipes, parameters, self._on_gpu)
+        return graph_inputs(self.recipes, parameters, self._on_gpu)
 
 
 def _decoding(on_gpu: bool, **options: Any) -> Any:

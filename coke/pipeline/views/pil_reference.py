@@ -64,7 +64,7 @@ def _hue_turned(view: Image.Image, degrees: float) -> Image.Image:
 
 
 class PilViews:
-    """Same interface as :class:`coke.pipeline.views.dali.DaliViews`, in the calling thread."""
+    """The interface of :class:`~coke.pipeline.views.dali_views.DaliViews`, in one thread."""
 
     def __init__(self, recipes: Sequence[ViewRecipe]) -> None:
         self.recipes = tuple(recipes)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.views import dali
-from coke.pipeline.views.dali import DaliViews
+from coke.pipeline.views.dali_views import DaliViews
 from coke.pipeline.views.draw import ViewParameters, draw
 from coke.pipeline.views.pil_reference import PilViews
 

@@ -19,6 +19,7 @@ if not dali.AVAILABLE:
     pytest.skip("DALI is not installed here", allow_module_level=True)
 
 from coke.pipeline.views.dali_stages import DaliStages
+from coke.pipeline.views.dali_views import DaliViews
 
 
 @pytest.mark.parametrize("recipes", [(IMAGENET_SINGLE_VIEW,), IMAGENET_TWO_VIEW])
@@ -30,7 +31,7 @@ def test_agrees_with_the_whole_graph(color_set: Path, recipes: tuple[ViewRecipe,
         draw(r, seed=0, epoch=1, view=v, ids=ids, heights=sides[0], widths=sides[1])
         for v, r in enumerate(recipes)
     ]
-    whole = dali.DaliViews(recipes, batch_size=8, device="cpu", threads=1)
+    whole = DaliViews(recipes, batch_size=8, device="cpu", threads=1)
     stages = DaliStages(recipes, batch_size=8, device="cpu", threads=1)
     (expected,) = whole.stream(iter([(encoded, drawn)]))
     for _ in range(2):  # a second batch finds nothing left of the first
