@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import IO
 
-# As in coke.distributed.process_group, which imports torch: this process need not wait for that.
-LIFELINE = "COKE_LIFELINE_FD"
-PEER_LOST = 76
+from coke.distributed.lifeline import LIFELINE, PEER_LOST, Lifeline
 
 #: Seconds that ranks have to end by themselves once one has failed.
 GRACE_S = 20.0
@@ -71,8 +69,8 @@ def launch(
     """
     if nproc < 1:
         raise ValueError(f"--nproc is {nproc}; give a number of processes, 1 or more")
-    lifeline, ours = os.pipe()  # nothing is sent through it: it closes with this process
-    environment = _environment(nproc, lifeline)
+    lifeline = Lifeline()
+    environment = _environment(nproc, lifeline.theirs.fileno())
     ranks: list[_Rank] = []
     try:
         with _signals_passed_on(ranks) as signals:
@@ -91,8 +89,7 @@ def launch(
             if rank.status is None:
                 rank.process.kill()
                 rank.process.wait()
-        os.close(lifeline)
-        os.close(ours)
+        lifeline.close()
     return Outcome(status if status > 0 else 1, _story(failed, ranks))
 
 
@@ -120,13 +117,15 @@ def _free_port() -> int:
         return port
 
 
-def _start(command: list[str], number: int, environment: Mapping[str, str], lifeline: int) -> _Rank:
+def _start(
+    command: list[str], number: int, environment: Mapping[str, str], lifeline: Lifeline
+) -> _Rank:
     # Open until the rank has ended: what it wrote last may have to be told.
     stderr = tempfile.TemporaryFile() if number else None  # noqa: SIM115
     process = subprocess.Popen(
         command,
         env={**environment, "RANK": str(number), "LOCAL_RANK": str(number)},
-        pass_fds=[lifeline],
+        pass_fds=[lifeline.theirs.fileno()],
         stdout=subprocess.DEVNULL if number else None,
         stderr=stderr,
         start_new_session=True,  # Ctrl-C reaches ranks through us, once

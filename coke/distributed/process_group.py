@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,12 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-T = TypeVar("T")
+from coke.distributed.lifeline import PEER_LOST, end_with_launcher
 
-#: How ``coke train --nproc`` names the pipe that closes when it ends: ``coke.distributed.launch``.
-LIFELINE = "COKE_LIFELINE_FD"
-#: Exit status of a rank that ended because another one did.
-PEER_LOST = 76
+T = TypeVar("T")
 
 
 class PeerLostError(ConnectionError):
@@ -139,7 +135,7 @@ def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
                 f"RANK and WORLD_SIZE are set but {name} is not: start ranks with torchrun, or "
                 "with coke train --nproc"
             )
-    _end_with_launcher()
+    end_with_launcher(os.environ)
     on_gpu = device.type == "cuda"
     try:
         with peer_errors(timeout_s):
@@ -183,17 +179,3 @@ def _is_about_peers(error: RuntimeError) -> bool:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
-
-
-def _end_with_launcher() -> None:
-    """Ends this process when its launcher ends in whatever way, which closes a pipe between them:
-    a rank without a launcher would train on unseen."""
-    if LIFELINE not in os.environ:
-        return
-    lifeline = int(os.environ[LIFELINE])
-
-    def wait() -> None:
-        os.read(lifeline, 1)  # nothing is ever sent
-        os._exit(PEER_LOST)
-
-    threading.Thread(target=wait, daemon=True).start()

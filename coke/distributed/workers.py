@@ -6,7 +6,6 @@ import multiprocessing as mp
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
+
+from coke.distributed.lifeline import Lifeline, end_with_starter
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -56,10 +57,9 @@ def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapp
         context.set_forkserver_preload(list(preload))
     else:
         context = mp.get_context("spawn")
-    # Workers hold one end of this pipe and end when the other closes: by us, or with us.
-    lifeline, ours = context.Pipe(duplex=False)
+    lifeline = Lifeline()
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
+        workers, mp_context=context, initializer=_start_worker, initargs=(lifeline.theirs,)
     )
 
     def run(function: Callable[[Task], Result], tasks: Iterable[Task], /) -> Iterator[Result]:
@@ -79,19 +79,13 @@ def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapp
             f"(now {workers})"
         ) from error
     except BaseException:
-        ours.close()  # nobody wants the results that are still being computed
+        lifeline.cut()  # nobody wants the results that are still being computed
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        ours.close()
         lifeline.close()
 
 
 def _start_worker(lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-
-    def end_with_parent() -> None:
-        lifeline.poll(None)  # nothing is ever sent: this returns when the other end closes
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_starter(lifeline, 1)

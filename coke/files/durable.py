@@ -15,9 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 @contextmanager
 def draft_of(
@@ -48,7 +45,7 @@ def draft_of(
         if exclusive:
             _name_if_free(draft, path)
         else:
-            draft.rename(path)
+            draft.replace(path)
     finally:
         with suppress(OSError):  # an error of the write itself must not be hidden
             draft.unlink(missing_ok=True)
@@ -77,19 +74,13 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
-def write_npy(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array as ``.npy``, see :func:`draft_of`; arrays of objects are refused."""
-    with draft_of(path) as draft, draft.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def rename(finished: Path, path: Path) -> None:
     """Gives a finished file the name ``path``, in place of what has it; for a power cut too.
 
     Both are on the same file system.
     """
     flush(finished)
-    finished.rename(path)
+    finished.replace(path)
     flush(path.parent)
 
 
@@ -97,7 +88,7 @@ def move_into(folder: Path, finished: Iterable[Path]) -> None:
     """Moves finished files into a folder under their own names, and syncs the folder once."""
     for path in finished:
         flush(path)
-        path.rename(folder / path.name)
+        path.replace(folder / path.name)
     flush(folder)
 
 
@@ -122,4 +113,4 @@ def _name_if_free(draft: Path, path: Path) -> None:
     except OSError:  # a file system without links, such as FAT
         if path.exists():
             raise FileExistsError(f"{path} exists") from None
-        draft.rename(path)
+        draft.replace(path)

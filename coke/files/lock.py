@@ -49,6 +49,18 @@ def take(file: int | IO[str] | IO[bytes], *, shared: bool = False, wait: bool = 
     return True
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock of a file; nothing is kept locked.
+
+    False where there is no such file, or the file system has no locks.
+    """
+    try:
+        with path.open() as file:
+            return not take(file, shared=True)
+    except OSError:
+        return False
+
+
 def give_back(file: int) -> None:
     """Unlocks and closes a descriptor.
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from coke.distributed import launch as launch_module
-from coke.distributed import process_group as distributed
 from coke.distributed.launch import Outcome, launch
+from coke.distributed.lifeline import LIFELINE, PEER_LOST
 
 
 def run(tmp_path: Path, script: str, nproc: int = 3, grace_s: float = 5.0) -> Outcome:
@@ -90,15 +89,15 @@ def test_who_lost_a_peer_is_not_to_blame(tmp_path: Path) -> None:
         tmp_path,
         f"""
         if rank < 2:
-            sys.exit({launch_module.PEER_LOST})
+            sys.exit({PEER_LOST})
         time.sleep(1)
         sys.exit("it was me")
         """,
     )
     assert outcome.status == 1
     assert outcome.message is not None and "rank 2 of 3" in outcome.message
-    outcome = run(tmp_path, f"sys.exit({launch_module.PEER_LOST})", nproc=2)
-    assert outcome.status == launch_module.PEER_LOST
+    outcome = run(tmp_path, f"sys.exit({PEER_LOST})", nproc=2)
+    assert outcome.status == PEER_LOST
     assert outcome.message is not None and "lost contact with each other" in outcome.message
 
 
@@ -146,7 +145,7 @@ def test_ranks_end_with_their_launcher(tmp_path: Path) -> None:
         here = pathlib.Path({str(tmp_path)!r})
         (here / "pid").write_text(str(os.getpid()))
         os.rename(here / "pid", here / "pid.txt")
-        os.read(int(os.environ["{launch_module.LIFELINE}"]), 1)
+        os.read(int(os.environ["{LIFELINE}"]), 1)
         (here / "ended").touch()
         """
     )
@@ -169,11 +168,6 @@ def _wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < last, f"{path.name} did not appear"
         time.sleep(0.05)
-
-
-def test_launcher_and_ranks_mean_the_same_names() -> None:
-    assert launch_module.LIFELINE == distributed.LIFELINE
-    assert launch_module.PEER_LOST == distributed.PEER_LOST
 
 
 def test_no_ranks_are_refused() -> None:

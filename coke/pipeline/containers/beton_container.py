@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 
+from coke.files.durable import draft_of
 from coke.files.hashing import file_sha256
 from coke.pipeline.containers.beton import PAGE_SIZE, BetonWriter, RecordTooLargeError
 from coke.pipeline.containers.plan import ContainerPlan, WrittenContainer, prepared_image
@@ -41,28 +42,24 @@ def _write(plan: ContainerPlan, page_size: int) -> WrittenContainer:
     assert len(plan.ids) == len(plan.candidates) == count
     rows = np.zeros(count, dtype=INDEX_DTYPE)
     crc32 = np.zeros(count, dtype=np.uint32)
-    partial = path.with_suffix(".beton.partial")
-    try:
-        with (
-            warnings.catch_warnings(),
-            BetonWriter(partial, count=count, page_size=page_size) as beton,
-        ):
-            warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
-            for i in range(count):
-                image, label = prepared_image(plan, i), plan.records.labels[i]
-                offset = beton.add(
-                    image.data,
-                    height=image.height,
-                    width=image.width,
-                    image_id=plan.ids[i],
-                    label=label,
-                )
-                length = len(image.data)
-                rows[i] = (offset, plan.number, length, label, image.height, image.width, JPEG)
-                crc32[i] = zlib.crc32(image.data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        draft_of(path, sync=False) as draft,
+        warnings.catch_warnings(),
+        BetonWriter(draft, count=count, page_size=page_size) as beton,
+    ):
+        warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
+        for i in range(count):
+            image, label = prepared_image(plan, i), plan.records.labels[i]
+            offset = beton.add(
+                image.data,
+                height=image.height,
+                width=image.width,
+                image_id=plan.ids[i],
+                label=label,
+            )
+            length = len(image.data)
+            rows[i] = (offset, plan.number, length, label, image.height, image.width, JPEG)
+            crc32[i] = zlib.crc32(image.data)
     container = Container(
         name=path.name,
         size=path.stat().st_size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import re
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from coke.files.hashing import file_sha256
 from coke.pipeline.remote.filesystem import PACKAGES, filesystem_of
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class Remote:
                 if not progress.exceeded:
                     raise
             got = progress.most if progress.exceeded else path.stat().st_size
-            digest = "" if progress.exceeded else _sha256(path)
+            digest = "" if progress.exceeded else file_sha256(path)
             if digest == sha256 and size in (None, got):
                 return
             what = (
@@ -241,11 +241,6 @@ def _is_final(error: Exception) -> bool:
     if isinstance(error, WrongContent):
         return error.again
     return isinstance(error, PermissionError) or getattr(error, "status", None) in (400, 401, 403)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def default_cache_dir() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coke.files.byte_size import show_bytes
+from coke.files.durable import write_json
 from coke.tools.bench.figures import median, spread_range, with_share
 from coke.tools.bench.memory import Memory
 from coke.tools.bench.methods import ratios
@@ -34,7 +34,7 @@ def save_json(bench: EpochBench, path: Path) -> None:
     """Writes everything that was measured; milliseconds per batch, images per second, bytes."""
     content = asdict(bench)
     content["ratios"] = [asdict(ratio) for ratio in ratios(bench.methods)]
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, content, indent=1)
 
 
 def settings_line(bench: EpochBench) -> str:

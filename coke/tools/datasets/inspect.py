@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from coke.config.view_recipe import ViewRecipe
+from coke.files.durable import draft_of
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
 from coke.pipeline.dataset.open import find_split, is_dataset
 from coke.tools.datasets.contact_sheet import contact_sheet
@@ -26,6 +26,7 @@ from coke.tools.datasets.contact_sheet import contact_sheet
 RESOLUTION_BINS = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _BAR = 30  # characters of the longest bar
 _CLASSES_SHOWN = 5  # of the largest and of the smallest
+_SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ def save_sheet(
         ValueError: an argument is out of range, ``out`` exists, or it cannot be written there.
     """
     out = Path(out)
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+    if out.suffix.lower() not in _SHEET_FORMATS:
         raise ValueError(f"--out is {out}; name a .png, .jpg or .webp file")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists; give --overwrite to replace it, or another --out")
@@ -167,23 +168,14 @@ def save_sheet(
         epochs=epochs,
         backend=backend,
     )
-    _save_whole(sheet, out)
+    with draft_of(out, exclusive=not overwrite) as draft:
+        sheet.save(draft, format=_SHEET_FORMATS[out.suffix.lower()])
     (console or Console(soft_wrap=True)).print(
         f"{out}: {sheet.width} x {sheet.height} pixels, images of {part.location}",
         markup=False,
         highlight=False,
     )
     return out
-
-
-def _save_whole(sheet: Image.Image, out: Path) -> None:
-    """Beside ``out`` and renamed: a full disk leaves no half of a picture under its name."""
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    try:
-        sheet.save(partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _splits(folder: Path) -> list[str | Path]:

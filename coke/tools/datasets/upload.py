@@ -6,7 +6,6 @@ interrupted upload has sent is written down beside the local copy, and not sent 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +18,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from coke.files import durable
 from coke.files.hashing import file_sha256
+from coke.files.lock import HeldError, LockFile
 from coke.pipeline.remote.remote import Remote, default_cache_dir
 from coke.tools.datasets.dataset_kind import is_dataset_file, manifest_hashes
 
@@ -67,14 +68,12 @@ class Upload:
             )
 
         self._place.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
+            self._lock = LockFile(self._place / "lock")
+        except HeldError as error:
             raise ValueError(
-                f"another process is writing {self.url} at this moment; wait for it, or choose "
-                "another folder"
+                f"{error} is writing {self.url} at this moment; wait for it, or choose another "
+                "folder"
             ) from None
         if restart:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -87,7 +86,7 @@ class Upload:
     def __exit__(self, *error: object) -> None:
         if set(os.listdir(self._place)) <= {"lock", self._sent.name}:
             shutil.rmtree(self._place, ignore_errors=True)
-        os.close(self._lock)
+        self._lock.close()
 
     def staged(self, command: str) -> dict[str, Any] | None:
         """The report of an earlier run of the same command whose upload was interrupted."""
@@ -111,9 +110,7 @@ class Upload:
         if before is None or before["manifests"] != about["manifests"]:
             # Files of another data set may have been sent under the same names since.
             self._sent.unlink(missing_ok=True)
-        draft = self._receipt.with_suffix(".draft")
-        draft.write_text(json.dumps(about))
-        draft.rename(self._receipt)
+        durable.write_json(self._receipt, about)
 
     def send(self) -> None:
         """Sends what is not there yet, the manifests last; then removes the local copy.

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coke.config.presets import preset_named
+from coke.files.durable import write_bytes
 from coke.pipeline.dataset.open import is_dataset
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.knn import eval_knn
@@ -104,21 +105,18 @@ def find_fashion_mnist(download: Path, console: Console) -> Path:
 
 
 def _download(url: str, path: Path, content_sha256: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        found = hashlib.sha256(gzip.decompress(partial.read_bytes())).hexdigest()
+        with urllib.request.urlopen(url, timeout=60) as response:
+            data = response.read()
+        found = hashlib.sha256(gzip.decompress(data)).hexdigest()
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
-        partial.unlink(missing_ok=True)
         raise ValueError(
             f"{url} cannot be downloaded ({error}); on Debian, `apt-get install "
             f"dataset-fashion-mnist` brings the images instead"
         ) from error
     if found != content_sha256:
-        partial.unlink()
         raise ValueError(
             f"{url} has content SHA-256 {found}, not {content_sha256}: the download is damaged or "
             "not Fashion-MNIST"
         )
-    partial.rename(path)
+    write_bytes(path, data)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from coke.files.durable import write_text
 from coke.tools.bench.figures import median, spread_range
 from coke.tools.bench.methods import ratios
 from coke.tools.bench.paper import IMAGENET_IMAGES, PAPER_MINUTES, imagenet_minutes
@@ -45,7 +46,7 @@ svg { width: 100%; height: auto } svg text { font: 12px system-ui, sans-serif; f
 
 def write_page(bench: EpochBench, path: Path) -> None:
     """Writes the page; a file that is there is replaced."""
-    path.write_text(page(bench), encoding="utf-8")
+    write_text(path, page(bench))
 
 
 def page(bench: EpochBench) -> str:

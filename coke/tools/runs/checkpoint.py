@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import torch
 
+from coke.files import durable
+
 FORMAT_VERSION = 2
 _READABLE = (1, 2)  # 1 knew only ends of epochs: good for evaluation and --init-from
 _STATE = "state.pt"
@@ -76,16 +78,13 @@ def save_checkpoint(folder: Path, moment: Moment, state: dict[str, Any]) -> Path
         partial.mkdir(parents=True)
         with open(partial / _STATE, "wb") as file:
             torch.save({"format_version": FORMAT_VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
         if final.exists():  # the same moment, after a resume from an older one: swap the file
-            os.replace(partial / _STATE, final / _STATE)
-            _sync_directory(final)
+            durable.rename(partial / _STATE, final / _STATE)
             os.rmdir(partial)
+            durable.flush(folder)
         else:
-            _sync_directory(partial)
-            os.replace(partial, final)
-        _sync_directory(folder)
+            durable.flush(partial / _STATE)
+            durable.rename(partial, final)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise ValueError(
@@ -175,11 +174,3 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     os.replace(checkpoint, hidden)
     shutil.rmtree(hidden)
-
-
-def _sync_directory(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

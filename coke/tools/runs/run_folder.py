@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from coke.config.config import MAY_DIFFER_ON_RESUME, Config
 from coke.config.overrides import differences, load_toml, to_toml, with_settings
+from coke.files import durable
+from coke.files.durable import draft_name
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.runs import run_lock as run_session
 from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 START, RESUME, AUTO = "start", "resume", "auto"
 INITIAL_WEIGHTS = "initial_weights.json"
 #: What a process may leave that ended before its run had started.
-_BEFORE_A_RUN = {run_session.LOCK, run_session.STATUS, "data.json", INITIAL_WEIGHTS} | {
-    ".config.toml.partial",
-    f".{run_session.STATUS}.partial",
+_WRITTEN_BEFORE = {run_session.STATUS, "data.json", INITIAL_WEIGHTS}
+_BEFORE_A_RUN = {run_session.LOCK, *_WRITTEN_BEFORE} | {
+    draft_name(name) for name in (*_WRITTEN_BEFORE, "config.toml")
 }
 
 
@@ -81,11 +83,10 @@ class RunFolder:
         self.metrics.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         data = {"folder": index.location, "count": len(index)}
         data["identity"] = index.identity
-        (self.path / "data.json").write_text(json.dumps(data, indent=1) + "\n")
+        durable.write_json(self.path / "data.json", data, indent=1)
         if weights is not None:
-            about = json.dumps(asdict(weights), indent=1) + "\n"
-            (self.path / INITIAL_WEIGHTS).write_text(about)
-        _write_whole(self.path / "config.toml", to_toml(config))
+            durable.write_json(self.path / INITIAL_WEIGHTS, asdict(weights), indent=1)
+        durable.write_text(self.path / "config.toml", to_toml(config))
 
     def _check_free(self, *, may_be_unborn: bool) -> None:
         if not self.path.exists():
@@ -209,17 +210,7 @@ class RunFolder:
         """Forgets records of epochs that will run again after a resume."""
         if self.metrics.is_file():
             kept = [json.dumps(r) for r in self.records() if r["epoch"] < epoch]
-            _write_whole(self.metrics, "".join(f"{line}\n" for line in kept))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Replaces a file, whole or not at all."""
-    draft = path.with_name(f".{path.name}.partial")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+            durable.write_text(self.metrics, "".join(f"{line}\n" for line in kept))
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

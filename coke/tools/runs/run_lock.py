@@ -7,7 +7,6 @@ machines, where a file system may not pass locks on, the lock file's time of cha
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from coke.files import durable, lock
 from coke.tools.runs.interruption import RunStopped
 
 LOCK, STATUS = "lock", "status.json"
@@ -102,9 +102,7 @@ class RunSession:
             "pid": os.getpid(),
             "changed": time.time(),
         }
-        draft = self._run / f".{STATUS}.partial"
-        draft.write_text(json.dumps(status) + "\n")
-        os.replace(draft, self._run / STATUS)
+        durable.write_json(self._run / STATUS, status)
 
 
 def read_status(run: Path) -> RunStatus | None:
@@ -121,7 +119,7 @@ def current_status(run: Path) -> RunStatus | None:
     status = read_status(run)
     if status is None or status.state != RUNNING:
         return status
-    locked = _is_locked(run / LOCK)
+    locked = lock.is_held(run / LOCK)
     if locked or (status.host != socket.gethostname() and _age(run / LOCK) < STALE_S):
         return status
     return RunStatus(
@@ -135,7 +133,7 @@ def current_status(run: Path) -> RunStatus | None:
 
 def check_unlocked(run: Path) -> None:
     """Raises ValueError where a process of this machine trains in a folder; takes nothing."""
-    if _is_locked(run / LOCK):
+    if lock.is_held(run / LOCK):
         raise ValueError(_in_use(run, read_status(run)))
 
 
@@ -148,48 +146,36 @@ def _may_live(before: RunStatus | None, taken: bool | None) -> bool:
 
 
 def _take(file: IO[str]) -> bool | None:
-    """Whether the lock is ours now; None where the file system has no locks."""
+    """Whether the lock is ours now; None where the file system does not lock."""
     for wait_s in (0.1, 0.3, 0.6, None):  # `coke runs` holds it for an instant to look
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if wait_s is None:
-                return False
-            time.sleep(wait_s)
+            if lock.take(file):
+                return True
         except OSError:
             return None
+        if wait_s is None:
+            return False
+        time.sleep(wait_s)
     raise AssertionError("the loop returns")
-
-
-def _is_locked(lock: Path) -> bool:
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _beats_on(run: Path) -> bool:
     """Whether the lock file's time moves while we watch."""
-    lock = run / LOCK
-    if _age(lock) > STALE_S:
+    beaten = run / LOCK
+    if _age(beaten) > STALE_S:
         return False
-    first = lock.stat().st_mtime_ns
+    first = beaten.stat().st_mtime_ns
     until = time.monotonic() + 3 * BEAT_S
     while time.monotonic() < until:
         time.sleep(BEAT_S / 5)
-        if lock.stat().st_mtime_ns != first:
+        if beaten.stat().st_mtime_ns != first:
             return True
     return False
 
 
-def _age(lock: Path) -> float:
+def _age(path: Path) -> float:
     try:
-        return time.time() - lock.stat().st_mtime
+        return time.time() - path.stat().st_mtime
     except OSError:
         return float("inf")
 

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.config.overrides import to_toml
+from coke.distributed.lifeline import PEER_LOST
 from coke.distributed.process_group import (
-    PEER_LOST,
     PeerLostError,
     barrier,
     is_main,
