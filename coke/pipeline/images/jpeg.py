@@ -10,17 +10,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from coke.pipeline.images.decode import Decoded, decode
+from coke.pipeline.images.pixels import brightest, eight_bits
 from coke.pipeline.images.settings import StorageSettings
 
-# PIL has plug-ins that run other programs (EPS) or fetch nothing useful here: only these are tried.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _STORED_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive: every decoder has them
-_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
-_COLOR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 _MAX_STORED_SIDE = 65535  # the index keeps sides as 16 bits
 _MAX_ENCODED_SIDE = 65500  # libjpeg's limit
 
@@ -36,17 +33,25 @@ class PreparedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How an image will be stored: its size then, and whether byte for byte as it is."""
+    """How an image will be stored.
+
+    Attributes:
+        height, width: in pixels, as stored.
+        as_is: byte for byte as it is.
+        brightest: the largest 8-bit value of an image that has to be encoded; 255 for others,
+            whose values nobody has to convert.
+    """
 
     height: int
     width: int
     as_is: bool
+    brightest: int = 255
 
 
 def decode_problem(data: bytes) -> str | None:
     """Why stored bytes cannot be decoded, in a few words; None when they can."""
     try:
-        _decode(data)
+        decode(data, max_pixels=None)
     except ValueError as error:
         return str(error)
     if data.startswith(_JPEG_START) and _frame(data) is None:
@@ -60,7 +65,7 @@ def check(data: bytes, settings: StorageSettings) -> Verdict:
     Raises:
         ValueError: it cannot be stored; the message is the reason.
     """
-    return _judge(_decode(data), data, settings)
+    return _judged(data, settings)[0]
 
 
 def check_header(data: bytes, settings: StorageSettings) -> Verdict:
@@ -77,7 +82,7 @@ def check_header(data: bytes, settings: StorageSettings) -> Verdict:
         shorter, pixels = min(frame.height, frame.width), frame.height * frame.width
         fits = settings.resize_shorter is None or shorter <= settings.resize_shorter
         plain = frame.marker in _STORED_FRAMES and frame.bits == 8 and frame.components in (1, 3)
-        if plain and fits and 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
+        if plain and fits and 0 < pixels <= settings.max_pixels:
             return Verdict(height=frame.height, width=frame.width, as_is=True)
     return check(data, settings)
 
@@ -90,62 +95,35 @@ def prepare(data: bytes, settings: StorageSettings) -> PreparedImage:
     Raises:
         ValueError: the image cannot be stored; the message is the reason.
     """
-    image = _decode(data)
-    verdict = _judge(image, data, settings)
+    verdict, image = _judged(data, settings)
     if not verdict.as_is:
         data = _encode(image, (verdict.width, verdict.height), settings.quality)
     return PreparedImage(data=data, height=verdict.height, width=verdict.width)
 
 
-def _judge(image: Image.Image, data: bytes, settings: StorageSettings) -> Verdict:
-    shorter, resize_shorter = min(image.size), settings.resize_shorter
+def _judged(data: bytes, settings: StorageSettings) -> tuple[Verdict, Image.Image]:
+    """How an image will be stored, and the pixels to encode, not resized yet."""
+    decoded = decode(data, max_pixels=settings.max_pixels)
+    image, shorter = decoded.image, settings.resize_shorter
     width, height = image.size
-    if resize_shorter is not None and shorter > resize_shorter:
-        width, height = (max(1, round(side * resize_shorter / shorter)) for side in image.size)
-    frame = _frame(data) if _format(image) == "JPEG" else None
-    as_is = (
-        frame is not None
-        and frame.marker in _STORED_FRAMES
-        and image.mode in ("RGB", "L")
-        and (width, height) == image.size
-    )
+    if shorter is not None and min(image.size) > shorter:
+        width, height = (max(1, round(side * shorter / min(image.size))) for side in image.size)
+    as_is = _is_plain_jpeg(decoded) and (width, height) == image.size
     limit = _MAX_STORED_SIDE if as_is else _MAX_ENCODED_SIDE
     if max(width, height) > limit:
         raise ValueError(f"too large: {width}x{height} pixels; a side may have {limit}")
-    if image.mode not in _GRAY_MODES + _COLOR_MODES:
-        raise ValueError(f"pixel mode {image.mode} has no defined 8-bit RGB form")
-    return Verdict(height=height, width=width, as_is=as_is)
+    if as_is:
+        return Verdict(height=height, width=width, as_is=True), image
+    image = eight_bits(decoded, settings.sixteen_bit)
+    verdict = Verdict(height=height, width=width, as_is=False, brightest=brightest(image))
+    return verdict, image
 
 
-def _decode(data: bytes) -> Image.Image:
-    if not data:
-        raise ValueError("empty file")
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError:
-        kind = "corrupt JPEG header" if data.startswith(_JPEG_START) else "not an image"
-        raise ValueError(kind) from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"decompression bomb: {error}") from None
-    except Exception as error:
-        kind = "JPEG" if data.startswith(_JPEG_START) else "image"
-        raise ValueError(f"{_damage(error)} {kind} header: {error}") from None
-    try:
-        image.load()
-    except Exception as error:
-        raise ValueError(f"{_damage(error)} {_format(image)}: {error}") from None
-    if min(image.size) == 0:
-        raise ValueError(f"no pixels: {image.width}x{image.height}")
-    return image
-
-
-def _damage(error: Exception) -> str:
-    return "truncated" if "truncated" in str(error).lower() else "corrupt"
-
-
-def _format(image: Image.Image) -> str:
-    # MPO is how PIL names a JPEG with further pictures behind it; decoders see the first one.
-    return "JPEG" if image.format == "MPO" else str(image.format)
+def _is_plain_jpeg(decoded: Decoded) -> bool:
+    """Whether every decoder reads the file as it is."""
+    frame = _frame(decoded.data) if decoded.format == "JPEG" else None
+    known = frame is not None and frame.marker in _STORED_FRAMES
+    return known and decoded.image.mode in ("RGB", "L")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,18 +164,12 @@ def _frame(data: bytes) -> _Frame | None:
 
 
 def _encode(image: Image.Image, size: tuple[int, int], quality: int) -> bytes:
-    if image.mode.startswith("I;16"):
-        # PIL's own conversion clips at 255 instead of scaling.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    mode = "L" if image.mode in _GRAY_MODES else "RGB"
     buffer = io.BytesIO()
     try:
-        if image.mode != mode:
-            image = image.convert(mode)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BICUBIC)
         # 0 is 4:4:4, 2 is 4:2:0. No metadata goes along: it would describe another file.
-        subsampling = {"subsampling": 0 if quality >= 95 else 2} if mode == "RGB" else {}
+        subsampling = {"subsampling": 0 if quality >= 95 else 2} if image.mode == "RGB" else {}
         image.info.clear()
         image.save(buffer, "JPEG", quality=quality, **subsampling)
     except (OSError, ValueError) as error:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Pixels of the largest image that is taken unless a user allows more: where Pillow itself
+#: refuses an image as a decompression bomb.
+MAX_PIXELS = 178_956_970
+
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSettings:
@@ -12,7 +16,11 @@ class StorageSettings:
     Attributes:
         resize_shorter: shrink so that the shorter side has this many pixels; never enlarges.
         quality: JPEG quality, 1..100, of images that have to be encoded.
+        sixteen_bit: how 16 bits become 8; see :data:`coke.pipeline.images.pixels.SIXTEEN_BIT`.
+        max_pixels: refuse images of more pixels.
     """
 
     resize_shorter: int | None = None
     quality: int = 95
+    sixteen_bit: str = "high-byte"
+    max_pixels: int = MAX_PIXELS
