@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from coke.pipeline.images.formats import EXTENSIONS as EXTENSIONS
 from coke.pipeline.sources import storage
-
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class Images(Protocol):

@@ -19,6 +19,13 @@ def ingest(
         Optional[int], typer.Option(help="Shrink images whose shorter side is longer than this.")
     ] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality of what must be re-encoded.")] = 95,
+    sixteen_bit: Annotated[
+        str,
+        typer.Option(help="16 to 8 bits: high-byte, bits in use (9 to 15), or scale each image."),
+    ] = "high-byte",
+    max_pixels: Annotated[
+        int, typer.Option(help="Reject images of more pixels, as decompression bombs.")
+    ] = 178_956_970,
     labels: Annotated[str, typer.Option(help="auto, folders or none.")] = "auto",
     source: Annotated[
         str, typer.Option(help="auto, folders, idx, imagenet, parquet, wds or table.")
@@ -56,6 +63,8 @@ def ingest(
         workers=workers,
         resize_shorter=resize_shorter,
         quality=quality,
+        sixteen_bit=sixteen_bit,
+        max_pixels=max_pixels,
         labels=labels,
         source=source,
         check=check,

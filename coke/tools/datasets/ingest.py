@@ -19,11 +19,12 @@ from rich.console import Console
 from coke.distributed.workers import Mapper, default_workers, worker_pool
 from coke.files.journal import SUFFIX
 from coke.files.publish import claimed
+from coke.pipeline.images.settings import MAX_PIXELS
 from coke.pipeline.remote.remote import location
 from coke.pipeline.sources import Source, find_splits, is_url
 from coke.tools.datasets.dataset_kind import DATASET
 from coke.tools.datasets.ingest_containers import write_containers
-from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images
+from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images, darkness
 from coke.tools.datasets.ingest_report import (
     IngestReport,
     PassProgress,
@@ -49,6 +50,8 @@ def ingest(
     workers: int | None = None,
     resize_shorter: int | None = None,
     quality: int = 95,
+    sixteen_bit: str = "high-byte",
+    max_pixels: int = MAX_PIXELS,
     labels: str = "auto",
     source: str = "auto",
     format: str = "wds",
@@ -80,6 +83,10 @@ def ingest(
         workers: processes; by default one per core, fewer for small collections.
         resize_shorter: shrink images whose shorter side is longer than this many pixels.
         quality: JPEG quality of images that must be encoded (good JPEGs are kept as they are).
+        sixteen_bit: how 16-bit values become 8 bits: ``"high-byte"`` keeps the upper 8 of 16 bits,
+            a number of bits such as ``"12"`` the upper 8 of so many, ``"scale"`` maps each
+            image's own range to 0..255; see :mod:`coke.pipeline.images.pixels`.
+        max_pixels: reject images of more pixels.
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
         source: the layout of ``src``; see :func:`find_splits`.
         format: of the containers: ``"wds"`` (tars) or ``"ffcv"`` (betons); ids, keys and images
@@ -109,6 +116,8 @@ def ingest(
         shard_size=shard_size,
         resize_shorter=resize_shorter,
         quality=quality,
+        sixteen_bit=sixteen_bit,
+        max_pixels=max_pixels,
         labels=labels,
         source=source,
         check=check,
@@ -203,7 +212,10 @@ def _ingest_splits(
     for name, source in sources.items():
         for folder in (run.work.dataset, run.work.journal):
             (folder / name).mkdir(exist_ok=True)
-        split = decide_split(run, name, source, _checked(run, name, source), bases.get(name))
+        checked = _checked(run, name, source)
+        if warning := darkness(checked):
+            run.progress.console.print(f"warning: {source.origin}: {warning}", soft_wrap=True)
+        split = decide_split(run, name, source, checked, bases.get(name))
         written = write_containers(run, split)
         splits.append(write_side_files(run, split, written))
         images += split.checked.resumed

@@ -33,6 +33,11 @@ from coke.pipeline.sources import Source, key_problem
 CHECKS = {"decode": check, "header": check_header}
 
 
+#: An image is dark when no 8-bit value of it is larger: 14 of 16 bits reach 63.
+_DARK = 63
+_MOSTLY = 0.99  # share of the converted images that have to be dark for a warning
+
+
 _RECORD_DTYPE = np.dtype([("row", INDEX_DTYPE), ("crc32", "<u4")])
 
 
@@ -58,13 +63,15 @@ class CheckTask:
 
 
 #: What the first pass finds out about an accepted image: height and width it will be stored with,
-#: in pixels, whether byte for byte, CRC-32 and SHA-256 of its source file (zeros if not taken).
+#: in pixels, whether byte for byte, its brightest value, CRC-32 and SHA-256 of its source file
+#: (zeros if not taken).
 #: A row of zeros is of a rejected image.
 VERDICT_DTYPE = np.dtype(
     [
         ("height", "<u2"),
         ("width", "<u2"),
         ("as_is", "?"),
+        ("brightest", "u1"),
         ("crc32", "<u4"),
         ("sha256", "u1", 32),
     ]
@@ -89,8 +96,9 @@ class Checked:
 
     def candidate(self, i: int) -> Candidate:
         """What is needed to store accepted image ``i``."""
-        height, width, as_is, crc32, _ = self.verdicts[i].tolist()
-        return Candidate(verdict=Verdict(height=height, width=width, as_is=as_is), crc32=crc32)
+        height, width, as_is, brightest, crc32, _ = self.verdicts[i].tolist()
+        verdict = Verdict(height=height, width=width, as_is=as_is, brightest=brightest)
+        return Candidate(verdict=verdict, crc32=crc32)
 
     @staticmethod
     def joined(parts: Sequence[Checked]) -> Checked:
@@ -105,6 +113,24 @@ class Checked:
             bytes=sum(part.bytes for part in parts),
             resumed=sum(part.resumed for part in parts),
         )
+
+
+def darkness(checked: Checked) -> str | None:
+    """A warning where (nearly) all images that had to be encoded turned out dark; else None.
+
+    So it is with images that use 10, 12 or 14 of 16 bits.
+    """
+    verdicts = checked.verdicts
+    encoded = verdicts[(verdicts["height"] > 0) & ~verdicts["as_is"]]
+    dark = int((encoded["brightest"] <= _DARK).sum())
+    if dark == 0 or dark < _MOSTLY * len(encoded):
+        return None
+    return (
+        f"{dark:,} of {len(encoded):,} converted images are dark throughout: no value above "
+        f"{int(encoded['brightest'][encoded['brightest'] <= _DARK].max())} of 255. If they are "
+        "16-bit images that use fewer bits, give --sixteen-bit 12 (or how many they use), or "
+        "--sixteen-bit scale"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +213,8 @@ def _check(task: CheckTask) -> tuple[Checked, bool]:
                 problems[i] = str(error)
             else:
                 row = verdicts[i]
-                row["height"], row["width"], row["as_is"] = found.height, found.width, found.as_is
+                row["height"], row["width"] = found.height, found.width
+                row["as_is"], row["brightest"] = found.as_is, found.brightest
                 row["crc32"] = zlib.crc32(data)
                 if task.hash_all or not found.as_is:
                     row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)

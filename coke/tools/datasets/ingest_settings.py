@@ -14,6 +14,7 @@ import PIL
 import coke
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.dataset.manifest import FORMAT_VERSION
+from coke.pipeline.images.pixels import SIXTEEN_BIT
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source
 from coke.tools.datasets.duplicates import DEDUPES
@@ -30,6 +31,8 @@ class IngestSettings:
     shard_size: int
     resize_shorter: int | None
     quality: int
+    sixteen_bit: str
+    max_pixels: int
     labels: str
     source: str
     check: str
@@ -40,7 +43,12 @@ class IngestSettings:
     @property
     def storage(self) -> StorageSettings:
         """The part that concerns single images."""
-        return StorageSettings(resize_shorter=self.resize_shorter, quality=self.quality)
+        return StorageSettings(
+            resize_shorter=self.resize_shorter,
+            quality=self.quality,
+            sixteen_bit=self.sixteen_bit,
+            max_pixels=self.max_pixels,
+        )
 
 
 def check_arguments(
@@ -57,9 +65,12 @@ def check_arguments(
         raise ValueError(f"resize_shorter is {settings.resize_shorter}; give at least 1 pixel")
     if not 1 <= settings.quality <= 100:
         raise ValueError(f"quality is {settings.quality}; JPEG quality goes from 1 to 100")
+    if settings.max_pixels < 1:
+        raise ValueError(f"max_pixels is {settings.max_pixels}; give at least 1 pixel")
     for name, value, allowed in (
         ("format", settings.format, tuple(CONTAINER_WRITERS)),
         ("check", settings.check, tuple(CHECKS)),
+        ("sixteen_bit", settings.sixteen_bit, SIXTEEN_BIT),
         ("match", settings.match, MATCHES),
         ("dedupe", settings.dedupe, (None, *DEDUPES)),
         ("engine", engine, ENGINES),
