@@ -5,6 +5,7 @@ Shapes: N points, B of a batch, D dimensions, K clusters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,17 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
+from coke.clustering.distances import distances, own_losses
 from coke.clustering.estimator_base import ClusterBase
+from coke.clustering.estimator_settings import check_settings, is_sampled, number_of_starts
+from coke.clustering.feature_names import check_same_names
 from coke.clustering.fitting import Fit, fit_once
-from coke.clustering.points import METRICS, Points, means, similarities
-from coke.clustering.seeding import SEEDINGS, kmeans_plus_plus, sampled
+from coke.clustering.initial_centers import checked_centers
+from coke.clustering.point_array import PointArray, point_array
+from coke.clustering.points import Points, means, similarities
+from coke.clustering.random_state import generator_of
+from coke.clustering.sample_weights import checked_weights
+from coke.clustering.seeding import kmeans_plus_plus, sampled
 from coke.clustering.sizes import SizeBounds, size_bounds
 from coke.clustering.stream import Stream
 from coke.clustering.streaming_assignment import assign_stream
@@ -39,12 +47,16 @@ class OnlineConstrainedKMeans(ClusterBase):
         max_size: largest size in points.
         metric: ``"cosine"`` or ``"euclidean"``.
         dual_rule: ``"auto"``; there is nothing to tune.
-        init: ``"k-means++"``, ``"sample"``, or an array (K, D).
-        n_init: starts; the best one is kept.
+        init: where centers start. ``"k-means++"``; ``"random"`` (or ``"sample"``), different points
+            drawn evenly; an array (K, D); or a function ``init(X, n_clusters, random_state=...)``
+            that returns one, with a numpy ``RandomState``.
+        n_init: starts; the best one is kept. ``"auto"`` means 10 for ``"random"`` and a function,
+            otherwise 1. An array is one start.
         max_iter: passes over the points.
         tol: ends when centers move less than this, relative to the spread of the points.
         batch_size: points that are compared with the centers at a time.
-        random_state: seed; the same seed gives the same result.
+        random_state: seed; the same seed gives the same result. A whole number, or a generator of
+            numpy or torch, from which the seed is drawn. None gives another result each time.
         verbose: show progress.
 
     Attributes:
@@ -58,6 +70,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         optimality_gap_: how far the assignment may be from the best one, as a share of it.
         violation_: largest breach of a size, relative; 0 after ``fit``.
         n_iter_, n_features_in_: passes made, and D.
+        feature_names_in_: (D,) names, after a data frame whose columns have texts as names.
     """
 
     def __init__(
@@ -70,7 +83,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         metric: str = "cosine",
         dual_rule: str = "auto",
         init: Any = "k-means++",
-        n_init: int = 1,
+        n_init: int | str = 1,
         max_iter: int = 10,
         tol: float = 1e-4,
         batch_size: int = 1024,
@@ -97,26 +110,32 @@ class OnlineConstrainedKMeans(ClusterBase):
         """Clusters the points.
 
         Args:
-            X: (N, D) array, memmap or tensor; or an iterable of such batches, which is written
-                once to a temporary file, since points are read in random order.
+            X: (N, D) array, memmap, tensor or data frame; or an iterable of such batches, which is
+                written once to a temporary file, since points are read in random order.
             y: ignored.
 
         Raises:
             ValueError: settings or points that cannot be clustered; the message names them.
         """
-        self._check()
-        points = Points(X, self.metric)
+        self._fit(X)
+        return self
+
+    def _fit(self, X: Any) -> PointArray:
+        """Fits, and returns the points as one array: an iterable can be read only once."""
+        check_settings(self.get_params(deep=False))
+        generator = generator_of(self.random_state)
+        given = point_array(X)
+        points = Points(given.array, self.metric)
         bounds = self._bounds(points.n)
-        generator = self._generator()
         best: Fit | None = None
+        starts = number_of_starts(self.n_init, self.init)
         with Progress(disable=not self.verbose) as progress:
-            total = self.n_init * self.max_iter
-            task = progress.add_task("clustering", total=total)
-            for start in range(self.n_init):
+            task = progress.add_task("clustering", total=starts * self.max_iter)
+            for start in range(starts):
                 among = points.sample(_SEEDS_PER_CLUSTER * self.n_clusters + 1000, generator)
                 fit = fit_once(
                     points,
-                    self._seeded(among, generator),
+                    self._seeded(given, among, generator),
                     bounds,
                     max_iter=self.max_iter,
                     tol=self.tol,
@@ -128,8 +147,9 @@ class OnlineConstrainedKMeans(ClusterBase):
                 if best is None or fit.objective > best.objective:
                     best = fit
         assert best is not None
-        self._keep(best, points.d, bounds)
-        return self
+        self._keep(best, bounds)
+        self._learn_names(given, points.d)
+        return given
 
     def partial_fit(self, X: Any, y: Any = None, ids: Any = None) -> OnlineConstrainedKMeans:
         """Learns from one batch of a stream: assigns it, then moves duals, counts and centers.
@@ -138,34 +158,38 @@ class OnlineConstrainedKMeans(ClusterBase):
         batch. The first batch seeds the centers, so it needs at least K points.
 
         Args:
-            X: (B, D) array or tensor.
+            X: (B, D) array, tensor or data frame.
+            y: ignored.
             ids: (B,) of the points; only checked, that none is there twice.
 
         Raises:
             ValueError: as ``fit``; or ids that repeat; or sizes in points, which need N.
         """
-        self._check()
+        check_settings(self.get_params(deep=False))
         if self.min_size is not None or self.max_size is not None:
             raise ValueError(
                 "min_size and max_size count points of a whole, which a stream is not; use "
                 "min_ratio with partial_fit"
             )
-        points = Points(X, self.metric)
+        given = point_array(X)
+        first = not hasattr(self, "cluster_centers_")
+        if not first:
+            self._check_same_features(given)
+        points = Points(given.array, self.metric)
         _check_ids(ids, points.n)
         batch_BD = points.read(slice(0, points.n))
-        if not hasattr(self, "cluster_centers_"):
+        if first:
             if points.n < self.n_clusters:
                 raise ValueError(
                     f"n_samples={points.n} should be >= n_clusters={self.n_clusters}: the first "
                     "batch seeds the centers"
                 )
-            centers_KD = self._seeded(batch_BD, self._generator())
+            centers_KD = self._seeded(given, batch_BD, generator_of(self.random_state))
             self.counts_ = np.zeros(self.n_clusters, dtype=np.int64)
             self.duals_ = np.zeros(self.n_clusters, dtype=np.float32)
-            self.n_features_in_ = points.d
             self.n_iter_ = 0
+            self._learn_names(given, points.d)
         else:
-            self._check_width(points.d)
             centers_KD = torch.from_numpy(self.cluster_centers_)
         counts_K = torch.from_numpy(self.counts_).clone()
         values_BK = similarities(batch_BD, centers_KD, self.metric)
@@ -192,38 +216,99 @@ class OnlineConstrainedKMeans(ClusterBase):
         self.n_iter_ += 1
         return self
 
-    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
-        """``fit``, then ``labels_``."""
-        return self.fit(X).labels_
-
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Clusters (N,) of new points, at the prices learned (Eqn. 8): highest similarity plus
         dual. Sizes are not enforced on them.
 
-        Raises:
-            ValueError: points of another width.
-        """
-        self._check_fitted()
-        points = Points(X, self.metric)
-        self._check_width(points.d)
-        centers_KD, duals_K = (
-            torch.from_numpy(self.cluster_centers_),
-            torch.from_numpy(self.duals_),
-        )
-        labels = [
-            (similarities(batch_BD, centers_KD, self.metric) + duals_K).argmax(dim=1)
-            for _, batch_BD in points.batches(self.batch_size)
-        ]
-        return torch.cat(labels).numpy()
+        Args:
+            X: (N, D), as in ``fit``.
 
-    def _keep(self, fit: Fit, width: int, bounds: SizeBounds) -> None:
+        Raises:
+            ValueError: points of another width, or whose features have other names.
+        """
+        points = Points(self._new(X).array, self.metric)
+        return torch.cat([labels_B for _, labels_B in self._labelled(points)]).numpy()
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Distances (N, K) of points to centers: Euclidean; under cosine, 1 minus the cosine.
+
+        Duals play no part here. The result is float32 for points in float32 or float16, otherwise
+        float64.
+
+        Args:
+            X: (N, D), as in ``fit``.
+
+        Raises:
+            ValueError: as ``predict``.
+        """
+        return self._distances(self._new(X))
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Minus the inertia of points in the clusters that ``predict`` gives them.
+
+        Args:
+            X: (N, D), as in ``fit``.
+            y: ignored.
+            sample_weight: (N,) what each point counts; 1 if None.
+
+        Raises:
+            ValueError: as ``predict``; or weights that are not N finite numbers, 0 or more.
+        """
+        points = Points(self._new(X).array, self.metric)
+        weights_N = checked_weights(sample_weight, points.n)
+        centers_KD = torch.from_numpy(self.cluster_centers_)
+        total = 0.0
+        for (rows, batch_BD), labels_B in self._labelled(points):
+            losses_B = own_losses(batch_BD, centers_KD[labels_B], self.metric)
+            total += float(losses_B.sum() if weights_N is None else losses_B @ weights_N[rows])
+        return -total
+
+    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
+        """``fit``, then ``labels_``."""
+        self._fit(X)
+        return self.labels_
+
+    def fit_transform(self, X: Any, y: Any = None) -> NDArray[Any]:
+        """``fit``, then ``transform`` of the same points."""
+        return self._distances(self._fit(X))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def _distances(self, given: PointArray) -> NDArray[Any]:
+        centers_KD = torch.from_numpy(self.cluster_centers_)
+        kept = given.array.dtype in (np.float16, np.float32)
+        parts = [
+            distances(batch_BD, centers_KD, self.metric).numpy()
+            for _, batch_BD in Points(given.array, self.metric).batches(self.batch_size)
+        ]
+        return np.concatenate(parts, dtype=np.float32 if kept else np.float64, casting="same_kind")
+
+    def _new(self, X: Any) -> PointArray:
+        """New points, whose features are those of ``fit``."""
+        if not hasattr(self, "cluster_centers_"):
+            raise self.not_fitted("OnlineConstrainedKMeans is not fitted yet; call fit first")
+        given = point_array(X)
+        self._check_same_features(given)
+        return given
+
+    def _labelled(self, points: Points) -> Iterator[tuple[tuple[slice, Tensor], Tensor]]:
+        """Batches of points, (rows, (B, D)), and their labels (B,) at the prices learned."""
+        centers_KD = torch.from_numpy(self.cluster_centers_)
+        duals_K = torch.from_numpy(self.duals_)
+        for rows, batch_BD in points.batches(self.batch_size):
+            values_BK = similarities(batch_BD, centers_KD, self.metric) + duals_K
+            yield (rows, batch_BD), values_BK.argmax(dim=1)
+
+    def _keep(self, fit: Fit, bounds: SizeBounds) -> None:
         self.cluster_centers_ = fit.centers.numpy()
         self.labels_ = fit.labels.numpy()
         self.counts_ = fit.sizes.numpy()
         self.duals_ = fit.duals.numpy()
         self.objective_, self.bound_ = fit.objective, fit.bound
         self.violation_ = bounds.violation(fit.sizes)
-        self.n_iter_, self.n_features_in_ = fit.passes, width
+        self.n_iter_ = fit.passes
         if self.metric == "cosine":
             self.inertia_ = len(self.labels_) - fit.objective
             scale = abs(fit.bound)
@@ -231,26 +316,6 @@ class OnlineConstrainedKMeans(ClusterBase):
             self.inertia_ = max(fit.squares - 2 * fit.objective, 0.0)
             scale = self.inertia_ / 2
         self.optimality_gap_ = max(fit.bound - fit.objective, 0.0) / scale if scale > 0 else 0.0
-
-    def _check(self) -> None:
-        for name in ("n_clusters", "n_init", "max_iter", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} is {value!r}; give a whole number, 1 or more")
-        for name in ("min_size", "max_size"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or value < 0):
-                raise ValueError(f"{name} is {value!r}; give a number of points, or None")
-        if not 0 <= self.min_ratio <= 1:
-            raise ValueError(f"min_ratio is {self.min_ratio}; it is a share of N / K, in [0, 1]")
-        if self.metric not in METRICS:
-            raise ValueError(f"metric is {self.metric!r}; choose one of {', '.join(METRICS)}")
-        if self.dual_rule != "auto":
-            raise ValueError(f"dual_rule is {self.dual_rule!r}; the estimator has only 'auto'")
-        if isinstance(self.init, str) and self.init not in SEEDINGS:
-            raise ValueError(
-                f"init is {self.init!r}; choose one of {', '.join(SEEDINGS)}, or give an array"
-            )
 
     def _bounds(self, n_points: int) -> SizeBounds:
         if self.n_clusters > n_points:
@@ -266,39 +331,41 @@ class OnlineConstrainedKMeans(ClusterBase):
             max_size=self.max_size,
         )
 
-    def _generator(self) -> torch.Generator:
-        generator, seed = torch.Generator(), self.random_state
-        if seed is None:
-            generator.seed()
-        elif isinstance(seed, np.random.RandomState):
-            generator.manual_seed(int(seed.randint(2**31)))
-        else:
-            generator.manual_seed(int(seed))
-        return generator
+    def _seeded(self, given: PointArray, among_ND: Tensor, generator: torch.Generator) -> Tensor:
+        """Where a start begins, (K, D).
 
-    def _seeded(self, points_ND: Tensor, generator: torch.Generator) -> Tensor:
-        if not isinstance(self.init, str):
-            centers_KD = torch.as_tensor(np.asarray(self.init, dtype=np.float32)).clone()
-            expected = (self.n_clusters, points_ND.shape[1])
-            if tuple(centers_KD.shape) != expected:
-                raise ValueError(
-                    f"init has shape {tuple(centers_KD.shape)}; n_clusters and the width of the "
-                    f"points need {expected}"
-                )
-        elif self.init == "sample":
-            centers_KD = sampled(points_ND, self.n_clusters, generator)
+        Args:
+            given: all points, for a function that makes the centers.
+            among_ND: points that the estimator itself chooses from.
+        """
+        if isinstance(self.init, str):
+            choose = sampled if is_sampled(self.init) else kmeans_plus_plus
+            centers_KD = choose(among_ND, self.n_clusters, generator)
         else:
-            centers_KD = kmeans_plus_plus(points_ND, self.n_clusters, generator)
+            centers, name = self.init, "init"
+            if callable(centers):
+                seed = int(torch.randint(2**31, (1,), generator=generator))
+                random_state = np.random.RandomState(seed)
+                centers = centers(given.array, self.n_clusters, random_state=random_state)
+                name = "what init returned"
+            width = among_ND.shape[1]
+            checked_KD = checked_centers(centers, self.n_clusters, width, self.metric, name)
+            centers_KD = torch.from_numpy(checked_KD).to(torch.float32)
         return F.normalize(centers_KD, dim=1) if self.metric == "cosine" else centers_KD
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "cluster_centers_"):
-            raise self.not_fitted("OnlineConstrainedKMeans is not fitted yet; call fit first")
+    def _learn_names(self, given: PointArray, width: int) -> None:
+        self.n_features_in_ = width
+        if given.names is not None:
+            self.feature_names_in_ = given.names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
-    def _check_width(self, width: int) -> None:
-        if width != self.n_features_in_:
+    def _check_same_features(self, given: PointArray) -> None:
+        name = type(self).__name__
+        check_same_names(getattr(self, "feature_names_in_", None), given.names, name)
+        if given.array.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"X has {width} features, but OnlineConstrainedKMeans is expecting "
+                f"X has {given.array.shape[1]} features, but {name} is expecting "
                 f"{self.n_features_in_} features as input"
             )
 

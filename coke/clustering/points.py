@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,12 @@ class Points:
     """N points of D dimensions; batches are float32, of unit norm for the cosine metric.
 
     Args:
-        x: an array, memmap, tensor or :class:`StackedRows` (N, D), or an iterable of arrays, one
-            after the other. These are written once to an unnamed temporary file: points are read
-            in random order.
+        array: (N, D) real numbers, as :func:`~coke.clustering.point_array.point_array` gives them.
         metric: ``"cosine"`` or ``"euclidean"``.
-
-    Raises:
-        ValueError: no points, rows of different width, not numbers.
     """
 
-    def __init__(self, x: Any, metric: str) -> None:
-        self._array, self._spool = _as_array(x)
+    def __init__(self, array: NDArray[Any] | StackedRows, metric: str) -> None:
+        self._array = array
         self.metric = metric
         self.n, self.d = self._array.shape
         self.on_disk = isinstance(self._array, np.memmap | StackedRows)
@@ -129,67 +123,3 @@ def means(sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str) -> 
 
 def _row(rows: slice | NDArray[np.int64], i: int) -> int:
     return (rows.start or 0) + i if isinstance(rows, slice) else int(rows[i])
-
-
-def _as_array(x: Any) -> tuple[NDArray[Any] | StackedRows, Any]:
-    """The points as one array, and the file that holds them where one was made."""
-    if isinstance(x, StackedRows):
-        return x, None
-    if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
-    if "sparse" in type(x).__module__ or hasattr(x, "tocsr"):
-        raise TypeError(
-            f"X is a sparse {type(x).__name__}, which is not supported; use X.toarray()"
-        )
-    if hasattr(x, "__array__") or (isinstance(x, list) and (not x or not _is_batch(x[0]))):
-        return _checked(x), None
-    if not isinstance(x, Iterable):
-        raise ValueError(f"X is a {type(x).__name__}; give an array (N, D) or batches of such")
-    return _spooled(x)
-
-
-def _is_batch(value: Any) -> bool:
-    return getattr(value, "ndim", 0) == 2
-
-
-def _spooled(batches: Iterable[Any]) -> tuple[NDArray[Any], Any]:
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the points)
-    width = count = 0
-    for number, batch in enumerate(batches):
-        array = _checked(batch.detach().cpu().numpy() if isinstance(batch, Tensor) else batch)
-        if width and array.shape[1] != width:
-            raise ValueError(
-                f"batch {number} has {array.shape[1]} features, those before have {width}: all "
-                "batches need the same width"
-            )
-        width, count = array.shape[1], count + len(array)
-        np.ascontiguousarray(array, dtype=np.float32).tofile(spool)
-    if not count:
-        raise ValueError("Found array with 0 sample(s): the iterator gave no batch")
-    spool.flush()
-    return np.memmap(spool, dtype=np.float32, mode="r", shape=(count, width)), spool
-
-
-def _checked(x: Any) -> NDArray[Any]:
-    array = x if isinstance(x, np.ndarray) else np.asarray(x)
-    if np.iscomplexobj(array):
-        raise ValueError("Complex data not supported: X has complex numbers; give real ones")
-    if array.dtype == object:
-        array = array.astype(np.float32)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"X has type {array.dtype}; give numbers")
-    if array.ndim != 2:
-        raise ValueError(
-            f"Expected 2D array, got {array.ndim}D array instead: X has shape {array.shape}. "
-            "Reshape your data with array.reshape(-1, 1) if it has one feature, or "
-            "array.reshape(1, -1) if it is one sample"
-        )
-    if not len(array):
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape={array.shape}) while a minimum of 1 is required."
-        )
-    if not array.shape[1]:
-        raise ValueError(
-            f"Found array with 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
-        )
-    return array

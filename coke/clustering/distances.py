@@ -1,0 +1,39 @@
+"""Distances of points to centers, in float64 and without cancellation.
+
+Shapes: B points, D dimensions, K clusters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_TINY = torch.finfo(torch.float64).tiny  # keeps a row of zeros zero
+
+
+def distances(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
+    """(B, K) float64 Euclidean distances; under cosine, 1 minus the cosine."""
+    points_BD, centers_KD = points_BD.double(), centers_KD.double()
+    if metric == "cosine":
+        return _from_cosine(_unit(points_BD) @ _unit(centers_KD).T)
+    return torch.cdist(points_BD, centers_KD, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def own_losses(points_BD: Tensor, centers_BD: Tensor, metric: str) -> Tensor:
+    """(B,) float64, what the inertia sums: the squared Euclidean distance of each point to the
+    center in its row; under cosine, 1 minus the cosine."""
+    points_BD, centers_BD = points_BD.double(), centers_BD.double()
+    if metric == "cosine":
+        return _from_cosine((_unit(points_BD) * _unit(centers_BD)).sum(dim=1))
+    return (points_BD - centers_BD).square().sum(dim=1)
+
+
+def _unit(rows_BD: Tensor) -> Tensor:
+    """Rows of unit norm, also where the squares of their values are too small or too large."""
+    scaled_BD = rows_BD / rows_BD.abs().amax(dim=1, keepdim=True).clamp(min=_TINY)
+    norms_B1: Tensor = torch.linalg.vector_norm(scaled_BD, dim=1, keepdim=True)
+    return scaled_BD / norms_B1.clamp(min=_TINY)
+
+
+def _from_cosine(cosines: Tensor) -> Tensor:
+    return (1 - cosines).clamp_(min=0)

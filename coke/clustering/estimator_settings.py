@@ -1,0 +1,73 @@
+"""What the settings of the estimator may be; they are checked when it is fitted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from coke.clustering.points import METRICS
+from coke.clustering.seeding import SEEDINGS
+
+_SAMPLED = ("random", "sample")  # two names of one way to start
+_AUTO_STARTS = 10  # starts of `n_init="auto"` where each is a plain draw, as in scikit-learn
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Checks the estimator's parameters, by name.
+
+    Raises:
+        ValueError: one is out of its range; the message names it and what is allowed.
+    """
+    for name in ("n_clusters", "n_init", "max_iter", "batch_size"):
+        value = settings[name]
+        if name == "n_init" and isinstance(value, str) and value == "auto":
+            continue
+        if not _is_whole(value) or value < 1:
+            raise ValueError(f"{name} is {value!r}; give a whole number, 1 or more")
+    for name in ("min_size", "max_size"):
+        value = settings[name]
+        if value is not None and (not _is_whole(value) or value < 0):
+            raise ValueError(
+                f"{name} is {value!r}; give a number of points as a whole number (int), or None"
+            )
+    ratio, tol = settings["min_ratio"], settings["tol"]
+    if not _is_number(ratio) or not 0 <= ratio <= 1:
+        raise ValueError(f"min_ratio is {ratio!r}; it is a share of N / K, in [0, 1]")
+    if not _is_number(tol) or not 0 <= tol < math.inf:
+        raise ValueError(f"tol is {tol!r}; give a number, 0 or more")
+    metric, init = settings["metric"], settings["init"]
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")
+    if settings["dual_rule"] != "auto":
+        raise ValueError(f"dual_rule is {settings['dual_rule']!r}; the estimator has only 'auto'")
+    if init is None or (isinstance(init, str) and init not in (*SEEDINGS, *_SAMPLED)):
+        names = ", ".join(dict.fromkeys((*SEEDINGS, *_SAMPLED)))
+        raise ValueError(
+            f"init is {init!r}; choose one of {names}, or give an array (K, D) or a function"
+        )
+
+
+def is_sampled(init: Any) -> bool:
+    """Whether centers start at points drawn evenly."""
+    return isinstance(init, str) and init in _SAMPLED
+
+
+def number_of_starts(n_init: int | str, init: Any) -> int:
+    """Starts of a fit: as given; where ``"auto"``, ten for evenly drawn points or a function, one
+    for k-means++. Centers that are given as an array are one start, however many are asked for."""
+    if not isinstance(init, str) and not callable(init):
+        return 1
+    if isinstance(n_init, str):
+        return _AUTO_STARTS if callable(init) or is_sampled(init) else 1
+    return n_init
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, complex)

@@ -1,0 +1,45 @@
+"""The seed of a fit, in every form that ``random_state`` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+_LARGEST = 2**63 - 1
+
+
+def generator_of(random_state: Any) -> torch.Generator:
+    """A generator of its own; the random numbers of numpy and torch stay as they are.
+
+    Args:
+        random_state: None (another result each time), a whole number from 0 to 2**63 - 1, or a
+            numpy ``RandomState``, numpy ``Generator``, ``numpy.random`` itself or torch
+            ``Generator``. One number is drawn from the last four.
+
+    Raises:
+        ValueError: anything else.
+    """
+    generator = torch.Generator()
+    if random_state is None:
+        generator.seed()
+    elif isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
+        if not 0 <= random_state <= _LARGEST:
+            raise ValueError(
+                f"random_state is {random_state}; give a whole number from 0 to {_LARGEST}"
+            )
+        generator.manual_seed(int(random_state))
+    elif isinstance(random_state, np.random.RandomState) or random_state is np.random:
+        generator.manual_seed(int(random_state.randint(2**31)))
+    elif isinstance(random_state, np.random.Generator):
+        generator.manual_seed(int(random_state.integers(_LARGEST)))
+    elif isinstance(random_state, torch.Generator):
+        drawn = torch.randint(_LARGEST, (1,), generator=random_state, device=random_state.device)
+        generator.manual_seed(int(drawn))
+    else:
+        raise ValueError(
+            f"random_state is {random_state!r}; give None, a whole number, or a generator of numpy "
+            "or torch"
+        )
+    return generator
