@@ -75,7 +75,7 @@ def main() -> None:
     if options.save:
         path = Path(__file__).parent / "results" / f"cifar10-{date.today()}.txt"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _INTERVAL = 0.02  # seconds between samples
 
 
 def anonymous_megabytes() -> float:
-    with open("/proc/self/status") as lines:
+    with open("/proc/self/status", encoding="utf-8") as lines:
         line = next(line for line in lines if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024 / 1e6
 
@@ -89,7 +89,7 @@ def main() -> None:
     console.print(f"{date.today()}: torch {torch.__version__}, {report.seconds:.0f} s")
     if options.save:
         path = Path(__file__).parent / "results" / f"cluster-memory-{date.today()}.txt"
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def main() -> None:
     console.print(f"{date.today()}: {cores} cores, torch {torch.__version__}", highlight=False)
     if options.save:
         path = Path(__file__).parent / "results" / f"clustering-{date.today()}.txt"
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

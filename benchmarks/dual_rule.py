@@ -348,7 +348,9 @@ def main() -> None:
         part = "" if options.part == "all" else f"-{options.part}"
         of_rule = "" if len(options.rules) == 2 else f"-{options.rules[0]}"
         name = f"dual-rule-{options.what}{part}{of_rule}-{date.today()}.txt"
-        (Path(__file__).parent / "results" / name).write_text(console.export_text())
+        (Path(__file__).parent / "results" / name).write_text(
+            console.export_text(), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ def main() -> None:
     if options.save:
         on = "" if options.device == "cpu" else "-gpu"
         path = Path(__file__).parent / "results" / f"heads{on}-{date.today()}.txt"
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

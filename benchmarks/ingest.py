@@ -143,7 +143,7 @@ def main() -> None:
         results = Path(__file__).parent / "results"
         suffix = "-cold" if options.cold else ""
         name = f"ingest-{date.today().isoformat()}{suffix}.txt"
-        (results / name).write_text(console.export_text())
+        (results / name).write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

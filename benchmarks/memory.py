@@ -78,7 +78,7 @@ def main() -> None:
     console.print(table)
     if options.save:
         path = Path(__file__).parent / "results" / f"memory-{device.type}-{date.today()}.txt"
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 def config_of(name: str, device: str) -> Config:
@@ -103,7 +103,7 @@ def measure(name: str, device_name: str, data: Path, run: Path) -> tuple[int, in
         device=device,
     )
     train(config, data, run, console=Console(quiet=True))
-    last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+    last = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
     estimated = estimate.total if device.type == "cpu" else estimate.total - estimate.process
     return estimated, json.loads(last)["peak_memory"]
 

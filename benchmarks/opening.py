@@ -85,7 +85,7 @@ def make(folder: Path, images: int, per_container: int, length: int) -> None:
 
 
 def private_bytes() -> int:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     if options.save:
         path = Path(__file__).parent / "results" / f"opening-{date.today()}.txt"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

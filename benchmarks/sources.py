@@ -125,7 +125,7 @@ def write_val_tar(root: Path, pictures: Sequence[Picture]) -> Path:
     tar = tar_bytes((picture.name, picture.data) for picture in in_order)
     (root / "ILSVRC2012_img_val.tar").write_bytes(tar)
     lines = "".join(f"{picture.wnid}\n" for picture in in_order)
-    (root / "imagenet_2012_validation_synset_labels.txt").write_text(lines)
+    (root / "imagenet_2012_validation_synset_labels.txt").write_text(lines, encoding="utf-8")
     return root
 
 
@@ -199,7 +199,7 @@ def write_plain_parquet(root: Path, pictures: Sequence[Picture]) -> Path:
 
 def _write_table(root: Path, name: str, delimiter: str, pictures: Sequence[Picture]) -> Path:
     write_folders(root / "jpegs", pictures)
-    with (root / name).open("w", newline="") as file:
+    with (root / name).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["label", "filename"])
         writer.writerows([picture.wnid, picture.key] for picture in reversed(pictures))

@@ -31,7 +31,7 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
     (tmp_path / "empty").mkdir()
     assert "empty" in error("ingest", tmp_path / "empty", out)
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "notes.txt").write_text("no image")
+    (tmp_path / "text" / "notes.txt").write_text("no image", encoding="utf-8")
     assert "no images" in error("ingest", tmp_path / "text", out)
 
     src = tmp_path / "src"
@@ -47,7 +47,7 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
         assert name in line
     assert not out.exists()
     assert run(monkeypatch, "ingest", src, out, "--workers", 1) == 0
-    rejected = (out / "rejected.tsv").read_text()
+    rejected = (out / "rejected.tsv").read_text(encoding="utf-8")
     for name in ("truncated.jpg", "garbage.jpg", "zero.jpg", "unreadable.jpg"):
         assert name in rejected
     assert "--overwrite" in error("ingest", src, out)
@@ -64,7 +64,7 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
     assert "another data set" in line and "12 images" in line and "14" in line
     assert "is no data set" in error("train", tmp_path / "src")
     assert "train on 1 view or on 2" in error("train", out, "--views", 3)
-    (tmp_path / "bad.toml").write_text("seed = 1\n[data]\nbatchsize = 2\n")
+    (tmp_path / "bad.toml").write_text("seed = 1\n[data]\nbatchsize = 2\n", encoding="utf-8")
     assert "unknown config key 'data.batchsize'" in error(
         "train", out, "--config", tmp_path / "bad.toml"
     )
@@ -77,7 +77,8 @@ def test_options_beat_assignments_beat_the_file_beats_the_preset(
 ) -> None:
     (tmp_path / "c.toml").write_text(
         'preset = "cifar10"\n[optimizer]\nepochs = 1\n[data]\nbatch_size = 2\n'
-        "[model]\ndepth = 18\nwidth = 20\n"
+        "[model]\ndepth = 18\nwidth = 20\n",
+        encoding="utf-8",
     )
     seen: list[Config] = []
     monkeypatch.setattr(train_module, "train", lambda config, *_, **__: seen.append(config))
@@ -140,7 +141,7 @@ def test_resume_takes_auto_or_nothing(
         train_module, "train", lambda _, data, *a, resume, **b: seen.append((data, resume))
     )
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.toml").write_text("[optimizer]\nepochs = 3\n")
+    (tmp_path / "run" / "config.toml").write_text("[optimizer]\nepochs = 3\n", encoding="utf-8")
     assert run(monkeypatch, "train", *arguments, "--out", tmp_path / "run") == 0
     assert seen == [("data", resume)]
 
@@ -179,7 +180,7 @@ def test_runs_are_listed(
 ) -> None:
     assert "holds no runs" in fails(monkeypatch, capsys, "runs", tmp_path)
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "config.toml").write_text("[optimizer]\nepochs = 3\n")
+    (tmp_path / "a" / "config.toml").write_text("[optimizer]\nepochs = 3\n", encoding="utf-8")
     assert run(monkeypatch, "runs", tmp_path) == 0
     assert "-/3" in capsys.readouterr().out
 
@@ -209,12 +210,12 @@ def test_the_source_can_be_forced(
 ) -> None:
     draw_stripes(tmp_path / "src", 4, seed=0)
     rows = "".join(f"{p.relative_to(tmp_path / 'src')}\n" for p in tmp_path.rglob("*.jpg"))
-    (tmp_path / "src" / "all.csv").write_text(rows)
+    (tmp_path / "src" / "all.csv").write_text(rows, encoding="utf-8")
     ingest = ("ingest", tmp_path / "src", tmp_path / "out", "--workers", 1, "--source")
     assert "no .parquet files" in fails(monkeypatch, capsys, *ingest, "parquet")
     assert "choose one of auto, folders, idx" in fails(monkeypatch, capsys, *ingest, "csv")
     assert run(monkeypatch, *ingest, "table") == 0
-    assert len((tmp_path / "out" / "keys.txt").read_text().splitlines()) == 4
+    assert len((tmp_path / "out" / "keys.txt").read_text(encoding="utf-8").splitlines()) == 4
     line = fails(monkeypatch, capsys, "ingest", "memory://nothing", tmp_path / "b")
     assert "source memory://nothing does not exist" in line
 
@@ -252,8 +253,8 @@ def test_embed_and_cluster_chain(
     options += " --restarts 2 --seed 1"
     assert run(monkeypatch, "cluster", embedding, out, *options.split()) == 0
     assert "asked for: at least 5, at most 7" in capsys.readouterr().out
-    assert len((out / "labels.tsv").read_text().splitlines()) == 13
-    settings = json.loads((out / "summary.json").read_text())["settings"]
+    assert len((out / "labels.tsv").read_text(encoding="utf-8").splitlines()) == 13
+    settings = json.loads((out / "summary.json").read_text(encoding="utf-8"))["settings"]
     assert settings == {
         "clusters": 2, "min_ratio": None, "min_size": 5, "max_size": 7, "metric": "euclidean",
         "passes": 3, "batch_size": 4, "restarts": 2, "seed": 1,
@@ -270,7 +271,7 @@ def test_features_that_cannot_be_clustered_end_in_one_clear_line(
         np.save(tmp_path / f"{name}.npy", array)
     np.save(tmp_path / "objects.npy", np.array([None, x], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "two.npz", a=x, b=x)
-    (tmp_path / "x.csv").write_text("1,2,3")
+    (tmp_path / "x.csv").write_text("1,2,3", encoding="utf-8")
     for folder in ("empty", "widths", "types"):
         (tmp_path / folder).mkdir()
     for folder, other in (("widths", x[:, :2]), ("types", x.astype(float))):

@@ -14,7 +14,7 @@ from coke.cli import app
 from coke.config.config import Config
 from coke.config.presets import preset_named, presets
 
-TEXT = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+TEXT = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
     {m.strip() for m in re.findall(r"`(--preset [^`]+)`", TEXT)}
     | {m.strip() for m in re.findall(r"^coke train DATA (.+)$", TEXT, re.MULTILINE)}

@@ -16,7 +16,7 @@ C = TypeVar("C")
 def load_toml(path: Path) -> dict[str, Any]:
     """Settings from a TOML file. Raises ValueError where it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"config file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

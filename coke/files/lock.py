@@ -55,7 +55,7 @@ def is_held(path: Path) -> bool:
     False where there is no such file, or the file system has no locks.
     """
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             return not take(file, shared=True)
     except OSError:
         return False

@@ -82,7 +82,7 @@ def report_of_published(plan: Path) -> dict[str, Any] | None:
     if (plan / _DATASET).exists():
         return None
     try:
-        report: dict[str, Any] = json.loads((plan / _REPORT).read_text())
+        report: dict[str, Any] = json.loads((plan / _REPORT).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # no report, or a power cut has taken its bytes
         return None
     return report

@@ -86,7 +86,7 @@ def test_bad_settings_name_the_key_and_the_value(assignment: str, message: str) 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.toml cannot be read: No such file"):
         load_toml(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("epochs = ")
+    (tmp_path / "bad.toml").write_text("epochs = ", encoding="utf-8")
     with pytest.raises(ValueError, match=r"bad\.toml is not valid TOML"):
         load_toml(tmp_path / "bad.toml")
 

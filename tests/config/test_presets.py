@@ -14,7 +14,7 @@ from coke.config.view_recipe import IMAGENET_MULTICROP, IMAGENET_TWO_VIEW
 
 @pytest.mark.parametrize("name", list(presets))
 def test_a_preset_survives_toml(name: str, tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text(to_toml(presets[name]))
+    (tmp_path / "c.toml").write_text(to_toml(presets[name]), encoding="utf-8")
     assert with_settings(Config(), load_toml(tmp_path / "c.toml")) == presets[name]
     assert presets[name].preset == name
 

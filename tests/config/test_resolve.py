@@ -11,7 +11,7 @@ from coke.config.resolve import resolve_config
 
 def test_an_option_may_complete_an_assignment(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("[data]\nbatch_size = 16\n")
+    file.write_text("[data]\nbatch_size = 16\n", encoding="utf-8")
     config = resolve_config(
         "imagenet-1view",
         file,
@@ -27,7 +27,9 @@ def test_an_option_may_complete_an_assignment(tmp_path: Path) -> None:
 
 def test_options_win_over_assignments_and_those_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("preset = 'cifar10'\nseed = 3\n[optimizer]\nepochs = 3\nlr = 3.0\n")
+    file.write_text(
+        "preset = 'cifar10'\nseed = 3\n[optimizer]\nepochs = 3\nlr = 3.0\n", encoding="utf-8"
+    )
     config = resolve_config(
         None,
         file,

@@ -32,7 +32,8 @@ def test_the_multi_crop_recipe_as_a_file(tmp_path: Path) -> None:
         repeat = 6
         size = 96
         scale = [0.05, 0.6]
-        """
+        """,
+        encoding="utf-8",
     )
     views = view_recipes(tmp_path / "views.toml")
     assert views == IMAGENET_MULTICROP
@@ -54,6 +55,6 @@ def test_the_multi_crop_recipe_as_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_view_files_name_file_key_and_value(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "views.toml").write_text(text)
+    (tmp_path / "views.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"views\.toml.*" + message):
         view_recipes(tmp_path / "views.toml")

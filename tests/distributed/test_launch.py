@@ -21,7 +21,10 @@ def run(tmp_path: Path, script: str, nproc: int = 3, grace_s: float = 5.0) -> Ou
     """The script as so many ranks. It finds its number in ``rank``, and a folder in ``here``."""
     path = tmp_path / "rank.py"
     head = "import os, signal, sys, time, pathlib\nrank = int(os.environ['RANK'])\n"
-    path.write_text(head + f"here = pathlib.Path({str(tmp_path)!r})\n" + textwrap.dedent(script))
+    path.write_text(
+        head + f"here = pathlib.Path({str(tmp_path)!r})\n" + textwrap.dedent(script),
+        encoding="utf-8",
+    )
     return launch(nproc, [str(path)], program=(sys.executable,), grace_s=grace_s)
 
 
@@ -37,7 +40,7 @@ def test_every_rank_knows_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         """,
     )
     assert outcome == Outcome(0)
-    places = [(tmp_path / f"{rank}.txt").read_text().split() for rank in range(3)]
+    places = [(tmp_path / f"{rank}.txt").read_text(encoding="utf-8").split() for rank in range(3)]
     threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
     port = places[0][4]
     assert places == [[str(r), "3", "3", "127.0.0.1", port, threads] for r in range(3)]
@@ -149,7 +152,7 @@ def test_ranks_end_with_their_launcher(tmp_path: Path) -> None:
         (here / "ended").touch()
         """
     )
-    (tmp_path / "rank.py").write_text(script)
+    (tmp_path / "rank.py").write_text(script, encoding="utf-8")
     code = (
         "import sys; from coke.distributed.launch import launch; "
         f"launch(1, [{str(tmp_path / 'rank.py')!r}], program=(sys.executable,))"

@@ -91,7 +91,7 @@ def test_killed_at_random_moments_it_continues_to_the_same_bytes(
         "    src, out, address = sys.argv[1:]\n"
         "    ingest(src, out, shard_size=8, engine='ray', ray_address=address)\n"
     )
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     resumed = []
     for pieces in (2, 6, 10):
         out = tmp_path / f"out{pieces}"

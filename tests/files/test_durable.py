@@ -178,8 +178,8 @@ def test_finished_files_move_into_a_folder(tmp_path: Path) -> None:
     (tmp_path / "drafts").mkdir()
     (tmp_path / "out").mkdir()
     for name in ("b", "a"):
-        (tmp_path / "drafts" / name).write_text(name)
+        (tmp_path / "drafts" / name).write_text(name, encoding="utf-8")
     durable.rename(tmp_path / "drafts" / "b", tmp_path / "out" / "c")
     durable.move_into(tmp_path / "out", [tmp_path / "drafts" / "a"])
     assert names(tmp_path / "drafts") == [] and names(tmp_path / "out") == ["a", "c"]
-    assert (tmp_path / "out" / "c").read_text() == "b"
+    assert (tmp_path / "out" / "c").read_text(encoding="utf-8") == "b"

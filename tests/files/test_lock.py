@@ -31,7 +31,11 @@ def test_an_exclusive_lock_excludes_all_and_a_shared_one_only_exclusive_ones(
 ) -> None:
     path = tmp_path / "file"
     path.touch()
-    with path.open() as one, path.open() as two, path.open() as three:
+    with (
+        path.open(encoding="utf-8") as one,
+        path.open(encoding="utf-8") as two,
+        path.open(encoding="utf-8") as three,
+    ):
         assert lock.take(one, shared=True) and lock.take(two, shared=True)
         assert not lock.take(three)
         assert not lock.is_held(path), "a shared lock does not exclude the probe"
@@ -59,9 +63,11 @@ def test_a_lock_file_names_its_holder(tmp_path: Path) -> None:
     with pytest.raises(HeldError, match=f"^process {os.getpid()} on {socket.gethostname()}$"):
         LockFile(path)
     held.close()
-    path.write_text("process 123456789012 on a host with a longer name than this one has")
+    path.write_text(
+        "process 123456789012 on a host with a longer name than this one has", encoding="utf-8"
+    )
     again = LockFile(path)
-    assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert path.read_text(encoding="utf-8") == f"process {os.getpid()} on {socket.gethostname()}"
     again.close()
 
 
@@ -99,12 +105,15 @@ def test_a_file_system_without_locks_is_told_from_other_errors(
         raise error
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with path.open() as file, pytest.raises(NoLocksError):
+    with path.open(encoding="utf-8") as file, pytest.raises(NoLocksError):
         lock.take(file)
     held = LockFile(tmp_path / "lock")
     assert held.without_locks and held.is_current() and not lock.is_held(path)
     held.close()
     error = OSError(errno.EIO, os.strerror(errno.EIO))
-    with path.open() as file, pytest.raises(OSError, match="Input/output") as raised:
+    with (
+        path.open(encoding="utf-8") as file,
+        pytest.raises(OSError, match="Input/output") as raised,
+    ):
         lock.take(file)
     assert not isinstance(raised.value, NoLocksError)

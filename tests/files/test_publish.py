@@ -19,7 +19,9 @@ KIND = kind_of_files(
 
 
 def fill(folder: Path, text: str) -> None:
-    (folder / "manifest.json").write_text(f'{{"format": "coke-thing", "text": "{text}"}}')
+    (folder / "manifest.json").write_text(
+        f'{{"format": "coke-thing", "text": "{text}"}}', encoding="utf-8"
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -31,7 +33,7 @@ def test_a_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
     with published(out, overwrite=False, kind=KIND) as folder:
         fill(folder, "first")
         assert not out.exists()
-    assert "first" in (out / "manifest.json").read_text()
+    assert "first" in (out / "manifest.json").read_text(encoding="utf-8")
     with (
         pytest.raises(ValueError, match="add --overwrite"),
         published(out, overwrite=False, kind=KIND),
@@ -39,8 +41,8 @@ def test_a_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
         raise AssertionError("the folder is taken")
     with published(out, overwrite=True, kind=KIND) as folder:
         fill(folder, "second")
-        assert "first" in (out / "manifest.json").read_text()
-    assert "second" in (out / "manifest.json").read_text()
+        assert "first" in (out / "manifest.json").read_text(encoding="utf-8")
+    assert "second" in (out / "manifest.json").read_text(encoding="utf-8")
     assert names(out.parent) == ["out"]
 
 
@@ -85,7 +87,7 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken_for_one(
 
     monkeypatch.setattr(fcntl, "flock", flock_too_late)
     with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=QUIET):
-        assert (partial / "lock").read_text().startswith("process ")
+        assert (partial / "lock").read_text(encoding="utf-8").startswith("process ")
 
 
 def test_a_file_system_without_locks_is_told_of(
@@ -95,7 +97,9 @@ def test_a_file_system_without_locks_is_told_of(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    console = Console(record=True, quiet=False, width=200, file=(tmp_path / "log").open("w"))
+    console = Console(
+        record=True, quiet=False, width=200, file=(tmp_path / "log").open("w", encoding="utf-8")
+    )
     with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=console):
         pass
     assert "has no locks" in console.export_text()
@@ -113,5 +117,5 @@ def test_the_lock_of_a_run_that_came_after_publishing_is_left_alone(tmp_path: Pa
     with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=QUIET):
         partial.rename(tmp_path / ".out.done")  # as publishing does
         partial.mkdir()
-        (partial / "lock").write_text("of another run")
-    assert (partial / "lock").read_text() == "of another run"
+        (partial / "lock").write_text("of another run", encoding="utf-8")
+    assert (partial / "lock").read_text(encoding="utf-8") == "of another run"

@@ -9,4 +9,7 @@ from typing import Any
 
 def records(run: Path) -> list[dict[str, Any]]:
     """One record per epoch, oldest first."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]

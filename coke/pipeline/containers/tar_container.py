@@ -43,7 +43,7 @@ def write_tar_container(plan: ContainerPlan) -> WrittenContainer:
             crc32[i] = plan.candidates[i].crc32 if as_is else zlib.crc32(image.data)
             rows[i] = (offset, plan.number, len(image.data), label, image.height, image.width, JPEG)
         tar.close()
-    path.with_suffix(".idx").write_text(dali_index(tar.members))
+    path.with_suffix(".idx").write_text(dali_index(tar.members), encoding="utf-8")
     container = Container(
         name=path.name,
         size=tar.size,

@@ -58,7 +58,9 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Writes the manifest into the data set's folder."""
-        (folder / MANIFEST_NAME).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        (folder / MANIFEST_NAME).write_text(
+            json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -114,7 +114,7 @@ def index_beton(
         (folder / link).symlink_to(target)
         sha256, crc32 = _read_through(beton, rows, progress)
         container = Container(name=link, size=beton.size, sha256=sha256, start=0, stop=len(beton))
-        (folder / "rejected.tsv").write_text("key\treason\n")
+        (folder / "rejected.tsv").write_text("key\treason\n", encoding="utf-8")
         write_index(
             folder,
             rows=rows,

@@ -98,7 +98,7 @@ class Upload:
 
     def _kept(self) -> dict[str, Any] | None:
         try:
-            receipt: dict[str, Any] = json.loads(self._receipt.read_text())
+            receipt: dict[str, Any] = json.loads(self._receipt.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         return receipt
@@ -153,7 +153,7 @@ class Upload:
         )
         description = f"sending {len(names)} files" + (f", {resumed} were sent" if resumed else "")
         pool = ThreadPoolExecutor(_CONNECTIONS)
-        with progress, self._sent.open("a") as sent:
+        with progress, self._sent.open("a", encoding="utf-8") as sent:
             task = progress.add_task(description, total=sum(sizes.values()))
             try:
                 done = pool.map(lambda name: self._remote.upload(name, self.folder / name), names)
@@ -165,7 +165,7 @@ class Upload:
                 pool.shutdown(cancel_futures=True)
 
     def _sent_before(self, hashes: dict[str, str]) -> Iterable[str]:
-        lines = self._sent.read_text().splitlines() if self._sent.exists() else []
+        lines = self._sent.read_text(encoding="utf-8").splitlines() if self._sent.exists() else []
         for line in lines:
             digest, _, name = line.partition("\t")
             if hashes.get(name) == digest:

@@ -58,9 +58,9 @@ def show_and_save(report: EvalReport, run: str | Path, console: Console) -> None
             highlight=False,
         )
     path = Path(run) / "eval.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known[f"{report.method}, epoch {report.epoch}"] = asdict(report)
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(known, indent=1) + "\n")
+    partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
     console.print(f"written to {path}", highlight=False)

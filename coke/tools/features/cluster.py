@@ -219,7 +219,9 @@ def cluster(
                 },
                 "settings": {**asdict(settings), "min_ratio": _used_ratio(settings)},
             }
-            (work.dataset / "summary.json").write_text(json.dumps(about, indent=1) + "\n")
+            (work.dataset / "summary.json").write_text(
+                json.dumps(about, indent=1) + "\n", encoding="utf-8"
+            )
             work.publish({})
     _show(report, settings, found, out, console)
     return report

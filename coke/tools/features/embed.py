@@ -181,7 +181,7 @@ def embed(
             )
             classes = index.manifest.classes
             text = json.dumps({**about, **asdict(report), "classes": classes}, indent=1)
-            (work.dataset / "embed.json").write_text(text + "\n")
+            (work.dataset / "embed.json").write_text(text + "\n", encoding="utf-8")
             work.publish({})
     _show(
         report, PIXELS if network is None else settings.layer, settings.dtype, index, out, console

@@ -124,7 +124,7 @@ class RunFolder:
 
     def check_data(self, index: ImageIndex) -> None:
         """Raises ValueError where ids of this data set do not mean what the run's ids mean."""
-        saved = json.loads((self.path / "data.json").read_text())
+        saved = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
         if saved["identity"] != index.identity:
             raise ValueError(
                 f"run {self.path} was trained on another data set: its checkpoint holds labels of "
@@ -178,7 +178,7 @@ class RunFolder:
         return load_checkpoint(found[epoch])
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        with self.metrics.open("a") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())  # the checkpoint that follows is synced: no line may miss
@@ -187,7 +187,7 @@ class RunFolder:
         """The lines of ``metrics.jsonl``, without one that was torn by whatever ended the run."""
         if not self.metrics.is_file():
             return []
-        lines = self.metrics.read_text(errors="replace").splitlines()
+        lines = self.metrics.read_text(errors="replace", encoding="utf-8").splitlines()
         return [found for line in lines if (found := _parsed(line)) is not None]
 
     def best(self) -> tuple[int, float] | None:

@@ -57,7 +57,7 @@ class RunSession:
 
     def __enter__(self) -> Self:
         self._run.mkdir(parents=True, exist_ok=True)
-        self._file = (self._run / LOCK).open("a")
+        self._file = (self._run / LOCK).open("a", encoding="utf-8")
         try:
             taken = _take(self._file)
             before = read_status(self._run)
@@ -108,7 +108,7 @@ class RunSession:
 def read_status(run: Path) -> RunStatus | None:
     """What the newest process in a run folder wrote; None where none did."""
     try:
-        found: dict[str, Any] = json.loads((run / STATUS).read_text())
+        found: dict[str, Any] = json.loads((run / STATUS).read_text(encoding="utf-8"))
         return RunStatus(**found)
     except (OSError, ValueError, TypeError):
         return None

@@ -229,7 +229,7 @@ def mean_pixels(index: ImageIndex) -> float:
 def resident_memory() -> int:
     """Bytes this process has in memory now; its peak where the system does not say."""
     try:
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return _peak_resident()

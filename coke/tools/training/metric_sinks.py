@@ -88,11 +88,11 @@ class WandbSink:
         wandb = check_wandb()
         saved = run / WANDB_ID
         if not saved.is_file():
-            saved.write_text(uuid.uuid4().hex + "\n")
+            saved.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
         self._run: Any = wandb.init(
             project=project,
             name=run.resolve().name,
-            id=saved.read_text().strip(),
+            id=saved.read_text(encoding="utf-8").strip(),
             resume="allow",
             dir=str(run),
             config=asdict(config),

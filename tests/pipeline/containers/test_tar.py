@@ -83,7 +83,7 @@ def test_the_bytes_are_those_of_webdatasets_own_writer(plan: ContainerPlan, labe
                 record["cls"] = str(row["label"]).encode()
             writer.write(record)
     assert tar == expected.getvalue()
-    assert (plan.folder / "images-00003.idx").read_text() == dali_index(
+    assert (plan.folder / "images-00003.idx").read_text(encoding="utf-8") == dali_index(
         list(tar_members(plan.folder / "images-00003.tar"))
     )
 
@@ -106,7 +106,7 @@ def test_dali_index_is_what_dalis_own_script_writes(plan: ContainerPlan) -> None
     with wds2idx.IndexCreator(str(tar), str(plan.folder / "theirs.idx"), verbose=False) as creator:
         creator.create_index()
     assert tar.with_suffix(".idx").read_bytes() == (plan.folder / "theirs.idx").read_bytes()
-    assert dali_index(list(tar_members(tar))) == tar.with_suffix(".idx").read_text()
+    assert dali_index(list(tar_members(tar))) == tar.with_suffix(".idx").read_text(encoding="utf-8")
 
 
 def test_bytes_are_a_function_of_the_plan(plan: ContainerPlan) -> None:

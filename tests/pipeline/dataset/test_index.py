@@ -66,9 +66,11 @@ def with_tombstone(folder: Path, said: int) -> ImageIndex:
     rows = np.load(folder / "index.npy")
     rows["length"][1] = 0
     np.save(folder / "index.npy", rows)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["tombstones"] == 0
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"tombstones": said}))
+    (folder / "manifest.json").write_text(
+        json.dumps(manifest | {"tombstones": said}), encoding="utf-8"
+    )
     return ImageIndex(folder)
 
 

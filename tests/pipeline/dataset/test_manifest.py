@@ -40,9 +40,9 @@ def test_a_damaged_manifest_is_named(folder: Path, damage: bytes) -> None:
 def test_another_format_is_refused_with_both_versions(
     folder: Path, field: str, value: object
 ) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     manifest[field] = value
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     expected = f"{value!r}.*this coke reads 'coke-dataset' version {FORMAT_VERSION}"
     with pytest.raises(ValueError, match=expected):
         ImageIndex(folder)

@@ -481,8 +481,10 @@ def with_tombstones(color_set: Path, out: Path, dead: list[int]) -> ImageIndex:
     rows = np.load(out / "index.npy")
     rows["length"][dead] = 0
     np.save(out / "index.npy", rows)
-    manifest = json.loads((out / "manifest.json").read_text())
-    (out / "manifest.json").write_text(json.dumps(manifest | {"tombstones": len(dead)}))
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    (out / "manifest.json").write_text(
+        json.dumps(manifest | {"tombstones": len(dead)}), encoding="utf-8"
+    )
     return ImageIndex(out)
 
 

@@ -173,7 +173,7 @@ def tiny_imagenet(root: Path) -> Path:
     touch(root, "val/images/val_0.JPEG", "val/images/val_1.JPEG", "test/images/test_0.JPEG")
     touch(root, "wnids.txt", "words.txt")
     notes = "val_1.JPEG\tn02\t0\t32\t44\t62\nval_0.JPEG\tn01\t52\t55\t57\t59\n"
-    (root / "val" / "val_annotations.txt").write_text(notes)
+    (root / "val" / "val_annotations.txt").write_text(notes, encoding="utf-8")
     return root
 
 
@@ -196,7 +196,7 @@ def test_annotations_that_do_not_fit(tmp_path: Path) -> None:
         "val_1.JPEG\tn02\n": r"has no line for 1 images \(first: images/val_0\.JPEG\)",
         "val_1.JPEG n02\n": r"line 1 of .*val_annotations\.txt is 'val_1\.JPEG n02'",
     }.items():
-        notes.write_text(text)
+        notes.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             find_splits(tmp_path)
 

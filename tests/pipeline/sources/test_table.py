@@ -36,10 +36,10 @@ def test_headers_and_delimiters_are_sniffed(name: str, text: str, tmp_path: Path
 
 def test_numbers_stay_and_labels_are_optional(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("path,label\nb.jpg,3\na.jpg,0\nc.jpg,\nd.jpg,-1\n")
+    table.write_text("path,label\nb.jpg,3\na.jpg,0\nc.jpg,\nd.jpg,-1\n", encoding="utf-8")
     source = only(find_splits(table))
     assert source.labels == (0, 3, -1, -1) and source.classes == ("0", "1", "2", "3")
-    table.write_text("x/b.jpg\nx/a b.jpg\n")
+    table.write_text("x/b.jpg\nx/a b.jpg\n", encoding="utf-8")
     assert only(find_splits(table)).labels == (-1, -1)
     assert only(find_splits(table, labels="folders")).classes == ("x",)
 
@@ -49,7 +49,7 @@ def test_files_are_read_beside_the_table_or_where_paths_say(tmp_path: Path) -> N
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "near.jpg").write_bytes(b"near")
     table = tmp_path / "in" / "t.csv"
-    table.write_text(f"near.jpg\n../far.jpg\n{tmp_path}/far.jpg\ngone.jpg\n")
+    table.write_text(f"near.jpg\n../far.jpg\n{tmp_path}/far.jpg\ngone.jpg\n", encoding="utf-8")
     source = only(find_splits(table))
     found = dict(zip(source.keys, range(4), strict=True))
     assert source.read(found["near.jpg"]) == b"near"
@@ -59,17 +59,19 @@ def test_files_are_read_beside_the_table_or_where_paths_say(tmp_path: Path) -> N
 
 
 def test_splits_by_column_and_by_table(tmp_path: Path) -> None:
-    (tmp_path / "all.csv").write_text("path,label,split\n1.jpg,b,train\n2.jpg,a,val\n1.jpg,a,val\n")
+    (tmp_path / "all.csv").write_text(
+        "path,label,split\n1.jpg,b,train\n2.jpg,a,val\n1.jpg,a,val\n", encoding="utf-8"
+    )
     found = find_splits(tmp_path / "all.csv")
     assert found["train"].labels == (1,) and found["val"].labels == (0, 0)
     (tmp_path / "all.csv").unlink()
-    (tmp_path / "train.csv").write_text("1.jpg,b\n")
-    (tmp_path / "val.tsv").write_text("2.jpg\ta\n")
+    (tmp_path / "train.csv").write_text("1.jpg,b\n", encoding="utf-8")
+    (tmp_path / "val.tsv").write_text("2.jpg\ta\n", encoding="utf-8")
     found = find_splits(tmp_path, source="table")
     assert list(found) == ["train", "val"] and found["train"].classes == ("a", "b")
     with pytest.raises(ValueError, match=r"no images in .*train\.csv .* choose source 'table'"):
         find_splits(tmp_path)
-    (tmp_path / "val.csv").write_text("2.jpg,a\n")
+    (tmp_path / "val.csv").write_text("2.jpg,a\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"holds 3 tables \(train\.csv, val\.csv, val\.tsv\)"):
         find_splits(tmp_path, source="table")
 
@@ -91,7 +93,7 @@ def test_splits_by_column_and_by_table(tmp_path: Path) -> None:
     ],
 )
 def test_tables_that_make_no_sense(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         find_splits(tmp_path / "t.csv")
 

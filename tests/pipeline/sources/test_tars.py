@@ -146,16 +146,20 @@ def test_one_official_tar_under_any_name(imagenet: Path) -> None:
 def test_every_accepted_form_of_the_validation_labels(imagenet: Path) -> None:
     tar = imagenet / "ILSVRC2012_img_val.tar"
     expected = only(find_splits(tar))
-    truth = (imagenet / SYNSETS).read_text().split()
+    truth = (imagenet / SYNSETS).read_text(encoding="utf-8").split()
     (imagenet / SYNSETS).unlink()
     with pytest.raises(ValueError, match=r"img_val\.tar have no labels beside them; add imagenet_"):
         find_splits(tar)
     assert only(find_splits(tar, labels="none")).keys[0] == "ILSVRC2012_val_00000001.JPEG"
 
     rows = [f"ILSVRC2012_val_{i:08d},{wnid} 1 2 3 4 \n" for i, wnid in enumerate(truth, 1)]
-    (imagenet / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(rows))
+    (imagenet / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\n" + "".join(rows), encoding="utf-8"
+    )
     assert only(find_splits(tar)).keys == expected.keys
-    (imagenet / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(rows[1:]))
+    (imagenet / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\n" + "".join(rows[1:]), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"solution\.csv says nothing about .*00000001\.JPEG"):
         find_splits(tar)
     (imagenet / "LOC_val_solution.csv").unlink()
@@ -186,12 +190,12 @@ def test_every_accepted_form_of_the_validation_labels(imagenet: Path) -> None:
 
 
 def test_validation_labels_that_do_not_fit(imagenet: Path) -> None:
-    lines = (imagenet / SYNSETS).read_text().splitlines()
+    lines = (imagenet / SYNSETS).read_text(encoding="utf-8").splitlines()
     for text, message in {
         "\n".join(lines[:-1]): r"has 7 lines, none of them for ILSVRC2012_val_00000008\.JPEG",
         "\n".join(["65", *lines[1:]]): "says '65' where a wnid",
     }.items():
-        (imagenet / SYNSETS).write_text(text)
+        (imagenet / SYNSETS).write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             find_splits(imagenet)
 

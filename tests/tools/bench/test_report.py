@@ -97,7 +97,7 @@ def test_memory(bench: EpochBench, memory: Memory, said: str) -> None:
 
 def test_the_saved_figures_are_those_measured(bench: EpochBench, tmp_path: Path) -> None:
     save_json(bench, tmp_path / "bench.json")
-    saved = json.loads((tmp_path / "bench.json").read_text())
+    saved = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert saved["both"] == {"median": 512, "low": 0.9 * 512, "high": 640, "rounds": 3}
     assert saved["stages"][0]["name"] == "decode"
     assert saved["stages"][0]["together"] is None

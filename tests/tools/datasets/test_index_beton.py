@@ -166,7 +166,9 @@ def test_files_that_cannot_be_read_are_refused(
 def test_wrong_arguments(tmp_path: Path, quiet: Console) -> None:
     with pytest.raises(ValueError, match=r"gone\.beton is no file"):
         index_beton(tmp_path / "gone.beton", console=quiet)
-    (tmp_path / "notes.txt").write_text("not a beton, and longer than a header of one\n")
+    (tmp_path / "notes.txt").write_text(
+        "not a beton, and longer than a header of one\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"notes\.txt is no beton of version 2"):
         index_beton(tmp_path / "notes.txt", console=quiet)
     beton = make_beton(tmp_path / "x.beton", stripes(2), {"label": [-5, 2]})
@@ -186,7 +188,7 @@ def test_verify_follows_the_link(mixed: Path, quiet: Console) -> None:
 
 def test_the_manifest_says_where_it_came_from(mixed: Path, quiet: Console) -> None:
     out = index_beton(mixed, console=quiet).out
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["storage"] == "ffcv"
     assert manifest["settings"] == {
         "indexed": "mixed.beton",

@@ -53,7 +53,7 @@ def names(folder: Path) -> list[str]:
 
 
 def rejections(folder: Path) -> dict[str, str]:
-    header, *lines = (folder / "rejected.tsv").read_text().splitlines()
+    header, *lines = (folder / "rejected.tsv").read_text(encoding="utf-8").splitlines()
     assert header == "key\treason"
     return dict(line.split("\t") for line in lines)
 
@@ -112,9 +112,9 @@ def test_odd_images_are_converted_and_bad_ones_listed(tmp_path: Path) -> None:
     (odd / "cut.jpg").write_bytes(good[:-30])
     (odd / "garbage.jpg").write_bytes(bytes(range(256)))
     (odd / "zero.jpg").write_bytes(b"")
-    (odd / "text.jpg").write_text("not a picture")
+    (odd / "text.jpg").write_text("not a picture", encoding="utf-8")
     (odd / "two\nlines.jpg").write_bytes(good)
-    (odd / "notes.txt").write_text("no image, and not named like one")
+    (odd / "notes.txt").write_text("no image, and not named like one", encoding="utf-8")
     (odd / "gone.jpg").symlink_to(tmp_path / "nowhere")
     Path(os.fsdecode(os.fsencode(odd) + b"/\xff.jpg")).write_bytes(good)
     report = ingest(src, tmp_path / "out", workers=1)
@@ -196,7 +196,7 @@ def test_overwrite_replaces_data_sets_and_nothing_else(src: Path, tmp_path: Path
     ingest(src, out, workers=1, overwrite=True)
     assert len(ImageIndex(out)) == 22 and names(tmp_path) == ["out", "src"]
 
-    (out / "thesis.tex").write_text("important")
+    (out / "thesis.tex").write_text("important", encoding="utf-8")
     with pytest.raises(ValueError, match=r"out holds .*thesis\.tex, which is no part"):
         ingest(src, out, workers=1, overwrite=True)
     (out / "thesis.tex").unlink()
@@ -205,8 +205,10 @@ def test_overwrite_replaces_data_sets_and_nothing_else(src: Path, tmp_path: Path
     ingest(src, tmp_path / "splits", workers=1, overwrite=True)
     assert len(ImageIndex(tmp_path / "splits")) == 22
     for other in ("web", "file"):
-        (tmp_path / other).mkdir() if other == "web" else (tmp_path / other).write_text("x")
-    (tmp_path / "web" / "manifest.json").write_text("{}")
+        (tmp_path / other).mkdir() if other == "web" else (tmp_path / other).write_text(
+            "x", encoding="utf-8"
+        )
+    (tmp_path / "web" / "manifest.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"web holds .*manifest\.json"):
         ingest(src, tmp_path / "web", workers=1, overwrite=True)
     with pytest.raises(ValueError, match="file is a file"):
@@ -286,7 +288,7 @@ def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_continues(tmp_pat
         "if __name__ == '__main__':\n"
         "    ingest.ingest(sys.argv[1], sys.argv[2], workers=2, shard_size=10)\n"
     )
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(src), str(tmp_path / "out")],
         cwd=REPOSITORY,
@@ -323,7 +325,7 @@ def test_ctrl_c_in_a_terminal_stops_workers_at_once(src: Path, tmp_path: Path) -
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    ingest.ingest(sys.argv[1], sys.argv[2], workers=2)\n"
     )
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "script.py"), str(src), str(tmp_path / "out")],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

@@ -148,7 +148,7 @@ def test_duplicates_are_reported(src: Path, tmp_path: Path) -> None:
     shutil.copy(src / "bee" / "c.jpg", src / "cat" / "copy of c.jpg")
     report = ingest(src, tmp_path / "out", dedupe="report", **QUIET)
     assert report.splits[0].duplicates == 1 and report.splits[0].images == 9
-    lines = (tmp_path / "out" / "duplicates.tsv").read_text().splitlines()
+    lines = (tmp_path / "out" / "duplicates.tsv").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines[1:]]
     assert [row[:3] for row in rows] == [["0", "2", "bee/c.jpg"], ["0", "4", "cat/copy of c.jpg"]]
     assert verify(tmp_path / "out", console=Console(quiet=True)) == []
@@ -162,7 +162,9 @@ def test_dropped_duplicates_are_named_and_make_tombstones_of_old_ids(
     ingest(src, old, **QUIET)
     report = ingest(src, new, dedupe="drop", **QUIET)
     assert ImageIndex(new).keys == [key for key in ImageIndex(old).keys if key != "bee/c.jpg"]
-    assert "bee/c.jpg\tduplicate of bee/aa.jpg" in (new / "rejected.tsv").read_text()
+    assert "bee/c.jpg\tduplicate of bee/aa.jpg" in (new / "rejected.tsv").read_text(
+        encoding="utf-8"
+    )
     assert report.splits[0].duplicates == report.splits[0].rejected == 1
 
     shutil.copy(src / "bee" / "c.jpg", src / "bee" / "0.jpg")  # sorts first, but has no old id

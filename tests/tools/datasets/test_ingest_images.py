@@ -23,7 +23,7 @@ def recorder() -> Console:
 
 
 def rejections(folder: Path) -> dict[str, str]:
-    _, *lines = (folder / "rejected.tsv").read_text().splitlines()
+    _, *lines = (folder / "rejected.tsv").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
 
 
@@ -59,7 +59,7 @@ def test_names_of_all_formats_are_candidates_and_the_content_decides(tmp_path: P
         save(tmp_path / "src" / f"{i:02d}.{extension}", kind)
         save(tmp_path / "src" / f"{i:02d}-named-otherwise.jpg", kind)
     (tmp_path / "src" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
-    (tmp_path / "src" / "x.txt").write_text("text")
+    (tmp_path / "src" / "x.txt").write_text("text", encoding="utf-8")
     ingest(tmp_path / "src", tmp_path / "out", workers=1, console=QUIET)
     assert len(ImageIndex(tmp_path / "out")) == 2 * len(kinds)
     found = rejections(tmp_path / "out")

@@ -66,7 +66,7 @@ def src(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_bytes(b"no image")
     (root / "b" / "copy.jpg").write_bytes((root / "a" / "00.jpg").read_bytes())
     (root / "b" / "01.jpg").unlink()
-    (root / "notes.txt").write_text("x")
+    (root / "notes.txt").write_text("x", encoding="utf-8")
     return root
 
 
@@ -86,7 +86,7 @@ class Launcher:
     """Starts an ingest and kills it, with all its processes, at a moment of our choice."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "launcher.py").write_text(LAUNCHER)
+        (folder / "launcher.py").write_text(LAUNCHER, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, str(folder / "launcher.py")],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

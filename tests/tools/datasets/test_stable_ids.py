@@ -150,11 +150,11 @@ def test_bases_and_splits_must_fit(color_set: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"src is no data set"):
         read_bases(color_set.parent / "src", [""])
     path = tmp_path / "val" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "classes": ["other"]}))
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**manifest, "classes": ["other"]}), encoding="utf-8")
     with pytest.raises(ValueError, match="number classes differently"):
         read_bases(tmp_path, ["train", "val"])
-    (tmp_path / "train" / "keys.txt").write_text("a\n")
-    path.write_text(json.dumps(manifest))
+    (tmp_path / "train" / "keys.txt").write_text("a\n", encoding="utf-8")
+    path.write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(ValueError, match=r"train is damaged; `coke verify"):
         read_bases(tmp_path, ["train", "val"])

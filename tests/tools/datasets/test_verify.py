@@ -96,9 +96,11 @@ def test_swapped_containers(data: Path) -> None:
 
 def test_edited_keys(data: Path) -> None:
     keys = data / "keys.txt"
-    keys.write_text(keys.read_text().replace("a/0.jpg", "a/O.jpg"))
+    keys.write_text(
+        keys.read_text(encoding="utf-8").replace("a/0.jpg", "a/O.jpg"), encoding="utf-8"
+    )
     assert about(verify(data), "keys.txt", "was changed")
-    keys.write_text("a/0.jpg\n")
+    keys.write_text("a/0.jpg\n", encoding="utf-8")
     assert about(verify(data), "keys.txt", "1 keys for 12 ids")
     keys.write_bytes(b"\xff\n")
     assert about(verify(data), "keys.txt", "was changed")
@@ -116,15 +118,15 @@ def test_an_index_that_disagrees_with_the_containers(data: Path) -> None:
 
 
 def test_ranges_that_do_not_tile(data: Path) -> None:
-    manifest = json.loads((data / "manifest.json").read_text())
+    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
     manifest["containers"][1]["start"] = 6
-    (data / "manifest.json").write_text(json.dumps(manifest))
+    (data / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert about(verify(data), "images-00001.tar", "holds ids 6..9", "ends at 4")
 
 
 def test_missing_and_additional_files(data: Path) -> None:
     (data / "images-00000.idx").unlink()
-    (data / "notes.txt").write_text("x")
+    (data / "notes.txt").write_text("x", encoding="utf-8")
     (data / "checksums.npy").unlink()
     problems = verify(data)
     assert len(problems) == 3

@@ -45,7 +45,7 @@ def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: 
     console = Console(file=io.StringIO(), width=120)
     knn = eval_knn(run, stripes, console=console)
     linear = eval_linear(run, stripes, fast=True, console=console)
-    saved = json.loads((run / "eval.json").read_text())
+    saved = json.loads((run / "eval.json").read_text(encoding="utf-8"))
     assert list(saved) == ["knn, epoch 1", "linear (fast), epoch 1"]
     assert saved["knn, epoch 1"]["settings"]["k"] == 20
     assert saved["knn, epoch 1"]["settings"]["temperature"] == 0.07

@@ -85,7 +85,10 @@ def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
     train(probed, tmp_path / "unlabelled", run, probe_data=stripes, console=quiet)
     ends = [load_checkpoint(p / "checkpoints" / "epoch-0003") for p in (tmp_path / "plain", run)]
     assert equal_states(*ends)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     probes = {line["epoch"]: line["probe"] for line in lines if line["probe"] is not None}
     assert sorted(probes) == [0, 2, 3]
     report = eval_knn(run, stripes, baselines=False, console=quiet)

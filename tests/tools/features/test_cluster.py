@@ -53,7 +53,7 @@ def test_writes_what_the_estimator_finds(x: NDArray[np.float32], tmp_path: Path)
     assert names(out) == sorted(
         ["labels.npy", "centers.npy", "duals.npy", "sizes.npy", "sizes.png", "summary.json"]
     ), "rows without ids have no table"
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["rows"] == 600 and summary["width"] == 5 and summary["clusters"] == 6
     assert summary["min_size"] == 80 and summary["max_size"] is None
     assert (summary["smallest"], summary["largest"]) == (sizes.min(), sizes.max())
@@ -77,11 +77,11 @@ def test_ids_and_keys_are_carried_along(x: NDArray[np.float32], tmp_path: Path) 
     np.save(folder / "features.npy", x)
     np.save(folder / "ids.npy", ids)
     keys = [f"a/{i}.jpg" for i in range(600)]
-    (folder / "keys.txt").write_text("".join(f"{key}\n" for key in keys))
+    (folder / "keys.txt").write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
     cluster(folder, tmp_path / "out", SETTINGS, console=QUIET)
     labels = np.load(tmp_path / "out" / "labels.npy")
     assert np.array_equal(np.load(tmp_path / "out" / "ids.npy"), ids)
-    head, *lines = (tmp_path / "out" / "labels.tsv").read_text().splitlines()
+    head, *lines = (tmp_path / "out" / "labels.tsv").read_text(encoding="utf-8").splitlines()
     assert head == "id\tkey\tcluster"
     expected = zip(ids.tolist(), keys, labels.tolist(), strict=True)
     assert lines == [f"{i}\t{key}\t{label}" for i, key, label in expected]
@@ -90,7 +90,7 @@ def test_ids_and_keys_are_carried_along(x: NDArray[np.float32], tmp_path: Path) 
     (folder / "keys.txt").unlink()
     np.save(folder / "ids.npy", np.array([*keys[:-1], "tab\there"]))
     cluster(folder, tmp_path / "texts", SETTINGS, console=QUIET)
-    head, *lines = (tmp_path / "texts" / "labels.tsv").read_text().splitlines()
+    head, *lines = (tmp_path / "texts" / "labels.tsv").read_text(encoding="utf-8").splitlines()
     assert head == "key\tcluster" and lines[0] == f"a/0.jpg\t{labels[0]}"
     assert lines[-1] == f"tab\\there\t{labels[-1]}"
     assert not (tmp_path / "texts" / "ids.npy").exists()
@@ -136,7 +136,7 @@ def test_an_existing_folder_is_replaced_only_on_request(
         cluster(tmp_path / "x.npy", out, SETTINGS, console=QUIET)
     cluster(tmp_path / "x.npy", out, ClusterSettings(clusters=3), overwrite=True, console=QUIET)
     assert len(np.load(out / "sizes.npy")) == 3
-    (out / "thesis.tex").write_text("all my work")
+    (out / "thesis.tex").write_text("all my work", encoding="utf-8")
     with pytest.raises(ValueError, match=r"thesis\.tex, which is no part of a coke clustering"):
         cluster(tmp_path / "x.npy", out, SETTINGS, overwrite=True, console=QUIET)
     other = tmp_path / "photos"

@@ -75,8 +75,8 @@ def test_features_are_those_of_an_evaluation(run: Path, stripes: Path, tmp_path:
     assert features.dtype == np.float32 and np.array_equal(features, expected.numpy())
     assert np.load(out / "ids.npy").tolist() == list(range(60))
     assert np.array_equal(np.load(out / "classes.npy"), index.labels)
-    assert (out / "keys.txt").read_text().splitlines() == index.keys
-    about = json.loads((out / "embed.json").read_text())
+    assert (out / "keys.txt").read_text(encoding="utf-8").splitlines() == index.keys
+    about = json.loads((out / "embed.json").read_text(encoding="utf-8"))
     assert (about["rows"], about["width"], about["epoch"]) == (60, report.width, epoch)
     assert about["classes"] == ["horizontal", "vertical"] and about["layer"] == "backbone"
     assert about["identity"] == index.identity
@@ -98,7 +98,7 @@ def test_embed_and_cluster_chain(stripes: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "e" / "features.npy").shape == (60, 3 * 16 * 16)
     cluster(tmp_path / "e", tmp_path / "c", ClusterSettings(clusters=2), console=QUIET)
     index = ImageIndex(stripes / "train")
-    head, *lines = (tmp_path / "c" / "labels.tsv").read_text().splitlines()
+    head, *lines = (tmp_path / "c" / "labels.tsv").read_text(encoding="utf-8").splitlines()
     assert head == "id\tkey\tcluster"
     ids, keys, clusters = zip(*(line.split("\t") for line in lines), strict=True)
     assert [int(i) for i in ids] == list(range(60)) and list(keys) == index.keys
@@ -116,7 +116,7 @@ def test_tombstones_have_no_row(tmp_path: Path) -> None:
     embed("pixels", tmp_path / "new", tmp_path / "e", PIXELS, console=QUIET)
     assert np.load(tmp_path / "e" / "ids.npy").tolist() == [0, 1, 3, 4, 5]
     assert len(np.load(tmp_path / "e" / "features.npy")) == 5
-    assert gone not in (tmp_path / "e" / "keys.txt").read_text().splitlines()
+    assert gone not in (tmp_path / "e" / "keys.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_images_without_classes_have_no_classes_file(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_random_weights_are_given_the_statistics_of_the_data(stripes: Path, tmp_
     assert np.array_equal(features, np.load(tmp_path / "b" / "features.npy"))
     # Batch norm without statistics would leave a common direction far larger than all others.
     assert np.linalg.norm(features.mean(axis=0)) < 0.5
-    assert json.loads((tmp_path / "a" / "embed.json").read_text())["epoch"] is None
+    assert json.loads((tmp_path / "a" / "embed.json").read_text(encoding="utf-8"))["epoch"] is None
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -88,7 +88,7 @@ def test_every_format_gives_the_same_rows_and_ids(suffix: str, dtype: str, tmp_p
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_folder_is_read_in_natural_order(suffix: str, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("ignored")
+    (tmp_path / "notes.txt").write_text("ignored", encoding="utf-8")
     write(tmp_path / f".hidden{suffix}", X[:, :2])
     for name, part in (("part-10", X[7:]), ("part-2", X[2:7]), ("part-1", X[:2])):
         write(tmp_path / f"{name}{suffix}", part)
@@ -107,13 +107,13 @@ def test_a_folder_with_features_npy_is_one_array_with_companions(tmp_path: Path)
     np.save(tmp_path / "features.npy", X)
     np.save(tmp_path / "ids.npy", IDS)
     np.save(tmp_path / "classes.npy", np.zeros(10, dtype=np.int32))
-    (tmp_path / "keys.txt").write_text("".join(f"{key}\n" for key in KEYS))
+    (tmp_path / "keys.txt").write_text("".join(f"{key}\n" for key in KEYS), encoding="utf-8")
     for path in (tmp_path, tmp_path / "features.npy"):
         features = open_features(path)
         assert features.mapped is not None
         assert np.array_equal(rows_of(features), X)
         assert ids_of(features) == IDS.tolist() and keys_of(features) == KEYS
-    (tmp_path / "keys.txt").write_text("a\nb\n")
+    (tmp_path / "keys.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"keys\.txt has 2 lines, features\.npy .* 10 rows"):
         open_features(tmp_path)
 
@@ -193,12 +193,12 @@ def test_files_that_are_no_features(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "gone.npy do not exist" in error("gone.npy")
-    (tmp_path / "x.txt").write_text("1 2 3")
+    (tmp_path / "x.txt").write_text("1 2 3", encoding="utf-8")
     assert "x.txt are no .npy, .npz" in error("x.txt")
     (tmp_path / "empty").mkdir()
     assert "holds no feature files (.npy" in error("empty")
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "manifest.json").write_text("{}")
+    (tmp_path / "images" / "manifest.json").write_text("{}", encoding="utf-8")
     assert "is a data set of images" in error("images")
     np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert "holds pickled Python objects" in error("o.npy")

@@ -85,7 +85,7 @@ def test_a_run_a_checkpoint_and_its_file(
     second = tmp_path / "second"
     config = replace(tiny, seed=5).changed(optimizer={"epochs": 1}, data={"loader": "pil"})
     train(config, stripes, second, init_from=run, console=quiet)
-    about = json.loads((second / "initial_weights.json").read_text())
+    about = json.loads((second / "initial_weights.json").read_text(encoding="utf-8"))
     assert about["source"] == str(run) and len(about["loaded"]) == len(trained)
     scanned = load_checkpoint(second / "checkpoints" / "epoch-0000")["model"]
     for name, _ in build_model(tiny.model, seed=1).named_parameters():
@@ -103,7 +103,7 @@ def test_what_cannot_be_used_is_named(model: CoKe, tmp_path: Path) -> None:
         return str(raised.value)
 
     assert "there is no" in error(tmp_path / "none.pt")
-    (tmp_path / "text.pt").write_text("text")
+    (tmp_path / "text.pt").write_text("text", encoding="utf-8")
     assert "cannot be read as weights" in error(tmp_path / "text.pt")
     assert "holds no tensors by name" in error(save(tmp_path / "list.pt", [1, 2]))
     line = error(save(tmp_path / "vit.pt", {"blocks.0.attn.qkv.weight": torch.zeros(9, 3)}))

@@ -50,7 +50,7 @@ def test_the_best_probe_is_the_latest_of_equals(tmp_path: Path) -> None:
 def test_a_torn_line_is_left_out(tmp_path: Path, torn: str) -> None:
     run = RunFolder(tmp_path)
     run.append_metrics(record(0))
-    with run.metrics.open("a") as file:
+    with run.metrics.open("a", encoding="utf-8") as file:
         file.write(torn)
     assert run.records() == [record(0)]
     run.keep_metrics_before(5)

@@ -84,7 +84,7 @@ def test_a_killed_process_is_told_from_a_running_one(tmp_path: Path) -> None:
 def elsewhere(run: Path, age_s: float) -> None:
     """The folder as a process on another machine leaves it."""
     status = {"state": "running", "message": "", "host": "other", "pid": 1, "changed": 0.0}
-    (run / "status.json").write_text(json.dumps(status))
+    (run / "status.json").write_text(json.dumps(status), encoding="utf-8")
     (run / "lock").touch()
     then = time.time() - age_s
     os.utime(run / "lock", (then, then))
@@ -145,10 +145,10 @@ def test_a_session_beats(tmp_path: Path) -> None:
 
 
 def test_a_torn_status_is_none(tmp_path: Path) -> None:
-    (tmp_path / "status.json").write_text('{"state": "runn')
+    (tmp_path / "status.json").write_text('{"state": "runn', encoding="utf-8")
     assert read_status(tmp_path) is None
-    (tmp_path / "status.json").write_text('{"state": "running"}')
+    (tmp_path / "status.json").write_text('{"state": "running"}', encoding="utf-8")
     assert read_status(tmp_path) is None
     whole = RunStatus(state="stopped", message="m", host="h", pid=1, changed=2.0)
-    (tmp_path / "status.json").write_text(json.dumps(vars(whole)))
+    (tmp_path / "status.json").write_text(json.dumps(vars(whole)), encoding="utf-8")
     assert read_status(tmp_path) == whole

@@ -83,7 +83,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(
     config = tiny.changed(optimizer={"epochs": 1}, data={"loader": "pil"})
     for name in ("good", "other"):
         train(config, stripes, tmp_path / name, console=quiet)
-    (tmp_path / "other" / "config.toml").write_text("foo = 1\n")
+    (tmp_path / "other" / "config.toml").write_text("foo = 1\n", encoding="utf-8")
     found = {run.path.name: run for run in runs(tmp_path, console=quiet)}
     assert (found["good"].state, found["other"].state) == ("complete", "unreadable")
     assert (found["other"].epoch, found["other"].epochs) == (1, None)

@@ -201,7 +201,9 @@ def test_a_run_over_its_budget_does_not_start_and_one_within_reports_its_peak(
         console=quiet,
     )
     assert resident_memory() / 2 < last.peak_memory <= peak_memory(CPU)
-    assert re.search(r'"peak_memory": \d{8,}', (tmp_path / "run" / "metrics.jsonl").read_text())
+    assert re.search(
+        r'"peak_memory": \d{8,}', (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.slow

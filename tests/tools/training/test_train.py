@@ -180,7 +180,7 @@ def test_a_url_trains_as_the_folder_does(
     finally:
         web.stop()
     assert there.loss == here.loss
-    data = json.loads((tmp_path / "there" / "data.json").read_text())
+    data = json.loads((tmp_path / "there" / "data.json").read_text(encoding="utf-8"))
     assert data["folder"] == f"{web.url}/train"
 
 

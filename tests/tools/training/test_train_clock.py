@@ -83,7 +83,9 @@ def test_an_epoch_reads_the_labels_of_the_one_before_and_writes_each_id_once(
     assert all(sorted(of_epoch) == list(range(N)) for of_epoch in clock.written.values())
     assert all(sorted(ids) == list(range(N)) for ids in clock.read.values())
     assert clock.stale == 0
-    record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    record = json.loads(
+        (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    )
     assert record["left_out"] == 0
 
 
@@ -108,7 +110,7 @@ def test_ids_left_out_keep_their_label_and_are_counted(
     for image_id, labels in enumerate(stored.label_store.read(torch.arange(N)).T.tolist()):
         assert labels == clock.written[clock.last_before(5, image_id)][image_id]
 
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["left_out"] for line in lines] == [12] * 5
     assert "12 images left out" in console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -176,7 +176,10 @@ def test_two_ranks_train_as_one(two_ranks: Path, stripes: Path, tmp_path: Path) 
     """The same labels and centers; the loss to 1e-5. Only rank 0 wrote."""
     train(gentle_config(tiny_config()), stripes, tmp_path / "run", console=Console(quiet=True))
     one, two = (
-        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)
+            for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         for run in (tmp_path / "run", two_ranks / "run")
     )
     assert [r["epoch"] for r in two] == [0, 1, 2]
@@ -215,7 +218,7 @@ def coke(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 def wait_for_epochs(metrics: Path, *running: subprocess.Popen[str]) -> None:
     started = time.monotonic()
-    while not metrics.is_file() or metrics.read_text().count("\n") < 2:
+    while not metrics.is_file() or metrics.read_text(encoding="utf-8").count("\n") < 2:
         for process in running:
             assert process.poll() is None, process.communicate()
         assert time.monotonic() - started < LIMIT_S
@@ -224,7 +227,7 @@ def wait_for_epochs(metrics: Path, *running: subprocess.Popen[str]) -> None:
 
 def rank_processes(launcher: int) -> list[int]:
     """The launcher's children, in the order they were started."""
-    listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text(encoding="utf-8").split()
     return sorted(map(int, listed))
 
 
@@ -233,7 +236,7 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
 ) -> None:
     """``coke train --nproc 2``, of which one rank is killed; then the rest of it on one rank."""
     config = gentle_config(tiny_config()).changed(optimizer={"epochs": 1000})
-    (tmp_path / "run.toml").write_text(to_toml(config))
+    (tmp_path / "run.toml").write_text(to_toml(config), encoding="utf-8")
     run, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--nproc", 2, "--out", run]
     launcher = coke(*command)
@@ -250,12 +253,14 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
     assert "Traceback" not in errors and len(errors.strip().splitlines()) <= 2, errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
 
-    (run / "config.toml").write_text(to_toml(config.changed(optimizer={"epochs": 30})))
+    (run / "config.toml").write_text(
+        to_toml(config.changed(optimizer={"epochs": 30})), encoding="utf-8"
+    )
     last = train(
         config.changed(optimizer={"epochs": 30}), stripes, run, resume=True, console=quiet
     )  # one rank
     assert last.epoch == 30
-    found = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
+    found = [json.loads(line)["epoch"] for line in metrics.read_text(encoding="utf-8").splitlines()]
     assert found == list(range(31))
 
 
@@ -264,7 +269,7 @@ def test_a_rank_that_lost_the_others_says_so_by_status_line_and_file(
 ) -> None:
     """Started by hand, as torchrun does it; by the status ``--nproc`` finds out who died first."""
     config = gentle_config(tiny_config()).changed(optimizer={"epochs": 1000})
-    (tmp_path / "run.toml").write_text(to_toml(config))
+    (tmp_path / "run.toml").write_text(to_toml(config), encoding="utf-8")
     run = tmp_path / "run"
     command = ["train", stripes, "--config", tmp_path / "run.toml", "--out", run]
     place = {

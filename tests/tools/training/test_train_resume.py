@@ -54,7 +54,7 @@ def newest(run: Path) -> dict[str, Any]:
 
 def learned(run: Path) -> list[tuple[Any, ...]]:
     """What the records of a run say, but for how long it took."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     keys = ("epoch", "loss", "loss_over_chance", "lr", "heads", "skipped_steps", "probe")
     return [tuple(json.loads(line)[key] for key in keys) for line in lines]
 
@@ -116,7 +116,7 @@ def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     )
     train(config, stripes, tmp_path / "whole", console=quiet)
     run = tmp_path / "killed"
-    (tmp_path / "config.toml").write_text(to_toml(config))
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     command = [sys.executable, "-m", "coke", "train", str(stripes), "--out", str(run)]
     command += ["--config", str(tmp_path / "config.toml"), "--resume", "auto"]
     further = Moment(epoch=1, step=STEPS + 2)
@@ -206,7 +206,9 @@ cli.main()
 def test_the_process_ends_with_a_status_of_its_own(
     stripes: Path, varied: Config, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.toml").write_text(to_toml(varied.changed(optimizer={"epochs": 50})))
+    (tmp_path / "config.toml").write_text(
+        to_toml(varied.changed(optimizer={"epochs": 50})), encoding="utf-8"
+    )
     options = ["--config", str(tmp_path / "config.toml"), "--out", str(tmp_path / "run")]
     command = [sys.executable, "-c", CHILD, "train", str(stripes), *options]
     with subprocess.Popen(
@@ -263,7 +265,9 @@ def test_auto_starts_where_a_process_ended_before_its_run_had_begun(
     run = tmp_path / "run"
     run.mkdir()
     for name in left:
-        (run / name).mkdir() if name.endswith("/") else (run / name).write_text("")
+        (run / name).mkdir() if name.endswith("/") else (run / name).write_text(
+            "", encoding="utf-8"
+        )
     with pytest.raises(ValueError, match="exists and is not empty"):
         train(varied.changed(optimizer={"epochs": 1}), stripes, run, console=quiet)
     assert (
@@ -278,7 +282,7 @@ def test_nothing_of_others_is_touched(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console
 ) -> None:
     (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("text")
+    (tmp_path / "thesis" / "chapter.tex").write_text("text", encoding="utf-8")
     for resume in (False, "auto"):
         with pytest.raises(ValueError, match="exists and is not empty"):
             train(varied, stripes, tmp_path / "thesis", resume=resume, console=quiet)
@@ -302,7 +306,7 @@ def test_a_torn_line_of_metrics_does_not_stop_a_resume(
         patch.setattr(CheckpointWriter, "save", die_in_epoch_2)
         with pytest.raises(OSError, match="power cut"):
             train(varied, stripes, run, console=quiet)
-    with (run / "metrics.jsonl").open("a") as file:
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 1, "lo')
     train(varied, stripes, run, resume=True, console=quiet)
     assert [record[0] for record in learned(run)] == [0, 1, 2]

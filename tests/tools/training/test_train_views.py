@@ -61,7 +61,9 @@ def test_what_each_epoch_feeds_the_model(
     assert fed[4] == [(16, 8), (16, 8), (32, 8)], "small views are one pass"
     assert fed[7] == [(12, 8), (12, 8), (24, 8)], "the ragged batch"
     assert fed[-4] == [(16, 12), (16, 12), (32, 8)], "large views have grown"
-    found = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    found = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open(encoding="utf-8")
+    ]
     assert [r["epoch"] for r in found] == [0, 1, 2, 3]
     config, _, epoch = load_run(tmp_path / "run")
     assert (config, epoch) == (multi_crop, 3)
