@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from coke.pipeline.order.order import EpochOrder, epoch_order
+from coke.pipeline.order.epoch_order import EpochOrder
+from coke.pipeline.order.order import epoch_order
 
 N, CLASSES, BATCH = 1_281_167, 1000, 1024
 #: (images per container, containers per window): windows of up to 64 containers of `coke ingest`'s

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from coke.pipeline.dataset.index import ImageIndex
-from coke.pipeline.order.order import EpochOrder, LiveIds
+from coke.pipeline.order.epoch_order import EpochOrder
+from coke.pipeline.order.live_ids import LiveIds
 
 
 def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: int) -> None:

@@ -18,7 +18,7 @@ from coke.pipeline.cache.fetch_queue import FetchQueue
 from coke.pipeline.containers.mapped import Mapped, allow_open_files
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.manifest import Container
-from coke.pipeline.order.order import Window
+from coke.pipeline.order.epoch_order import Window
 from coke.pipeline.remote.remote import WrongContent
 
 THREADS = 4

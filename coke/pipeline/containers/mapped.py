@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.pipeline.dataset.index import ImageIndex
-from coke.pipeline.order.order import Window
+from coke.pipeline.order.epoch_order import Window
 
 
 @dataclass(frozen=True)

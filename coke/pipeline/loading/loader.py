@@ -24,14 +24,8 @@ from coke.pipeline.loading.dali_backend import DaliBackend
 from coke.pipeline.loading.ffcv_backend import FfcvBackend
 from coke.pipeline.loading.pil_backend import PilBackend
 from coke.pipeline.loading.reader import RecordReader
-from coke.pipeline.order.order import (
-    ORDERS,
-    EpochOrder,
-    check_rank,
-    check_start,
-    epoch_order,
-    rank_sizes,
-)
+from coke.pipeline.order.epoch_order import EpochOrder
+from coke.pipeline.order.order import ORDERS, check_rank, check_start, epoch_order, rank_sizes
 
 BACKENDS = ("auto", "dali", "pil", "ffcv")
 _STEPS_IN_FLIGHT = 4  # batches an engine reads ahead of the one that is handed out, and that one

@@ -13,7 +13,7 @@ from coke.config.machine import DEFAULT_CACHE_GB
 from coke.pipeline.cache.fetch_ahead import FetchedContainers
 from coke.pipeline.containers.mapped import LocalContainers, MappedContainers
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
-from coke.pipeline.order.order import Window
+from coke.pipeline.order.epoch_order import Window
 
 
 class RecordReader:

@@ -19,7 +19,8 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split
 from coke.pipeline.loading.loader import Batch, Loader, build_loader
 from coke.pipeline.loading.reader import RecordReader
-from coke.pipeline.order.order import EpochOrder, epoch_order
+from coke.pipeline.order.epoch_order import EpochOrder
+from coke.pipeline.order.order import epoch_order
 from tests.support.web_server import WebServer
 
 RECIPE = ViewRecipe(size=8)

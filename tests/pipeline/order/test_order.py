@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coke.pipeline.order.order import EpochOrder, LiveIds, epoch_order, order, permute
+from coke.pipeline.order.epoch_order import EpochOrder
+from coke.pipeline.order.live_ids import LiveIds
+from coke.pipeline.order.order import epoch_order, order
+from coke.pipeline.order.permutation import permute
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 64, 65, 97, 128, 255, 256, 257, 1009, 4096, 4097, 10_000]
 
