@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from coke.version import __version__
+
 if TYPE_CHECKING:
     from coke.clustering import Clustering, LabelStore
     from coke.clustering.estimator import OnlineConstrainedKMeans
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from coke.pipeline.dataset.index import ImageIndex
     from coke.pipeline.loading.loader import build_loader
     from coke.tools.training.train import train
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Clustering": "coke.clustering",

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-import coke
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.dataset.manifest import FORMAT_VERSION
 from coke.pipeline.images.pixels import SIXTEEN_BIT
@@ -20,6 +19,7 @@ from coke.pipeline.sources import Source
 from coke.tools.datasets.duplicates import DEDUPES
 from coke.tools.datasets.ingest_pieces import CHECKS
 from coke.tools.datasets.stable_ids import MATCHES
+from coke.version import __version__
 
 ENGINES = ("process", "ray")
 
@@ -91,7 +91,7 @@ def fingerprint(
     """
     decisive = hashlib.sha256()
     about = {
-        "versions": [coke.__version__, FORMAT_VERSION, PIL.__version__],
+        "versions": [__version__, FORMAT_VERSION, PIL.__version__],
         "settings": asdict(settings),
         "base": None if base is None else str(Path(base).resolve()),
     }

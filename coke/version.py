@@ -1,0 +1,3 @@
+"""The version of coke."""
+
+__version__ = "0.1.0"
