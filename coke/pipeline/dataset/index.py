@@ -6,8 +6,10 @@ Opening one maps the index instead of parsing it: the pages are shared between r
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import zipfile
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,14 @@ class ImageIndex:
         if self.manifest.tombstones == 0:
             return None
         return np.setdiff1d(np.arange(len(self)), self.dead_ids, assume_unique=True)
+
+    def without(self, ids: NDArray[np.int64]) -> ImageIndex:
+        """A view of the data set in which these ids (M,) have no image. No id changes."""
+        view = copy.copy(self)
+        view.__dict__.pop("live_ids", None)
+        view.dead_ids = np.union1d(self.dead_ids, ids)
+        view.manifest = replace(self.manifest, tombstones=len(view.dead_ids))
+        return view
 
     @property
     def n_classes(self) -> int:

@@ -15,6 +15,10 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke tr
 TestOption = Annotated[
     Optional[str], typer.Option("--test", help="Test data set, where DATA holds only one.")
 ]
+BaselinesOption = Annotated[bool, typer.Option(help="Also random weights and raw pixels.")]
+LabelledOnlyOption = Annotated[
+    bool, typer.Option("--labelled-only", help="Leave out images without a class label.")
+]
 
 
 @eval_app.command("knn")
@@ -23,11 +27,12 @@ def eval_knn(
     data: DataArgument,
     test: TestOption = None,
     epoch: EpochOption = None,
-    k: Annotated[int, typer.Option(help="Neighbours.")] = 20,
-    temperature: Annotated[float, typer.Option(help="Of the neighbours' votes.")] = 0.07,
+    k: Annotated[int, typer.Option(help="Number of neighbours.")] = 20,
+    temperature: Annotated[float, typer.Option(help="A vote is exp(cosine / temperature).")] = 0.07,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
-    baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
+    baselines: BaselinesOption = True,
+    labelled_only: LabelledOnlyOption = False,
 ) -> None:
     """Weighted k-nearest neighbours on cosine similarity, as in DINO."""
     from coke.tools.evaluation.knn import eval_knn as run
@@ -42,6 +47,7 @@ def eval_knn(
         batch_size=batch_size,
         device=device,
         baselines=baselines,
+        labelled_only=labelled_only,
     )
 
 
@@ -56,7 +62,8 @@ def eval_linear(
     lr: Annotated[Optional[float], typer.Option(help="Learning rate at batch 256.")] = None,
     batch_size: Annotated[Optional[int], typer.Option(help="1,024 if unset.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
-    baselines: Annotated[bool, typer.Option(help="Also random weights and raw pixels.")] = True,
+    baselines: BaselinesOption = True,
+    labelled_only: LabelledOnlyOption = False,
 ) -> None:
     """A linear classifier on frozen features."""
     from coke.tools.evaluation.linear import eval_linear as run
@@ -72,4 +79,5 @@ def eval_linear(
         batch_size=batch_size,
         device=device,
         baselines=baselines,
+        labelled_only=labelled_only,
     )

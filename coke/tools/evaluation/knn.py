@@ -6,9 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
-from coke.tools.evaluation.report import Accuracy, EvalReport, show_and_save
-from coke.tools.evaluation.representations import CachedFeatures, cache_features, labels_of
+from coke.tools.evaluation.accuracy import accuracy
+from coke.tools.evaluation.knn_classifier import knn_classify
+from coke.tools.evaluation.labelled_data import labels_of
+from coke.tools.evaluation.report import EvalReport, show
+from coke.tools.evaluation.representations import CachedFeatures, cache_features
+from coke.tools.evaluation.results import check_results, keep_result
 
 
 def eval_knn(
@@ -22,6 +25,7 @@ def eval_knn(
     batch_size: int = 256,
     device: str = "auto",
     baselines: bool = True,
+    labelled_only: bool = False,
     features: CachedFeatures | None = None,
     console: Console | None = None,
 ) -> EvalReport:
@@ -30,17 +34,21 @@ def eval_knn(
     Args:
         run: a run folder of ``coke train``.
         data: a folder with a train and a test data set, or a train data set with ``test``.
-        k, temperature: neighbours, and lambda of their votes exp(cosine / temperature).
-        epoch: whose checkpoint; the newest when None.
+        epoch: of the checkpoint to evaluate; the newest when None.
+        k: number of neighbours; all training images vote where there are fewer.
+        temperature: each neighbour votes with exp(cosine / temperature).
         baselines: also measure random initialisation and raw pixels.
+        labelled_only: leave out images without a class label.
         features: of this run and data, where they were computed before.
 
     Raises:
-        ValueError: no such run, no test data, unlabelled images, k out of range.
+        ValueError: no such run, no test data, unlabelled images, classes that differ, k out of
+            range, features that are not finite, or results that cannot be kept.
     """
     console = console or Console()
-    if k < 1 or temperature <= 0:
+    if k < 1 or not temperature > 0:
         raise ValueError(f"k is {k} and temperature {temperature}; both must be positive")
+    check_results(run)
     if features is None:
         features = cache_features(
             run,
@@ -50,40 +58,51 @@ def eval_knn(
             batch_size=batch_size,
             device=device,
             baselines=baselines,
+            labelled_only=labelled_only,
             console=console,
         )
     splits, config = features.splits, features.config
     train_labels = labels_of(splits.train, features.device)
     labels = labels_of(splits.test, features.device)
-    accuracies = {}
+    used = min(k, splits.train.n_live)
+    if used < k:
+        console.print(
+            f"k is {k}, but there are {used:,} training images: all of them vote", highlight=False
+        )
+    rows = {}
     for name in features.train:
         scores_MC = knn_classify(
             features.train[name],
             train_labels,
             features.test[name],
             n_classes=splits.n_classes,
-            k=k,
+            k=used,
             temperature=temperature,
         )
-        accuracies[name] = Accuracy(
-            top1=topk_accuracy(scores_MC, labels, 1), top5=topk_accuracy(scores_MC, labels, 5)
+        rows[name] = accuracy(
+            scores_MC, labels, trained_classes=int(splits.trained.sum()), places=used
         )
     report = EvalReport(
         method="knn",
         run=str(run),
         epoch=features.epoch,
+        weights_sha256=features.weights_sha256,
+        data=splits.records,
         train_images=splits.train.n_live,
         test_images=splits.test.n_live,
+        untrained_classes=splits.untrained,
         settings={
-            "k": k,
+            "k": used,
             "temperature": temperature,
             "similarity": "cosine",
             "features": "backbone, after average pooling",
             "view": "center crop",
             "size": config.data.view.evaluation().size,
             "center_fraction": config.data.view.center_fraction,
+            "baselines": len(rows) > 1,
         },
-        rows=accuracies,
+        rows=rows,
     )
-    show_and_save(report, run, console)
+    show(report, console)
+    console.print(f"written to {keep_result(report, run)}", highlight=False)
     return report

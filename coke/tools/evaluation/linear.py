@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,27 +13,28 @@ from torch import Tensor
 
 from coke.config.config import Config
 from coke.model.precision import resolve_device
-from coke.tools.evaluation.knn_classifier import topk_accuracy
+from coke.tools.evaluation.accuracy import Accuracy, accuracy
+from coke.tools.evaluation.labelled_data import Splits, labels_of, open_splits, rows_of
 from coke.tools.evaluation.linear_classifier import LinearConfig, LinearProbe, fit_on_cached
-from coke.tools.evaluation.report import Accuracy, EvalReport, show_and_save
+from coke.tools.evaluation.report import EvalReport, show
 from coke.tools.evaluation.representations import (
     CachedFeatures,
     Representation,
-    Splits,
     cache_features,
+    check_finite,
     evaluation_loader,
     extract,
-    labels_of,
+    hash_of_weights,
     load_run,
-    open_splits,
     representations,
-    rows_of,
 )
+from coke.tools.evaluation.results import check_results, keep_result
 
 #: The paper's protocol: 90 epochs of random crops and flips at batch 1,024. Its learning rate
 #: (0.2 to 1 on raw ResNet-50 features) does not carry over to standardised ones; 0.1 does.
 PROTOCOL = LinearConfig(epochs=90)
 FAST = LinearConfig()
+_LARGEST_LR = 1e30  # a larger one, scaled by the batch size, is no float32
 
 
 def eval_linear(
@@ -47,6 +49,7 @@ def eval_linear(
     batch_size: int | None = None,
     device: str = "auto",
     baselines: bool = True,
+    labelled_only: bool = False,
     features: CachedFeatures | None = None,
     console: Console | None = None,
 ) -> EvalReport:
@@ -58,26 +61,18 @@ def eval_linear(
         fast: compute center-crop features once instead of random crops in every epoch.
         epochs, lr: of the classifier; the method's defaults when None.
         batch_size: of the classifier, and images per forward pass; 1,024 when None.
-        epoch: whose checkpoint; the newest when None.
+        epoch: of the checkpoint to evaluate; the newest when None.
         baselines: also measure random initialisation and raw pixels.
+        labelled_only: leave out images without a class label.
         features: of this run and data, where they were computed before; only with ``fast``.
 
     Raises:
-        ValueError: no such run, no test data, unlabelled images, settings out of range.
+        ValueError: no such run, no test data, unlabelled images, classes that differ, settings out
+            of range, features or scores that are not finite, or results that cannot be kept.
     """
     console = console or Console()
-    settings = FAST if fast else PROTOCOL
-    settings = replace(
-        settings,
-        epochs=settings.epochs if epochs is None else epochs,
-        lr=settings.lr if lr is None else lr,
-        batch_size=settings.batch_size if batch_size is None else batch_size,
-    )
-    if settings.epochs < 1 or settings.lr <= 0 or settings.batch_size < 2:
-        raise ValueError(
-            f"epochs is {settings.epochs}, lr {settings.lr}, batch_size {settings.batch_size}; "
-            "the first two must be positive, the last at least 2"
-        )
+    settings = _settings(fast, epochs, lr, batch_size)
+    check_results(run)
     if fast:
         if features is None:
             features = cache_features(
@@ -88,28 +83,34 @@ def eval_linear(
                 batch_size=settings.batch_size,
                 device=device,
                 baselines=baselines,
+                labelled_only=labelled_only,
                 console=console,
             )
         splits, config, where = features.splits, features.config, features.device
         epoch, tested = features.epoch, features.test
+        weights_sha256 = features.weights_sha256
         labels = labels_of(splits.train, where)
         probes = {
             name: fit_on_cached(cached, labels, splits.n_classes, settings)
             for name, cached in features.train.items()
         }
     else:
-        splits = open_splits(data, test)
+        splits = open_splits(data, test, labelled_only=labelled_only)
         config, model, epoch = load_run(run, epoch)
+        weights_sha256 = hash_of_weights(model.backbone)
         where = resolve_device(device)
         rows = representations(config, model, splits, where, settings.batch_size, baselines)
-        probes = _fit_on_crops(splits, config, rows, settings, where, console)
         tested = extract(splits.test, config, rows, settings.batch_size, where, console)
+        probes = _fit_on_crops(splits, config, rows, settings, where, console)
     report = EvalReport(
         method="linear (fast)" if fast else "linear",
         run=str(run),
         epoch=epoch,
+        weights_sha256=weights_sha256,
+        data=splits.records,
         train_images=splits.train.n_live,
         test_images=splits.test.n_live,
+        untrained_classes=splits.untrained,
         settings={
             **asdict(settings),
             "optimizer": "SGD, cosine to 0; lr is at batch 256",
@@ -118,20 +119,45 @@ def eval_linear(
             "size": config.data.view.evaluation().size,
             "scale": config.data.view.scale,
             "center_fraction": config.data.view.center_fraction,
+            "baselines": len(probes) > 1,
         },
         rows={
-            name: _accuracy(probe, tested[name], labels_of(splits.test, where))
-            for name, probe in probes.items()
+            name: _accuracy(probe.scores(tested[name]), splits) for name, probe in probes.items()
         },
     )
-    show_and_save(report, run, console)
+    show(report, console)
+    console.print(f"written to {keep_result(report, run)}", highlight=False)
     return report
 
 
-def _accuracy(probe: LinearProbe, features_MD: Tensor, labels_M: Tensor) -> Accuracy:
-    scores_MC = probe.scores(features_MD)
-    return Accuracy(
-        top1=topk_accuracy(scores_MC, labels_M, 1), top5=topk_accuracy(scores_MC, labels_M, 5)
+def _settings(
+    fast: bool, epochs: int | None, lr: float | None, batch_size: int | None
+) -> LinearConfig:
+    """The method's settings with those that were given. Raises ValueError out of range."""
+    settings = FAST if fast else PROTOCOL
+    settings = replace(
+        settings,
+        epochs=settings.epochs if epochs is None else epochs,
+        lr=settings.lr if lr is None else lr,
+        batch_size=settings.batch_size if batch_size is None else batch_size,
+    )
+    if settings.epochs < 1 or not 0 < settings.lr < _LARGEST_LR or settings.batch_size < 2:
+        raise ValueError(
+            f"epochs is {settings.epochs}, lr {settings.lr}, batch_size {settings.batch_size}; "
+            f"the first two must be positive, lr below {_LARGEST_LR}, batch_size at least 2"
+        )
+    return settings
+
+
+def _accuracy(scores_MC: Tensor, splits: Splits) -> Accuracy:
+    """Of a classifier; classes without training images, whose scores mean nothing, are left out."""
+    if not scores_MC.isfinite().all():
+        raise ValueError("the classifier diverged: its scores are NaN or infinite; lower --lr")
+    trained_C = torch.from_numpy(splits.trained).to(scores_MC.device)
+    return accuracy(
+        scores_MC.masked_fill(~trained_C, -math.inf),
+        labels_of(splits.test, scores_MC.device),
+        trained_classes=int(trained_C.sum()),
     )
 
 
@@ -164,6 +190,7 @@ def _fit_on_crops(
                 labels_B = labels[rows_of(splits.train, batch.ids).to(device)]
                 for name, represent in rows.items():
                     features_BD = represent(images).float()
+                    check_finite(features_BD, name)
                     if name not in probes:
                         dim = features_BD.shape[1]
                         probes[name] = LinearProbe(dim, splits.n_classes, settings, device)

@@ -12,8 +12,10 @@ from coke.config.config import Config
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split
 from coke.pipeline.remote.remote import location
-from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
-from coke.tools.evaluation.representations import evaluation_loader, open_splits
+from coke.tools.evaluation.accuracy import topk_accuracy
+from coke.tools.evaluation.knn_classifier import knn_classify
+from coke.tools.evaluation.labelled_data import check_two_classes, open_splits, with_labels
+from coke.tools.evaluation.representations import evaluation_loader
 
 K, TEMPERATURE = 20, 0.07  # as `coke eval knn`
 _BATCH = 256
@@ -34,7 +36,7 @@ class KnnProbe:
         data: a data set, or a folder of a train and a test set; labelled.
 
     Raises:
-        ValueError: the images have no labels, or are too few.
+        ValueError: an image has no label, or all are of one class.
     """
 
     def __init__(self, config: Config, data: str | Path, device: torch.device) -> None:
@@ -43,24 +45,27 @@ class KnnProbe:
         self._device = device
         try:
             if find_split(data, ("train",)) == location(data):
-                self._train, self._test = _labelled(data, config), None
+                index = ImageIndex(data, cache_dir=config.machine.cache_dir or None)
+                self._train = with_labels(index, labelled_only=False, remedy="")
+                check_two_classes(self._train)
+                self._test = None
             else:
-                splits = open_splits(data, None)
+                splits = open_splits(data, None, remedy="")
                 self._train, self._test = splits.train, splits.test
         except ValueError as error:
             raise ValueError(
-                f"the probe cannot use {data}: {error}; name labelled images with --probe-data, or "
+                f"the probe cannot be made: {error}; name labelled images with --probe-data, or "
                 "probe none with --set run.probe_every=0"
             ) from error
-        if self._train.n_live < 2:
-            raise ValueError(f"the probe needs at least 2 images; {data} has {self._train.n_live}")
 
     def due(self, epoch: int) -> bool:
         """At the scan, every ``probe_every`` epochs, and at the last."""
         return epoch % self._config.run.probe_every == 0 or epoch == self._config.optimizer.epochs
 
-    def top1(self, backbone: nn.Module) -> float:
-        """Share of test images whose class is found, in percent. Leaves ``backbone`` as it was."""
+    def top1(self, backbone: nn.Module) -> float | None:
+        """Share of test images whose class is found, in percent; None where a feature is NaN or
+        infinite. Leaves ``backbone`` as it was.
+        """
         training = backbone.training
         backbone.eval()
         try:
@@ -75,6 +80,8 @@ class KnnProbe:
                 queries_MD, true_M = self._features(backbone, self._test, m)
         finally:
             backbone.train(training)
+        if not (bank_ND.isfinite().all() and queries_MD.isfinite().all()):
+            return None
         scores_MC = knn_classify(
             bank_ND,
             labels_N,
@@ -105,11 +112,3 @@ class KnnProbe:
             if found >= n:
                 break
         return torch.cat(features)[:n], torch.cat(labels)[:n].to(self._device)
-
-
-def _labelled(data: str | Path, config: Config) -> ImageIndex:
-    index = ImageIndex(data, cache_dir=config.machine.cache_dir or None)
-    live = index.labels if index.live_ids is None else index.labels[index.live_ids]
-    if (live < 0).any():
-        raise ValueError("it has images without a class label")
-    return index

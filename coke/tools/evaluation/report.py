@@ -1,37 +1,42 @@
-"""The table an evaluation prints, and ``eval.json``, which keeps it with its hyper-parameters."""
+"""What an evaluation came to, and the table of it."""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-#: What frozen features CoKe is read beside.
+from coke.tools.evaluation.accuracy import Accuracy
+from coke.tools.evaluation.labelled_data import DataRecords
+
+#: Representations that the trained one is compared with.
 BASELINES = ("random initialisation", "raw pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Accuracy on the test images in percent."""
-
-    top1: float
-    top5: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvalReport:
-    """One evaluation of one run; ``rows`` are keyed by representation."""
+    """One evaluation of one run.
+
+    Attributes:
+        weights_sha256: hash over the weights that were evaluated.
+        data: the data sets.
+        train_images, test_images: how many images of them were used.
+        untrained_classes: test images of each class that no training image has; each is an error.
+        settings: all that decides the result besides weights and data.
+        rows: accuracy by representation.
+    """
 
     method: str
     run: str
     epoch: int
+    weights_sha256: str
+    data: DataRecords
     train_images: int
     test_images: int
+    untrained_classes: dict[str, int]
     settings: dict[str, Any]
     rows: dict[str, Accuracy]
 
@@ -41,26 +46,43 @@ class EvalReport:
         return self.rows["CoKe"].top1 > best
 
 
-def show_and_save(report: EvalReport, run: str | Path, console: Console) -> None:
-    """Prints the table and merges the report into ``eval.json`` of the run, by method and epoch."""
+def show(report: EvalReport, console: Console) -> None:
+    """Prints the table, and below it what a reader of the figures must know."""
+    for role, data in (("train", report.data.train), ("test", report.data.test)):
+        console.print(
+            f"{role}: {data.images:,} images of {escape(data.location)}"
+            + (f" ({data.unlabelled:,} without a label left out)" if data.unlabelled else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
     table = Table(title=f"{report.method} on {report.test_images:,} test images")
     table.add_column("features")
     table.add_column("top-1 %", justify="right")
-    table.add_column("top-5 %", justify="right")
+    with_top5 = any(row.top5 is not None for row in report.rows.values())
+    if with_top5:
+        table.add_column("top-5 %", justify="right")
     for name, accuracy in report.rows.items():
         label = f"CoKe, epoch {report.epoch}" if name == "CoKe" else name
-        table.add_row(label, f"{accuracy.top1:.2f}", f"{accuracy.top5:.2f}")
+        top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
+        table.add_row(label, f"{accuracy.top1:.2f}", *([top5] if with_top5 else []))
     console.print(table)
-    if not report.beats_baselines():
-        console.print(
-            "[bold yellow]warning:[/] CoKe's features are not above every baseline here; train "
-            "longer, or look at the run's collapse warnings",
-            highlight=False,
+    for line in _warnings(report):
+        console.print(f"[bold yellow]warning:[/] {escape(line)}", highlight=False)
+
+
+def _warnings(report: EvalReport) -> list[str]:
+    found = []
+    if report.untrained_classes:
+        names = [f"{name!r} ({n:,})" for name, n in report.untrained_classes.items()]
+        more = f" and {len(names) - 5} more classes" if len(names) > 5 else ""
+        found.append(
+            f"{sum(report.untrained_classes.values()):,} of {report.test_images:,} test images are "
+            f"of classes without a training image: {', '.join(names[:5])}{more}. They count as "
+            "errors"
         )
-    path = Path(run) / "eval.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known[f"{report.method}, epoch {report.epoch}"] = asdict(report)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    console.print(f"written to {path}", highlight=False)
+    if not report.beats_baselines():
+        found.append(
+            "CoKe's features are not above every baseline here; train longer, or look at the run's "
+            "collapse warnings"
+        )
+    return found

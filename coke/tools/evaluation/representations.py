@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -19,12 +18,10 @@ from coke.config.view_recipe import ViewRecipe
 from coke.model.coke_model import CoKe, build_model
 from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex
-from coke.pipeline.dataset.open import find_split
 from coke.pipeline.loading.loader import Loader, build_loader
-from coke.pipeline.remote.remote import location
+from coke.tools.evaluation.labelled_data import Splits, open_splits, rows_of
 from coke.tools.runs.run_folder import RunFolder
 
-TEST_SPLITS = ("test", "val", "valid", "validation")
 _CALIBRATION_BATCHES = 16
 _PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
 
@@ -32,23 +29,15 @@ Representation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splits:
-    """Labelled data to learn a classifier on, and to test it on."""
-
-    train: ImageIndex
-    test: ImageIndex
-
-    @property
-    def n_classes(self) -> int:
-        return self.train.n_classes
-
-
-@dataclass(frozen=True, kw_only=True)
 class CachedFeatures:
-    """Center-crop features (N, D) float32 by id of both splits, per representation."""
+    """Center-crop features (N, D) float32 of both data sets, ids ascending, by representation.
+
+    ``weights_sha256`` is a hash over the weights that they are of.
+    """
 
     config: Config
     epoch: int
+    weights_sha256: str
     splits: Splits
     device: torch.device
     train: dict[str, Tensor]
@@ -64,49 +53,29 @@ def cache_features(
     batch_size: int = 256,
     device: str = "auto",
     baselines: bool = True,
+    labelled_only: bool = False,
     console: Console,
 ) -> CachedFeatures:
     """Features of a run and, with ``baselines``, of random initialisation and raw pixels.
 
     Raises:
-        ValueError: no such run, no test data, or unlabelled images.
+        ValueError: no such run, data that :func:`open_splits` refuses, or features that are not
+            finite.
     """
-    splits = open_splits(data, test)
+    splits = open_splits(data, test, labelled_only=labelled_only)
     config, model, epoch = load_run(run, epoch)
+    weights_sha256 = hash_of_weights(model.backbone)
     where = resolve_device(device)
     rows = representations(config, model, splits, where, batch_size, baselines)
     return CachedFeatures(
         config=config,
         epoch=epoch,
+        weights_sha256=weights_sha256,
         splits=splits,
         device=where,
         train=extract(splits.train, config, rows, batch_size, where, console),
         test=extract(splits.test, config, rows, batch_size, where, console),
     )
-
-
-def open_splits(data: str | Path, test: str | Path | None) -> Splits:
-    """The train and test data sets of an evaluation.
-
-    Raises:
-        ValueError: no test data, unlabelled images, or classes that differ.
-    """
-    train_index = ImageIndex(find_split(data, ("train",)))
-    if test is None and find_split(data, ("train",)) == location(data):
-        raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
-    test_index = ImageIndex(find_split(data if test is None else test, TEST_SPLITS))
-    for index in (train_index, test_index):
-        if (live_labels(index) < 0).any():
-            raise ValueError(
-                f"{index.folder} has images without a class label; evaluation needs labels "
-                "(ingest a folder of class folders)"
-            )
-    if train_index.manifest.classes != test_index.manifest.classes:
-        raise ValueError(
-            f"{train_index.folder} has classes {train_index.manifest.classes[:5]}..., "
-            f"{test_index.folder} has {test_index.manifest.classes[:5]}...: they must be the same"
-        )
-    return Splits(train=train_index, test=test_index)
 
 
 def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, int]:
@@ -117,6 +86,15 @@ def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, i
     model = build_model(config.model, config.seed)
     model.load_state_dict(state["model"])
     return config, model, int(state["epoch"])
+
+
+def hash_of_weights(network: nn.Module) -> str:
+    """SHA-256 of all weights and statistics: it tells a run that was trained again."""
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def representations(
@@ -187,6 +165,9 @@ def extract(
     """Features (N, D) float32 of every image, ids ascending, per representation, from one pass.
 
     They stay on the device: N x D x 4 bytes for each representation. Tombstones have no row.
+
+    Raises:
+        ValueError: a feature is NaN or infinite.
     """
     found: dict[str, Tensor] = {}
     with Progress(console=console, transient=True) as progress:
@@ -201,24 +182,19 @@ def extract(
                     found[name] = features_BD.new_empty(index.n_live, features_BD.shape[1])
                 found[name][rows_B] = features_BD
             progress.advance(task, len(batch.ids))
+    for name, features_ND in found.items():
+        check_finite(features_ND, name)
     return found
 
 
-def labels_of(index: ImageIndex, device: torch.device) -> Tensor:
-    """Class labels (N,) int64, in the order of :func:`extract`."""
-    return torch.from_numpy(np.ascontiguousarray(live_labels(index))).to(device)
-
-
-def live_labels(index: ImageIndex) -> NDArray[np.int64]:
-    """Class labels (n_live,) of the ids that have an image, -1 = none."""
-    return index.labels if index.live_ids is None else index.labels[index.live_ids]
-
-
-def rows_of(index: ImageIndex, ids_B: Tensor) -> Tensor:
-    """Which row of :func:`extract` and :func:`labels_of` each id has: tombstones have none."""
-    if index.live_ids is None:
-        return ids_B
-    return torch.from_numpy(np.searchsorted(index.live_ids, ids_B.numpy()))
+def check_finite(features_ND: Tensor, name: str) -> None:
+    """Raises ValueError where features are NaN or infinite: no accuracy of them means anything."""
+    bad = int((~features_ND.isfinite()).any(dim=1).sum())
+    if bad:
+        raise ValueError(
+            f"features of {name!r} are NaN or infinite for {bad:,} of {len(features_ND):,} images; "
+            "evaluate an epoch before the weights diverged (--epoch)"
+        )
 
 
 def frozen(network: nn.Module, device: torch.device) -> Representation:

@@ -30,12 +30,13 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split, is_dataset
 from coke.pipeline.remote.remote import location
 from coke.tools.datasets.ingest_report import one_line
+from coke.tools.evaluation.labelled_data import live_labels
 from coke.tools.evaluation.representations import (
     Representation,
     calibrate,
     evaluation_loader,
     frozen,
-    live_labels,
+    hash_of_weights,
     load_run,
     raw_pixels,
 )
@@ -159,7 +160,7 @@ def embed(
             "identity": index.identity,
             "run": str(run) if str(run) in (RANDOM, PIXELS) else str(Path(run).resolve()),
             "epoch": epoch,
-            "weights_sha256": _hash_of(network),
+            "weights_sha256": None if network is None else hash_of_weights(network),
             "layer": None if network is None else settings.layer,
             "view": asdict(recipe),
             "batch_size": settings.batch_size,
@@ -226,17 +227,6 @@ def _network(model: CoKe | None, layer: str) -> nn.Module | None:
     if model is None or layer == "backbone":
         return None if model is None else model.backbone
     return nn.Sequential(model.backbone, model.projector, _Unit())
-
-
-def _hash_of(network: nn.Module | None) -> str | None:
-    """SHA-256 of all weights and statistics: a run that was trained again is another one."""
-    if network is None:
-        return None
-    found = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 def _write_features(

@@ -110,3 +110,14 @@ def test_checksums(folder: Path) -> None:
         _ = ImageIndex(folder).crc32
     (folder / "keys.txt").unlink()
     assert ImageIndex(folder).describe(1) == "id 1 in c.tar at offset 20"
+
+
+def test_a_view_without_some_images_renumbers_nothing(folder: Path) -> None:
+    whole = with_tombstone(folder, 1)
+    dead = int(whole.dead_ids[0])
+    other = (dead + 1) % 3
+    view = whole.without(np.array([dead, other]))
+    assert view.dead_ids.tolist() == sorted([dead, other])
+    assert view.live_ids is not None and view.live_ids.tolist() == [3 - dead - other]
+    assert (len(view), view.n_live) == (3, 1) and view.identity == whole.identity
+    assert (whole.n_live, whole.dead_ids.tolist()) == (2, [dead])

@@ -19,20 +19,15 @@ from torch import Tensor, nn
 from coke.config.config import Config
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
+from coke.tools.evaluation.accuracy import Accuracy, topk_accuracy
 from coke.tools.evaluation.knn import eval_knn
-from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
+from coke.tools.evaluation.knn_classifier import knn_classify
+from coke.tools.evaluation.labelled_data import labels_of, rows_of
 from coke.tools.evaluation.linear import eval_linear
-from coke.tools.evaluation.report import Accuracy, EvalReport
-from coke.tools.evaluation.representations import (
-    Representation,
-    extract,
-    labels_of,
-    load_run,
-    raw_pixels,
-    rows_of,
-)
+from coke.tools.evaluation.representations import Representation, extract, load_run, raw_pixels
 from coke.tools.training.train import train
 from tests.support.stripes import draw_stripes
+from tests.tools.evaluation.test_results import REPORT
 
 
 @pytest.fixture
@@ -42,26 +37,26 @@ def run(stripes: Path, tiny: Config, tmp_path: Path, quiet: Console) -> Path:
 
 
 def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: Path) -> None:
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=300)
     knn = eval_knn(run, stripes, console=console)
     linear = eval_linear(run, stripes, fast=True, console=console)
     saved = json.loads((run / "eval.json").read_text(encoding="utf-8"))
-    assert list(saved) == ["knn, epoch 1", "linear (fast), epoch 1"]
-    assert saved["knn, epoch 1"]["settings"]["k"] == 20
-    assert saved["knn, epoch 1"]["settings"]["temperature"] == 0.07
-    assert saved["linear (fast), epoch 1"]["settings"]["epochs"] == 60
+    records = {record["method"]: record for record in saved.values()}
+    assert list(records) == ["knn", "linear (fast)"]
+    assert records["knn"]["settings"]["k"] == 20
+    assert records["knn"]["settings"]["temperature"] == 0.07
+    assert records["linear (fast)"]["settings"]["epochs"] == 60
     for report in (knn, linear):
         assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]
         assert report.epoch == 1
         assert (report.train_images, report.test_images) == (60, 20)
         for name, accuracy in report.rows.items():
-            assert 0 <= accuracy.top1 <= accuracy.top5 == 100.0, name
+            assert 0 <= accuracy.top1 <= 100 and accuracy.top5 is None, name
         assert report.rows["raw pixels"].top1 == 100.0  # stripes are told apart by their pixels
-        assert (
-            saved[f"{report.method}, epoch 1"]["rows"]["CoKe"]["top1"] == report.rows["CoKe"].top1
-        )
+        assert records[report.method]["rows"]["CoKe"]["top1"] == report.rows["CoKe"].top1
+        assert records[report.method]["data"]["test"]["location"] == str(stripes / "test")
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "CoKe, epoch 1" in shown and "top-5" in shown
+    assert "CoKe, epoch 1" in shown and str(stripes / "test") in shown
 
 
 def test_the_protocol_trains_on_random_crops(run: Path, stripes: Path, quiet: Console) -> None:
@@ -106,9 +101,7 @@ def test_large_views_are_averaged_down_for_raw_pixels() -> None:
 
 def test_says_so_when_coke_is_not_above_the_baselines() -> None:
     rows = {"random initialisation": Accuracy(top1=50, top5=90), "CoKe": Accuracy(top1=50, top5=95)}
-    report = EvalReport(
-        method="knn", run="r", epoch=1, train_images=1, test_images=1, settings={}, rows=rows
-    )
+    report = replace(REPORT, rows=rows)
     assert not report.beats_baselines()
     assert replace(report, rows=rows | {"CoKe": Accuracy(top1=51, top5=95)}).beats_baselines()
 
@@ -122,12 +115,12 @@ def test_refuses_data_it_cannot_evaluate_on(
     (tmp_path / "flat").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "flat" / "a.png")
     ingest(tmp_path / "flat", tmp_path / "unlabelled", workers=1, console=quiet)
-    with pytest.raises(ValueError, match="images without a class label"):
+    with pytest.raises(ValueError, match="none of its 1 images has a class label"):
         eval_knn(run, stripes, test=tmp_path / "unlabelled", console=quiet)
     (tmp_path / "src" / "other").mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(tmp_path / "src" / "other" / "a.png")
     ingest(tmp_path / "src", tmp_path / "foreign", workers=1, console=quiet)
-    with pytest.raises(ValueError, match="they must be the same"):
+    with pytest.raises(ValueError, match="has 'other'. Ingest both together"):
         eval_knn(run, stripes, test=tmp_path / "foreign", console=quiet)
     with pytest.raises(ValueError, match="k is 0"):
         eval_knn(run, stripes, k=0, console=quiet)
@@ -208,3 +201,56 @@ def test_a_run_on_a_network_of_timm_trains_and_is_evaluated_at_its_size(
         eval_linear(tmp_path / "run", stripes, epochs=1, console=quiet),
     ):
         assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]
+
+
+def test_partly_labelled_images_and_classes_without_training_images(
+    run: Path, stripes: Path, tmp_path: Path
+) -> None:
+    """Every third training image has no label; the test set has a class of its own."""
+    source = (stripes / ".." / "src").resolve()
+    images = sorted((source / "train").rglob("*.jpg"))
+    lines = [f"{p},{p.parent.name if i % 3 else ''},train" for i, p in enumerate(images)]
+    tested = sorted((source / "test").rglob("*.jpg"))
+    lines += [f"{p},{'other' if i < 5 else p.parent.name},test" for i, p in enumerate(tested)]
+    (tmp_path / "table.csv").write_text(
+        "\n".join(["path,label,split", *lines]) + "\n", encoding="utf-8"
+    )
+    ingest(tmp_path / "table.csv", tmp_path / "data", workers=1, console=Console(quiet=True))
+    console = Console(file=io.StringIO(), width=300)
+    with pytest.raises(ValueError, match="20 of its 60 images have no class label"):
+        eval_knn(run, tmp_path / "data", console=console)
+    for report in (
+        eval_knn(run, tmp_path / "data", k=100, labelled_only=True, console=console),
+        eval_linear(run, tmp_path / "data", epochs=3, labelled_only=True, console=console),
+        eval_linear(run, tmp_path / "data", fast=True, labelled_only=True, console=console),
+    ):
+        assert (report.train_images, report.test_images) == (40, 20)
+        assert report.data.train.unlabelled == 20
+        assert report.untrained_classes == {"other": 5}
+        assert report.rows["raw pixels"].top1 <= 75.0, "five images cannot be right"
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "k is 100, but there are 40 training images" in shown
+    assert shown.count("5 of 20 test images are of classes without a training image: 'other'") == 3
+    saved = list(json.loads((run / "eval.json").read_text(encoding="utf-8")).values())
+    assert saved[0]["settings"]["k"] == 40 and len(saved) == 3
+
+
+def test_weights_that_are_not_finite_have_no_accuracy(
+    run: Path, stripes: Path, quiet: Console
+) -> None:
+    file = run / "checkpoints" / "epoch-0001" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    state["model"]["backbone.conv1.weight"][0] = torch.nan
+    torch.save(state, file)
+    for evaluate in (eval_knn, eval_linear):
+        with pytest.raises(ValueError, match=r"features of 'CoKe' are NaN or infinite for 20|60"):
+            evaluate(run, stripes, console=quiet)
+    assert not (run / "eval.json").exists()
+
+
+def test_a_classifier_that_diverges_is_told(run: Path, stripes: Path, quiet: Console) -> None:
+    with pytest.raises(ValueError, match="the classifier diverged.*lower --lr"):
+        eval_linear(run, stripes, fast=True, lr=1e29, console=quiet)
+    for lr in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"lr {lr}.*must be positive"):
+            eval_linear(run, stripes, lr=lr, console=quiet)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coke.tools.evaluation import knn_classifier as knn
-from coke.tools.evaluation.knn_classifier import knn_classify, topk_accuracy
+from coke.tools.evaluation.knn_classifier import knn_classify
 
 BANK = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 4.0]])  # scaled to norm 1 inside
 LABELS = torch.tensor([0, 1, 1])
@@ -21,7 +21,7 @@ def test_votes_by_hand() -> None:
     )
     assert scores.dtype == torch.float32
     expected = [1.0, math.exp((0.6 - 1) / 0.5), 0.0]  # relative to the nearest
-    assert scores.tolist() == [pytest.approx(expected, rel=1e-5)]
+    assert scores.exp().tolist() == [pytest.approx(expected, rel=1e-5)]
 
 
 def test_a_cold_vote_follows_the_nearest_a_warm_one_the_many() -> None:
@@ -38,7 +38,7 @@ def test_no_temperature_overflows() -> None:
     """exp(1 / 0.001) is no float32; the order of the votes is kept all the same."""
     query = torch.tensor([[1.0, 0.0]])
     scores = knn_classify(BANK, LABELS, query, n_classes=3, k=3, temperature=0.001)
-    assert scores.isfinite().all()
+    assert scores[0, :2].isfinite().all() and scores[0, 2] == -math.inf
     assert int(scores.argmax()) == int(LABELS[0])
 
 
@@ -63,7 +63,7 @@ def test_it_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         votes = [0.0] * 4
         for cosine, label in sorted(cosines, reverse=True)[:6]:
             votes[label] += math.exp((cosine - max(cosines)[0]) / 0.2)
-        assert got[m].tolist() == pytest.approx(votes, rel=1e-4)
+        assert got[m].exp().tolist() == pytest.approx(votes, rel=1e-4)
 
 
 def test_no_gradient_is_kept() -> None:
@@ -71,8 +71,54 @@ def test_no_gradient_is_kept() -> None:
     assert not knn_classify(bank, LABELS, bank, n_classes=2).requires_grad
 
 
-@pytest.mark.parametrize(("k", "expected"), [(1, 25.0), (2, 75.0), (3, 100.0), (5, 100.0)])
-def test_topk_accuracy_by_hand(k: int, expected: float) -> None:
-    scores = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.3, 0.6]])
-    labels = torch.tensor([0, 1, 1, 0])
-    assert topk_accuracy(scores, labels, k) == expected
+def test_a_class_without_a_neighbour_has_no_score() -> None:
+    scores = knn_classify(BANK, LABELS, torch.tensor([[1.0, 0.0]]), n_classes=4, k=1)
+    assert scores.tolist() == [[0.0, -math.inf, -math.inf, -math.inf]]
+
+
+def test_far_votes_keep_their_order_where_their_weights_underflow() -> None:
+    """exp(-1 / 0.001) and exp(-2 / 0.001) are both 0 in float32."""
+    bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    labels = torch.tensor([2, 0, 1])
+    query = torch.tensor([[1.0, 0.0]])
+    scores = knn_classify(bank, labels, query, n_classes=4, k=3, temperature=0.001)
+    assert scores[0].tolist() == pytest.approx([-1000.0, -2000.0, 0.0, -math.inf])
+
+
+def test_equally_near_images_share_the_last_place() -> None:
+    """Of three images as near as the second place, each votes with the weight 1/3."""
+    bank = torch.tensor([[0.0, 1.0], [0.6, 0.8], [0.6, -0.8], [3.0, 4.0], [1.0, 0.0]])
+    labels = torch.tensor([0, 1, 2, 1, 0])
+    query = torch.tensor([[1.0, 0.0]])
+    scores = knn_classify(bank, labels, query, n_classes=3, k=2, temperature=0.5)
+    vote = math.exp((0.6 - 1) / 0.5) / 3
+    assert scores.exp().tolist() == [pytest.approx([1.0, 2 * vote, vote], rel=1e-5)]
+
+
+def test_neither_the_order_of_images_nor_that_of_classes_decides() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grid = torch.randint(-2, 3, (60, 2), generator=generator).float()  # many equal directions
+    labels = torch.randint(0, 5, (60,), generator=generator)
+    queries = torch.randint(-2, 3, (30, 2), generator=generator).float()
+    scores = knn_classify(grid, labels, queries, n_classes=5, k=4)
+    rows = torch.randperm(60, generator=generator)
+    renamed = torch.tensor([3, 0, 4, 1, 2])
+    other = knn_classify(grid[rows], renamed[labels[rows]], queries, n_classes=5, k=4)
+    torch.testing.assert_close(other[:, renamed], scores, rtol=1e-4, atol=1e-4)
+
+
+def test_constant_features_give_each_class_its_share_of_the_images() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3)
+    for value in (0.0, 7.0):
+        x = torch.full((9, 4), value)
+        scores = knn_classify(x, labels, x[:2], n_classes=2, k=3)
+        assert scores.exp().tolist() == [pytest.approx([2.0, 1.0])] * 2
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e25, 1e38])
+def test_scale_does_not_matter(scale: float) -> None:
+    queries = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    bank = torch.tensor([[0.9, 0.0], [0.0, 0.9], [0.6, 0.8]])
+    plain = knn_classify(bank, LABELS, queries, n_classes=2, k=2)
+    scaled = knn_classify(bank * scale, LABELS, queries * scale, n_classes=2, k=2)
+    torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-3)

@@ -49,7 +49,7 @@ def test_measures_features_on_a_bounded_number_of_images(stripes: Path, tiny: Co
     pixels = Pixels().train()
     assert KnnProbe(config, stripes, CPU).top1(pixels) == 100.0
     assert pixels.training and pixels.seen == 60 + 20
-    assert KnnProbe(config, stripes, CPU).top1(Constant()) < 80
+    assert KnnProbe(config, stripes, CPU).top1(Constant()) == 50.0, "two classes of one size"
     small = config.changed(run={"probe_images": 10})
     pixels = Pixels()
     first = KnnProbe(small, stripes, CPU).top1(pixels)
@@ -61,7 +61,17 @@ def test_holds_images_out_where_there_is_no_test_set(stripes: Path, tiny: Config
     pixels = Pixels()
     assert KnnProbe(config, stripes / "train", CPU).top1(pixels) == 100.0
     assert pixels.seen == 60
-    assert KnnProbe(config, stripes / "train", CPU).top1(Constant()) < 100
+    constant = KnnProbe(config, stripes / "train", CPU).top1(Constant())
+    assert constant is not None and 0 < constant < 100
+
+
+def test_features_that_are_not_finite_have_no_accuracy(stripes: Path, tiny: Config) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return raw_pixels(images) / 0
+
+    config = tiny.changed(data={"loader": "pil"}, run={"probe_every": 1})
+    assert KnnProbe(config, stripes, CPU).top1(Broken()) is None
 
 
 def test_when_it_is_due(stripes: Path, tiny: Config) -> None:
@@ -108,9 +118,9 @@ def test_what_it_cannot_use_is_told_before_the_run(
     for i in range(4):
         Image.new("RGB", (16, 16), (i * 60,) * 3).save(tmp_path / "flat" / f"{i}.png")
     ingest(tmp_path / "flat", tmp_path / "unlabelled", workers=1, console=quiet)
-    with pytest.raises(ValueError, match=r"without a class label; name labelled .* --probe-data"):
+    with pytest.raises(ValueError, match=r"has a class label .*; name labelled .* --probe-data"):
         train(config, stripes, tmp_path / "r", probe_data=tmp_path / "unlabelled", console=quiet)
-    with pytest.raises(ValueError, match="the probe cannot use .*nowhere"):
+    with pytest.raises(ValueError, match="the probe cannot be made: .*nowhere"):
         train(config, stripes, tmp_path / "r", probe_data=tmp_path / "nowhere", console=quiet)
     with pytest.raises(ValueError, match="--probe-data needs --probe-every"):
         train(tiny, stripes, tmp_path / "r", probe_data=stripes, console=quiet)

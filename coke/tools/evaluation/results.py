@@ -1,0 +1,94 @@
+"""``eval.json`` of a run: the record of every evaluation that was made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coke.files import durable, lock
+from coke.tools.evaluation.report import EvalReport
+
+RESULTS = "eval.json"
+
+
+def check_results(run: str | Path) -> None:
+    """Asks, before any work, whether a result could be kept.
+
+    Raises:
+        ValueError: the run's ``eval.json`` cannot be read, or its folder cannot be written.
+    """
+    if not Path(run).is_dir():
+        return  # opening the run says more
+    _read(Path(run) / RESULTS)
+    if not os.access(run, os.W_OK):
+        raise ValueError(
+            f"{Path(run) / RESULTS} cannot be written: you may not write to {run}; evaluate a copy "
+            "of the run"
+        )
+
+
+def keep_result(report: EvalReport, run: str | Path) -> Path:
+    """Adds a report to the run's ``eval.json``, a JSON object of records, the newest last.
+
+    A record replaces another only where all that identifies a result is equal: method, epoch,
+    weights, both data sets with their places and labels, and settings. Processes that evaluate
+    one run at a time wait for each other here.
+
+    Returns: the file.
+
+    Raises:
+        ValueError: the file cannot be read.
+        OSError: the file cannot be written.
+    """
+    path = Path(run) / RESULTS
+    with _locked(path.parent):
+        records = _read(path)
+        name = result_name(report)
+        records.pop(name, None)
+        records[name] = {
+            **asdict(report),
+            "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        durable.write_json(path, records, indent=1)
+    return path
+
+
+def result_name(report: EvalReport) -> str:
+    """Method, epoch, test data, and a hash over all that identifies the result."""
+    identifying = asdict(report)
+    for other in ("run", "rows", "untrained_classes"):
+        del identifying[other]
+    for data in identifying["data"].values():
+        del data["split"]  # only says how the place was named
+    digest = hashlib.sha256(json.dumps(identifying, sort_keys=True).encode()).hexdigest()
+    return f"{report.method}, epoch {report.epoch}, {report.data.test.location}, {digest[:12]}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); move it away, then evaluate") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no object of results; move it away, then evaluate")
+    return found
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(lock.NoLocksError):  # then two evaluations at one instant may lose a record
+            lock.take(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)

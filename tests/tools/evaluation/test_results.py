@@ -1,0 +1,106 @@
+"""``eval.json``: every result stays, and says what it is of."""
+
+from __future__ import annotations
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from coke.tools.evaluation.accuracy import Accuracy
+from coke.tools.evaluation.labelled_data import DataRecord, DataRecords
+from coke.tools.evaluation.report import EvalReport, show
+from coke.tools.evaluation.results import check_results, keep_result
+
+DATA = DataRecord(
+    location="/d/val", split="val", identity="11", labels_sha256="22", images=10, unlabelled=0
+)
+REPORT = EvalReport(
+    method="knn",
+    run="r",
+    epoch=1,
+    weights_sha256="33",
+    data=DataRecords(train=replace(DATA, location="/d/train", split="train"), test=DATA),
+    train_images=10,
+    test_images=10,
+    untrained_classes={},
+    settings={"k": 20},
+    rows={"CoKe": Accuracy(top1=50.0, top5=90.0)},
+)
+
+
+def test_a_result_replaces_only_its_equal(tmp_path: Path) -> None:
+    others = [
+        replace(REPORT, method="linear"),
+        replace(REPORT, epoch=2),
+        replace(REPORT, weights_sha256="34"),
+        replace(REPORT, settings={"k": 1}),
+        replace(REPORT, data=replace(REPORT.data, test=replace(DATA, location="/e/val"))),
+        replace(REPORT, data=replace(REPORT.data, test=replace(DATA, identity="12"))),
+        replace(REPORT, data=replace(REPORT.data, test=replace(DATA, labels_sha256="23"))),
+        replace(REPORT, data=replace(REPORT.data, train=replace(REPORT.data.train, identity="12"))),
+        replace(REPORT, data=replace(REPORT.data, test=replace(DATA, images=8, unlabelled=2))),
+    ]
+    for report in (REPORT, *others):
+        path = keep_result(report, tmp_path)
+    assert len(json.loads(path.read_text(encoding="utf-8"))) == 1 + len(others)
+    again = replace(REPORT, run="moved/r", rows={"CoKe": Accuracy(top1=51.0, top5=None)})
+    keep_result(again, tmp_path)
+    records = list(json.loads(path.read_text(encoding="utf-8")).values())
+    assert len(records) == 1 + len(others), "an equal result is replaced"
+    assert records[-1]["rows"] == {"CoKe": {"top1": 51.0, "top5": None}}
+    assert records[-1]["data"]["test"]["location"] == "/d/val"
+    assert records[-1]["evaluated"].endswith("+00:00")
+
+
+def test_records_of_earlier_versions_stay(tmp_path: Path) -> None:
+    (tmp_path / "eval.json").write_text('{"knn, epoch 1": {"method": "knn"}}', encoding="utf-8")
+    records = json.loads(keep_result(REPORT, tmp_path).read_text(encoding="utf-8"))
+    assert len(records) == 2 and records["knn, epoch 1"] == {"method": "knn"}
+
+
+def test_evaluations_at_one_time_lose_nothing(tmp_path: Path) -> None:
+    reports = [replace(REPORT, settings={"k": k}) for k in range(1, 25)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda report: keep_result(report, tmp_path), reports))
+    assert len(json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))) == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+@pytest.mark.parametrize("text", ['{"knn', "[]", "\x00"])
+def test_a_damaged_file_is_told_before_the_work_and_stays(tmp_path: Path, text: str) -> None:
+    (tmp_path / "eval.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"eval\.json .*; move it away, then evaluate"):
+        check_results(tmp_path)
+    assert (tmp_path / "eval.json").read_text(encoding="utf-8") == text
+
+
+def shown(report: EvalReport) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_table_names_the_data_and_what_counts_as_an_error() -> None:
+    text = shown(
+        replace(
+            REPORT,
+            untrained_classes={"zebra": 3, "yak": 1},
+            data=replace(REPORT.data, train=replace(REPORT.data.train, images=8, unlabelled=2)),
+        )
+    )
+    assert "test: 10 images of /d/val\n" in text and "90.00" in text
+    assert (
+        "4 of 10 test images are of classes without a training image: 'zebra' (3), 'yak' (1)"
+        in text
+    )
+    assert "train: 8 images of /d/train (2 without a label left out)\n" in text
+
+
+def test_top_5_is_shown_only_where_it_says_something() -> None:
+    assert "top-5" in shown(REPORT)
+    assert "top-5" not in shown(replace(REPORT, rows={"CoKe": Accuracy(top1=50.0, top5=None)}))
