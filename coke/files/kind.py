@@ -6,6 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+#: Names in a mounted volume's root that are work of a run, see :mod:`coke.files.inner_place`.
+INNER_PREFIX = ".coke."
+_OF_THE_FILE_SYSTEM = "lost+found"  # in the root of an ext file system
+
+
+def entries(folder: Path) -> list[Path]:
+    """Files and folders of a result, its manifest (any ``.json``) last.
+
+    Left out are names that belong to a run at work or to the file system.
+    """
+    found = [
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(INNER_PREFIX) and path.name != _OF_THE_FILE_SYSTEM
+    ]
+    return sorted(found, key=lambda path: (path.suffix == ".json", path))
+
 
 def _no_manifests(folder: Path) -> dict[str, str]:
     return {}
@@ -32,7 +49,7 @@ def kind_of_files(name: str, *, marker: str, says: str, files: frozenset[str]) -
     """A kind of folder that holds these files only, ``marker`` among them, which says ``says``."""
 
     def foreign(folder: Path) -> Path | None:
-        found = sorted(folder.iterdir())
+        found = entries(folder)
         about = folder / marker
         if not about.is_file() or says.encode() not in about.read_bytes():
             return found[0]
@@ -47,7 +64,7 @@ def check_free(out: Path, *, overwrite: bool, kind: Kind) -> None:
         return
     if not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder for the {kind.name}")
-    if not any(out.iterdir()):
+    if not entries(out):
         return
     if not overwrite:
         raise ValueError(

@@ -10,6 +10,9 @@ command::
     .OUT.partial/PLAN/drafts     files that are being written
     .OUT.partial/PLAN/report     what the run did; written just before the renaming
     .OUT.replaced                the old folder, while the new one takes its name
+
+Where OUT is the root of a mounted volume, all of this lies inside OUT:
+:mod:`coke.files.inner_place`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from coke.files.inner_place import place_of
 from coke.files.kind import Kind, check_free
 from coke.files.lock import HeldError, LockFile
 from coke.files.place import Place
@@ -126,7 +130,7 @@ def claimed(
     Raises:
         ValueError: ``out`` is taken, or another run is writing it.
     """
-    place = Place(out)
+    place = place_of(out)
     try:
         place.final.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(out, place, console)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from coke.files.hashing import file_sha256
-from coke.files.kind import Kind
+from coke.files.kind import Kind, entries
 from coke.pipeline.dataset.manifest import FORMAT_NAME
 from coke.pipeline.dataset.open import is_dataset
 
@@ -32,7 +32,7 @@ def is_dataset_file(name: str) -> bool:
 
 def _foreign(folder: Path) -> Path | None:
     """Something in a folder that `coke ingest` did not write; None when all of it is ours."""
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         if _is_ours(folder):
             if not _OURS.fullmatch(path.name) or path.is_dir():
                 return path

@@ -70,7 +70,8 @@ def ingest(
 
     Images that cannot be stored are left out and listed in ``rejected.tsv`` with the reason.
     ``out`` appears when everything is written, or not at all. What an interrupted ingest (Ctrl-C,
-    a kill, a full disk) has finished is kept in ``.<out>.partial`` beside ``out``; the same call
+    a kill, a full disk) has finished is kept in ``.<out>.partial`` beside ``out`` (inside ``out``
+    where that is a mounted volume's root: :mod:`coke.files.inner_place`); the same call
     goes on from there to the same bytes, with any number of workers on either engine. When source
     or settings have changed, that work is discarded; files that have changed are looked at again.
     A data set for a URL is made on the local disk and then sent:

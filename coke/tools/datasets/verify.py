@@ -23,6 +23,7 @@ from rich.progress import track
 
 from coke.distributed.workers import default_workers
 from coke.files.hashing import file_sha256
+from coke.files.kind import entries
 from coke.pipeline.containers.tar import Member, dali_index, record_name, tar_members
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
 from coke.pipeline.dataset.manifest import Container
@@ -160,7 +161,7 @@ def _file_problems(index: ImageIndex) -> Iterator[str]:
         | containers
         | {Path(name).with_suffix(".idx").name for name in containers}
     )
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         if path.name not in known:
             yield f"{path}: not part of the data set"
 

@@ -22,9 +22,11 @@ from PIL import Image
 from rich.console import Console
 
 import coke
+from coke.files import inner_place
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets import ingest_containers, ingest_pieces
 from coke.tools.datasets.ingest import ingest
+from coke.tools.datasets.verify import verify
 
 REPOSITORY = Path(coke.__file__).parents[1]
 IMAGES = 80
@@ -257,6 +259,22 @@ def test_what_an_interrupted_run_has_finished_is_not_done_again(
     assert contents(out) == contents(whole)
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert "80 verdicts and 3 containers were there from an interrupted run" in told
+
+
+def test_a_mounted_volume_is_continued_and_gets_nothing_unfinished(
+    src: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "volume"
+    out.mkdir()
+    monkeypatch.setattr(inner_place, "is_mount", lambda folder: folder == out)
+    with interrupted_after(8, monkeypatch):
+        ingest(src, out, **OPTIONS)
+    assert [path.name for path in out.iterdir()] == [".coke.partial"]
+    report = ingest(src, out, **OPTIONS)
+    assert report.resumed_images + report.resumed_containers > 0
+    assert contents(out) == contents(whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["volume"]
+    assert verify(out, console=Console(quiet=True)) == []
 
 
 def test_other_settings_or_restart_discard_unfinished_work(
