@@ -42,9 +42,11 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(folder: Path, text: str) -> None:
-    (folder / "a.bin").write_text(text)
-    (folder / "b.bin").write_text(text)
-    (folder / "manifest.json").write_text(f'{{"format": "coke-thing", "text": "{text}"}}')
+    (folder / "a.bin").write_text(text, encoding="utf-8")
+    (folder / "b.bin").write_text(text, encoding="utf-8")
+    (folder / "manifest.json").write_text(
+        f'{{"format": "coke-thing", "text": "{text}"}}', encoding="utf-8"
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -52,7 +54,7 @@ def names(folder: Path) -> list[str]:
 
 
 def texts(folder: Path) -> set[str]:
-    return {(folder / name).read_text()[-3:] for name in ("a.bin", "b.bin")}
+    return {(folder / name).read_text(encoding="utf-8")[-3:] for name in ("a.bin", "b.bin")}
 
 
 @pytest.mark.parametrize("there", ["", "lost+found"])
@@ -77,7 +79,7 @@ def test_what_is_there_is_replaced_when_asked_and_nothing_foreign(volume: Path) 
         fill(folder, "new")
         assert texts(volume) == {"old"}
     assert texts(volume) == {"new"} and names(volume) == list(FILES)
-    (volume / "thesis.tex").write_text("mine")
+    (volume / "thesis.tex").write_text("mine", encoding="utf-8")
     with (
         pytest.raises(ValueError, match=r"thesis\.tex, which is no part of a coke thing"),
         published(volume, overwrite=True, kind=KIND),
@@ -153,7 +155,7 @@ def test_an_end_at_any_renaming_leaves_the_old_or_the_new_one(
     died = write(volume, at, monkeypatch)
     # A reader sees a manifest only beside its own files.
     if (volume / "manifest.json").exists():
-        text = (volume / "manifest.json").read_text()
+        text = (volume / "manifest.json").read_text(encoding="utf-8")
         assert texts(volume) == {"new" if "new" in text else "old"}
     with claimed(volume, overwrite=True, kind=KIND, console=QUIET):
         pass
@@ -184,7 +186,9 @@ def test_mounts_are_known_from_the_system(tmp_path: Path, monkeypatch: pytest.Mo
     table = tmp_path / "mountinfo"
     folder = tmp_path / "a b"
     place = str(folder).replace(" ", r"\040")
-    table.write_text(f"36 35 98:0 /sub {place} rw,noatime master:1 - ext4 /dev/sda rw\n")
+    table.write_text(
+        f"36 35 98:0 /sub {place} rw,noatime master:1 - ext4 /dev/sda rw\n", encoding="utf-8"
+    )
     monkeypatch.setattr(inner_place, "_MOUNTS", table)
     assert is_mount(folder)  # a part of the same file system, bound there
     monkeypatch.setattr(inner_place, "_MOUNTS", tmp_path / "none")
