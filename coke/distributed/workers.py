@@ -1,4 +1,4 @@
-"""Worker processes: the same function over many pieces of work, results in order."""
+"""Worker processes: one function over many pieces of work, with the results in order."""
 
 from __future__ import annotations
 
@@ -21,19 +21,25 @@ Result = TypeVar("Result")
 
 
 class Mapper(Protocol):
-    """``map`` of one of our pools."""
+    """``map`` of a pool of workers: results come in the order of the tasks."""
 
     def __call__(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], /
     ) -> Iterator[Result]: ...
 
 
-#: Pieces handed out per worker before their results are taken: enough that none waits for work.
+#: Pieces per worker that are handed out before their results are taken, so that no worker waits.
 PIECES_AHEAD = 4
+
+#: Workers import the script that starts them: one that works while it is imported starts others.
+_CANNOT_START = (
+    "no worker process could start; in a script, put the call under `if __name__ == '__main__':`, "
+    "or use workers=1"
+)
 
 
 def default_workers() -> int:
-    """Number of cores this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -41,13 +47,13 @@ def default_workers() -> int:
 
 @contextmanager
 def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapper]:
-    """A ``map`` over ``workers`` processes; over none, right here, when ``workers`` is 1.
+    """A ``map`` over ``workers`` processes; 1 means in this process.
 
-    Workers are forked from a clean server process where the platform has one: importing
-    ``preload`` happens once there, and no thread or lock of the caller's is inherited.
+    On Linux a clean server process imports ``preload`` once and forks the workers: they inherit
+    no thread and no lock of the caller.
 
     Raises:
-        ValueError: a worker died.
+        ValueError: a worker died, or none could start.
     """
     if workers == 1:
         yield map
@@ -58,8 +64,9 @@ def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapp
     else:
         context = mp.get_context("spawn")
     lifeline = Lifeline()
+    started, start = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(lifeline.theirs,)
+        workers, mp_context=context, initializer=_start_worker, initargs=(lifeline.theirs, start)
     )
 
     def run(function: Callable[[Task], Result], tasks: Iterable[Task], /) -> Iterator[Result]:
@@ -74,18 +81,25 @@ def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapp
     try:
         yield run
     except BrokenProcessPool as error:
-        raise ValueError(
-            "a worker process died, most likely for lack of memory; run again with fewer --workers "
-            f"(now {workers})"
-        ) from error
+        raise ValueError(_died(workers) if started.poll() else _CANNOT_START) from error
     except BaseException:
         lifeline.cut()  # nobody wants the results that are still being computed
         raise
     finally:
         pool.shutdown(cancel_futures=True)
         lifeline.close()
+        started.close()
+        start.close()
 
 
-def _start_worker(lifeline: Connection) -> None:
+def _died(workers: int) -> str:
+    return (
+        "a worker process died, most likely for lack of memory; run again with fewer --workers "
+        f"(now {workers})"
+    )
+
+
+def _start_worker(lifeline: Connection, start: Connection) -> None:
+    start.send_bytes(b"started")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     end_with_starter(lifeline, 1)
