@@ -1,4 +1,4 @@
-"""A yes of one rank, made known to all: one number a step, asked for ahead of time."""
+"""Whether any rank says yes: one number per step, summed over the ranks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from coke.distributed.process_group import sum_over_ranks, world_size
 
 
 class AnyRank:
-    """Whether any rank has said yes, by a call on every rank at the same points of the program.
+    """Tells every rank whether any rank has said yes. All ranks call it equally often.
 
-    With several ranks the answer is to the question of the call before: reading the new one would
-    let a GPU run empty.
+    With several ranks, a call returns the answer to the call before it: waiting for the new answer
+    would leave the GPU without work.
 
     Args:
-        device: of this rank; a GPU for NCCL.
+        device: device of this rank; a GPU for NCCL.
     """
 
     def __init__(self, device: torch.device) -> None:

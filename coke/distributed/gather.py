@@ -1,4 +1,4 @@
-"""A global batch out of the ranks' parts, the same on every rank.
+"""Gathering the ranks' parts of a batch: every rank gets the whole batch.
 
 Shapes: b rows of one rank, R ranks, B rows of all ranks, D feature dimension.
 """
@@ -18,19 +18,19 @@ def gather_batch(
 ) -> tuple[Tensor, Tensor]:
     """Features and ids of all ranks, rank 0's rows first, then rank 1's, and so on.
 
-    Every rank gets the same tensors, so :meth:`Clustering.step` does the same on every rank and
-    nothing else has to be sent. The order of rows matters to it: the dual rule ``auto`` moves duals
-    within a batch, and sums are rounded in the order they are taken. One process equals R
-    processes bit for bit where its batches are the ranks' parts one after the other.
+    Every rank gets the same tensors. So the clustering does the same step on every rank, and its
+    state need not be sent. The order of rows matters: the dual rule ``auto`` moves duals within a
+    batch, and sums are rounded in the order of their terms. One process gives the same bits as R
+    processes if its batches are the R parts in the order of ranks.
 
-    Ranks may bring different numbers of rows, none included: an epoch's last batch is ragged.
-    Without a process group, or in a group of one, this rank's rows come back.
+    Ranks may have different numbers of rows, 0 included, as in the last batch of an epoch.
+    Without a process group, or in a group of one rank, the function returns its arguments.
 
     Args:
         features_BD: (b, D) float32.
         ids_B: (b,) int64, on the same device.
-        sizes: rows of each rank, where the caller knows them; every rank must give the same.
-            Otherwise ranks ask each other, and on a GPU the host waits for the answer.
+        sizes: number of rows of each rank, the same list on every rank. If None, the ranks exchange
+            their sizes, and on a GPU the host waits for them.
 
     Returns: features (B, D) without a gradient, and ids (B,).
 
@@ -50,8 +50,8 @@ def gather_batch(
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return features_BD, ids_B
 
-    # Ids travel beside the features, as two more columns of 4 bytes: one exchange, not two. Bits
-    # are sent as integers, which nothing on the way may take for a NaN and change.
+    # One exchange instead of two: ids are sent as two more columns of 4 bytes. All columns are sent
+    # as integers, so that no float operation changes the bits of a NaN.
     dim = features_BD.shape[1]
     packed = torch.cat(
         [
@@ -71,7 +71,7 @@ def gather_batch(
 
 
 def _sizes(packed: Tensor) -> list[int]:
-    """Rows that each rank brings."""
+    """Number of rows of each rank."""
     mine = torch.tensor([len(packed)], device=packed.device)
     sizes = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(sizes, mine)

@@ -1,4 +1,4 @@
-"""A few numbers of the device, on their way to the host."""
+"""Copying a few numbers from the device to the host without waiting."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class HostCopy:
-    """Numbers that are read a step after they were asked for, so that the GPU never runs empty.
+    """A copy that starts now and is read a step later, so that the GPU always has work.
 
-    ``float(tensor)`` of a GPU's tensor waits until the GPU has done all that was queued before it;
-    then its queue is empty, and it idles until the host has queued more. A copy that was queued a
-    step ago is waited for until the step before has ended at most, and the GPU has the next one to
-    do meanwhile.
+    ``float(tensor)`` waits until the GPU has done everything in its queue. The queue is then empty,
+    and the GPU idles until the host fills it. Reading a copy of the step before waits for that step
+    alone, while the GPU works on the next one.
 
     Args:
-        values: of any shape and device. They must not change on the CPU until they are read.
+        values: a tensor of any shape. On the CPU it is not copied: do not change it before
+            :meth:`read`.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -28,7 +28,7 @@ class HostCopy:
             self._event.record(torch.cuda.current_stream(values.device))
 
     def read(self) -> Tensor:
-        """The numbers, on the host. Waits for this copy alone, not for what was queued later."""
+        """The numbers on the host. Waits for this copy, not for work that was queued later."""
         if self._event is not None:
             self._event.synchronize()
         return self._values

@@ -1,7 +1,7 @@
-"""``coke train --nproc N``: the ranks of a run on this machine, started, watched and ended.
+"""``coke train --nproc N``: starts, watches and ends the ranks of a run on this machine.
 
-What torchrun does for one machine, with two differences: the exit status of the ranks comes back,
-and a rank that dies is told of in one line. For several machines use torchrun itself.
+It differs from torchrun on one machine in two ways: it returns the exit status of the ranks, and
+it reports a rank that died in one line. For several machines use torchrun itself.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import IO
 
 from coke.distributed.lifeline import LIFELINE, PEER_LOST, Lifeline
 
-#: Seconds that ranks have to end by themselves once one has failed.
+#: Seconds between SIGTERM and SIGKILL for the other ranks, once one has failed.
 GRACE_S = 20.0
-_SETTLE_S = 2.0  # for those that are ending anyway, before they are told to
-_LOOK_S = 0.1
+_SETTLE_S = 2.0  # seconds before SIGTERM, for ranks that are ending by themselves
+_POLL_S = 0.1  # seconds between two looks at the ranks
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Exit status of a run, and one line to say where no rank has said it on this terminal."""
+    """Exit status of a run, and one line about its failure if rank 0 has not printed one."""
 
     status: int
     message: str | None = None
@@ -39,7 +39,7 @@ class Outcome:
 class _Rank:
     number: int
     process: subprocess.Popen[bytes]
-    stderr: IO[bytes] | None  # None for rank 0, which writes to ours
+    stderr: IO[bytes] | None  # None for rank 0, which writes to this terminal
 
     @property
     def status(self) -> int | None:
@@ -55,14 +55,17 @@ def launch(
 ) -> Outcome:
     """Runs ``program arguments`` as ranks 0 to nproc - 1 and waits for all of them.
 
-    Rank 0 shares this terminal. What other ranks print is kept back; of one that fails, the last
-    line is told. SIGINT and SIGTERM go to every rank once, which then end in their own time; a
-    second one kills them. Ranks end when this process does, in whatever way.
+    Rank 0 shares this terminal. The output of other ranks is held back; if one fails, its last line
+    is in the message. The first SIGINT or SIGTERM is passed on to every rank, and the ranks end in
+    their own time; the second kills them. Ranks end when this process ends, in whatever way.
 
     Args:
-        grace_s: when a rank fails, the others get SIGTERM, and after so many seconds SIGKILL.
+        nproc: number of ranks.
+        arguments: arguments of ``program``.
+        program: command of a rank.
+        grace_s: when a rank fails, the others get SIGTERM, and ``grace_s`` seconds later SIGKILL.
 
-    Returns: status 0, or that of the rank that failed first, which is 1 where a signal ended it.
+    Returns: status 0, or the status of the rank that failed first; 1 if a signal ended that rank.
 
     Raises:
         ValueError: ``nproc`` is below 1.
@@ -90,11 +93,12 @@ def launch(
                 rank.process.kill()
                 rank.process.wait()
         lifeline.close()
-    return Outcome(status if status > 0 else 1, _story(failed, ranks))
+    return Outcome(status if status > 0 else 1, _message(failed, ranks))
 
 
 def _environment(nproc: int, lifeline: int) -> dict[str, str]:
-    """What all ranks have in common. Threads are shared out unless the user has set them."""
+    """The environment that all ranks share. Cores are divided among them as OpenMP threads, unless
+    the user has set the number of threads."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // nproc))}
     return (
@@ -120,7 +124,7 @@ def _free_port() -> int:
 def _start(
     command: list[str], number: int, environment: Mapping[str, str], lifeline: Lifeline
 ) -> _Rank:
-    # Open until the rank has ended: what it wrote last may have to be told.
+    # It stays open until the rank has ended: the message may quote its last line.
     stderr = tempfile.TemporaryFile() if number else None  # noqa: SIM115
     process = subprocess.Popen(
         command,
@@ -128,56 +132,57 @@ def _start(
         pass_fds=[lifeline.theirs.fileno()],
         stdout=subprocess.DEVNULL if number else None,
         stderr=stderr,
-        start_new_session=True,  # Ctrl-C reaches ranks through us, once
+        start_new_session=True,  # the terminal's Ctrl-C reaches ranks through this process, once
     )
     return _Rank(number, process, stderr)
 
 
 @contextmanager
 def _signals_passed_on(ranks: list[_Rank]) -> Iterator[list[int]]:
-    """Hands SIGINT and SIGTERM to the ranks; yields the list of those that came."""
-    came: list[int] = []
+    """Passes SIGINT and SIGTERM on to the ranks; yields the list of signals received so far."""
+    received: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         for rank in ranks:
             with suppress(ProcessLookupError):
-                rank.process.send_signal(number if len(came) == 1 else signal.SIGKILL)
+                rank.process.send_signal(number if len(received) == 1 else signal.SIGKILL)
 
     before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _first_failure(ranks: Sequence[_Rank], patience_s: float) -> _Rank | None:
-    """Waits for a rank to fail; None when all ended well.
+    """Waits for a rank to fail; None when all ended with status 0.
 
-    A rank that lost another one is not the one to blame: that one is waited for, for a while.
+    A rank that ended because it lost another is not the first to fail: the function waits up to
+    ``patience_s`` seconds for that other rank's status.
     """
     give_up = float("inf")
     while True:
         failed = [rank for rank in ranks if rank.status]
         all_ended = all(rank.status is not None for rank in ranks)
-        guilty = [rank for rank in failed if rank.status != PEER_LOST]
-        if guilty:  # one that a signal ended may have taken others along
-            return min(guilty, key=lambda rank: (rank.status or 0) > 0)
+        first = [rank for rank in failed if rank.status != PEER_LOST]
+        if first:  # a rank that a signal ended may have made others fail: it comes before them
+            return min(first, key=lambda rank: (rank.status or 0) > 0)
         if failed and (all_ended or time.monotonic() > give_up):
             return failed[0]
         if all_ended:
             return None
         if failed and give_up == float("inf"):
             give_up = time.monotonic() + patience_s
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _end(ranks: Sequence[_Rank], grace_s: float) -> None:
-    """SIGTERM to those that do not end by themselves, and SIGKILL ``grace_s`` later."""
+    """Sends SIGTERM to ranks that do not end by themselves, and SIGKILL ``grace_s`` later."""
     settled = time.monotonic() + min(_SETTLE_S, grace_s)
     while time.monotonic() < settled and any(rank.status is None for rank in ranks):
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     for rank in ranks:
         if rank.status is None:
             rank.process.terminate()
@@ -189,8 +194,8 @@ def _end(ranks: Sequence[_Rank], grace_s: float) -> None:
             rank.process.kill()
 
 
-def _story(failed: _Rank, ranks: Sequence[_Rank]) -> str | None:
-    """One line about a failure; None where rank 0 has told it on this terminal."""
+def _message(failed: _Rank, ranks: Sequence[_Rank]) -> str | None:
+    """One line about a failure; None if rank 0 has printed one on this terminal."""
     status, n = failed.process.returncode, len(ranks)
     ended = f"all {n} ranks have ended; go on with --resume"
     if status < 0:

@@ -1,9 +1,9 @@
-"""The ranks of one training run: who they are, how they find each other, how they end.
+"""The ranks of one training run: their numbers, their process group, how they end.
 
-A rank is one process with one device. Who starts it tells it its place in the environment
-(``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``): torchrun, Slurm's
-``srun`` by way of torchrun, or ``coke train --nproc``. Without those a run is one rank and none of
-the functions here sends anything.
+A rank is one process with one device. Its launcher is torchrun (under Slurm too) or
+``coke train --nproc``. The launcher sets the rank's place in the environment: ``RANK``,
+``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``. Without a launcher a run is one
+rank, and no function here sends anything.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 class PeerLostError(ConnectionError):
-    """Another rank has ended or does not answer. ``exit_status`` is what this one ends with."""
+    """Another rank has ended or does not answer. This rank then ends with ``exit_status``."""
 
     exit_status = PEER_LOST
 
 
 def rank() -> int:
-    """This process among all of the run, from 0."""
+    """Number of this process among all of the run, from 0."""
     return dist.get_rank() if _in_group() else 0
 
 
@@ -41,7 +41,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the rank that shows, records and saves."""
+    """Whether this is rank 0, which prints, records and saves."""
     return rank() == 0
 
 
@@ -52,17 +52,20 @@ def barrier() -> None:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, the same on each; the tensor itself is changed."""
+    """The sum of a tensor over all ranks, the same on each; it is computed in place."""
     if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Does ``work`` on rank 0 alone and hands its result, or its ValueError, to every rank.
+    """Does ``work`` on rank 0 alone and sends its result, or its ValueError, to every rank.
 
-    So that what rank 0 refuses ends all ranks in the same way, instead of leaving the others to
-    wait for it. The result travels pickled: keep it small.
+    A refusal of rank 0 so ends all ranks in the same way; the others do not wait in vain. The
+    result is sent pickled: keep it small.
+
+    Raises:
+        ValueError: ``work`` raised it on rank 0.
     """
     if world_size() == 1:
         return work()
@@ -80,17 +83,20 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def started_by_launcher() -> bool:
-    """Whether torchrun, or something like it, told this process its rank."""
+    """Whether a launcher has set this process's rank."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def ranks_of_this_machine() -> int:
-    """How many ranks share this machine's cores."""
+    """Number of ranks that share this machine's cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started_by_launcher() else 1
 
 
 def device_of_this_rank(device: str) -> str:
-    """``auto`` and ``cuda`` as the GPU of this rank, ``cuda:LOCAL_RANK``, where a launcher tells.
+    """The device of this rank for the setting ``device``.
+
+    Under a launcher ``auto`` and ``cuda`` mean ``cuda:LOCAL_RANK``. Other settings, and all without
+    a launcher, come back as they are.
 
     Raises:
         ValueError: one GPU was named for all ranks, or this machine has fewer GPUs than ranks.
@@ -103,7 +109,7 @@ def device_of_this_rank(device: str) -> str:
             )
         return device
     if not torch.cuda.is_available():
-        return device  # the CPU, or what is refused elsewhere
+        return device  # "auto" then means the CPU; "cuda" is refused elsewhere
     local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local_rank >= gpus:
         raise ValueError(
@@ -118,9 +124,8 @@ def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
     """Joins the other ranks for the length of a ``with`` block: NCCL on GPUs, gloo on CPUs.
 
     Args:
-        device: of this rank.
-        timeout_s: how long a rank waits for the others, at the start and in every exchange; after
-            that it ends, with what rank 0 has saved.
+        device: device of this rank.
+        timeout_s: seconds that a rank waits for the others, at the start and in every exchange.
 
     Raises:
         PeerLostError: another rank ended, or did not come or answer in time.
@@ -146,14 +151,14 @@ def process_group(device: torch.device, timeout_s: float) -> Iterator[None]:
             )
             yield
     finally:
-        # After an error, NCCL might wait for a rank that is gone; the process ends anyway.
+        # After an error NCCL might wait for a rank that is gone, and the process ends anyway.
         if _in_group() and (not on_gpu or sys.exc_info()[0] is None):
             dist.destroy_process_group()
 
 
 @contextmanager
 def peer_errors(timeout_s: float) -> Iterator[None]:
-    """Raises what NCCL and gloo say of lost peers as :class:`PeerLostError`."""
+    """Turns the errors of NCCL and gloo about lost peers into :class:`PeerLostError`."""
     try:
         yield
     except RuntimeError as error:
@@ -171,8 +176,8 @@ def _in_group() -> bool:
 
 
 def _is_about_peers(error: RuntimeError) -> bool:
-    """Gloo raises plain RuntimeErrors, with its source files in the message."""
-    if isinstance(error, dist.DistError):  # of NCCL, of the store, of a time limit
+    """Whether an error is about lost peers. Gloo raises plain RuntimeErrors that name its files."""
+    if isinstance(error, dist.DistError):  # from NCCL, the store, or a time limit
         return True
     return "/gloo/" in str(error) or "onnection closed by peer" in str(error)
 

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: the same function over many pieces of work, results in order."""
+"""Workers on a Ray cluster: one function over many pieces of work, with the results in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from coke.distributed.workers import PIECES_AHEAD, Mapper, Result, Task
 def ray_pool(workers: int | None, *, address: str | None) -> Iterator[Mapper]:
     """A ``map`` over a Ray cluster, one core per piece of work.
 
-    Pieces name their files by path, so all nodes must see the same file system. A piece that is
-    lost with its node is done again on another.
+    Pieces name their files by path, so all nodes must see the same file system. If a node is lost,
+    another node does its pieces again.
 
     Args:
-        workers: pieces at work at the same time; all cores of the cluster if None.
-        address: of an existing cluster (``"auto"`` finds one on this machine); None takes the one
-            in ``RAY_ADDRESS``, or starts one on this machine that ends with the ``with`` block.
+        workers: number of pieces at work at the same time; all cores of the cluster if None.
+        address: address of an existing cluster; ``"auto"`` finds one on this machine. None takes
+            the cluster in ``RAY_ADDRESS``, or starts one on this machine for the ``with`` block.
 
     Raises:
         ValueError: Ray is not installed, the cluster cannot be reached, or its workers die.
@@ -37,14 +37,14 @@ def ray_pool(workers: int | None, *, address: str | None) -> Iterator[Mapper]:
         _connect(ray, address)
     cores = int(ray.cluster_resources().get("CPU", 1))
     at_work = cores if workers is None else workers
-    # Retries are for lost nodes; an error of the function itself is the user's to hear at once.
+    # Only lost nodes are retried: an error of the function itself is reported at once.
     remote: Any = ray.remote(num_cpus=1, max_retries=3, retry_exceptions=False)(_call)
     pending: deque[Any] = deque()
 
     def run(function: Callable[[Task], Result], tasks: Iterable[Task], /) -> Iterator[Result]:
         for task in tasks:
             pending.append(remote.remote(function, task))
-            # With a given number of workers no more pieces may be in Ray's hands than that.
+            # A given number of workers limits the number of pieces that Ray has at a time.
             if len(pending) >= (cores * PIECES_AHEAD if workers is None else at_work):
                 yield ray.get(pending.popleft())
         while pending:
@@ -53,7 +53,7 @@ def ray_pool(workers: int | None, *, address: str | None) -> Iterator[Mapper]:
     try:
         yield run
     except exceptions.RayTaskError as error:
-        # What the function raised, without the traceback of another machine in its message.
+        # The function's own error, without the traceback of another machine in its message.
         raise error.cause from error
     except exceptions.RayError as error:
         raise ValueError(
@@ -61,7 +61,7 @@ def ray_pool(workers: int | None, *, address: str | None) -> Iterator[Mapper]:
             "run the same command again to continue, with fewer --workers if memory was short"
         ) from error
     finally:
-        with suppress(exceptions.RayError):  # of a cluster that is gone there is nothing to cancel
+        with suppress(exceptions.RayError):  # the cluster may be gone
             for reference in pending:
                 ray.cancel(reference, force=True)
         if ours:

@@ -83,7 +83,7 @@ def worker_pool(workers: int, *, preload: tuple[str, ...] = ()) -> Iterator[Mapp
     except BrokenProcessPool as error:
         raise ValueError(_died(workers) if started.poll() else _CANNOT_START) from error
     except BaseException:
-        lifeline.cut()  # nobody wants the results that are still being computed
+        lifeline.cut()  # results that are still being computed are not needed
         raise
     finally:
         pool.shutdown(cancel_futures=True)

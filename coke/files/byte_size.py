@@ -13,7 +13,7 @@ def parse_bytes(text: str) -> int:
     """The number of bytes of ``16GiB``, ``800 MB`` or ``123456``.
 
     Raises:
-        ValueError: it is no size.
+        ValueError: ``text`` is no size.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2] not in _UNITS:

@@ -1,7 +1,7 @@
-"""The journal of an ingest: results of finished pieces of work, so that none is done twice.
+"""The journal of a long command: results of finished pieces of work, one file each.
 
-One file per piece. It gets its name when it is whole, and it says what the piece was a function
-of: a result for anything else is none.
+A file appears when it is whole. It holds a fingerprint of the piece's inputs, so that a result is
+used again for the same inputs only.
 """
 
 from __future__ import annotations
@@ -21,26 +21,35 @@ SUFFIX = ".done"
 
 
 def save(path: Path, made_from: str, about: dict[str, Any], table: NDArray[np.void]) -> None:
-    """Records a finished piece under its name, whole or not at all.
+    """Records the result of a finished piece, whole or not at all.
 
-    The result is ``about``, which JSON must be able to hold, and a structured array.
+    Args:
+        path: the file, with :data:`SUFFIX`.
+        made_from: fingerprint of the piece's inputs.
+        about: one half of the result; JSON must be able to hold it.
+        table: the other half, a structured array (n,).
+
+    Raises:
+        OSError: the disk refuses.
     """
     array = io.BytesIO()
     np.save(array, table, allow_pickle=False)
-    head = {"made_from": made_from, "crc32": zlib.crc32(array.getvalue()), "about": about}
-    # The checksum tells of a power cut: a sync for every piece would only cost time.
+    result = json.dumps(about).encode() + b"\n" + array.getvalue()
+    head = {"made_from": made_from, "crc32": zlib.crc32(result)}
+    # A checksum detects the damage of a power cut, so that a sync for every piece is not needed.
     with draft_of(path, shared=True, sync=False) as draft:
-        draft.write_bytes(json.dumps(head).encode() + b"\n" + array.getvalue())
+        draft.write_bytes(json.dumps(head).encode() + b"\n" + result)
 
 
 def load(path: Path, made_from: str) -> tuple[dict[str, Any], NDArray[np.void]] | None:
-    """Result of a piece; None when it is not finished, or was made from something else."""
+    """The result of a piece; None if it is missing, damaged or made from other inputs."""
     try:
-        head, _, array = path.read_bytes().partition(b"\n")
+        head, _, result = path.read_bytes().partition(b"\n")
         found = json.loads(head)
-        # A power cut may leave a name without its bytes: then the work is done again.
-        if found["made_from"] != made_from or found["crc32"] != zlib.crc32(array):
+        # A power cut may leave a name without its bytes. The piece is then done again.
+        if found["made_from"] != made_from or found["crc32"] != zlib.crc32(result):
             return None
-        return found["about"], np.load(io.BytesIO(array))
+        about, _, array = result.partition(b"\n")
+        return json.loads(about), np.load(io.BytesIO(array))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -34,10 +34,10 @@ class Kind:
 
     Attributes:
         name: for messages.
-        foreign: gives a path in a folder that is no part of such a result, so that
-            ``--overwrite`` must not touch it; None when every path is a part.
-        manifests: gives hashes that stand for all files of a folder, by relative path. With
-            them a later run recognises what an earlier one has published.
+        foreign: finds a path in a folder that does not belong to such a folder, so that
+            ``--overwrite`` must not remove it; None if every path belongs.
+        manifests: hashes that stand for all files of a folder, by relative path. By them a later
+            run recognises what an earlier run has published.
     """
 
     name: str
@@ -46,7 +46,14 @@ class Kind:
 
 
 def kind_of_files(name: str, *, marker: str, says: str, files: frozenset[str]) -> Kind:
-    """A kind of folder that holds these files only, ``marker`` among them, which says ``says``."""
+    """A kind of folder that holds no other files than ``files``.
+
+    Args:
+        name: for messages.
+        marker: the file by which such a folder is recognised.
+        says: text that ``marker`` contains.
+        files: names of all files that such a folder may hold.
+    """
 
     def foreign(folder: Path) -> Path | None:
         found = entries(folder)

@@ -1,4 +1,4 @@
-"""`.npy` files read from their header and written row after row, whatever their size."""
+"""`.npy` files of any size: reading the header, and writing rows one after the other."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import DTypeLike, NDArray
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether columns come first (Fortran order), and dtype; nothing is unpickled.
+    """Shape, whether the order is Fortran's (columns first), and dtype. Nothing is unpickled.
 
     Args:
-        file: at its start; then at its data.
-        name: of the file, for messages.
+        file: an open file at its start; afterwards it is at its data.
+        name: name of the file for messages.
 
     Raises:
-        ValueError: not such a file, or one whose data is pickled.
+        ValueError: it is no `.npy` file, or its data is pickled.
     """
     try:
         version = npy.read_magic(file)
@@ -41,15 +41,19 @@ def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.d
 
 
 class NpyRows:
-    """A ``.npy`` file of known shape that is written row after row, and may be continued.
+    """A ``.npy`` file of known shape that is written row by row, and may be continued.
 
-    Not a memory map: a full disk is then an OSError, not a signal that ends the process.
+    It is no memory map: with one, a full disk would end the process by a signal. Here it is an
+    OSError.
 
     Args:
         path: the file.
-        shape: of the whole array, rows first.
-        dtype: of the whole array.
-        done: rows that are there already, all written by this class; the rest is cut off.
+        shape: shape of the whole array, rows first.
+        dtype: dtype of the whole array.
+        done: number of rows to keep, which this class has written; later rows are cut off.
+
+    Raises:
+        OSError: the disk refuses, or ``done`` is above 0 and there is no file.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class NpyRows:
         self._file.truncate()
 
     def append(self, rows: NDArray[Any]) -> None:
-        """The next rows; they are converted to the file's dtype."""
+        """Writes the next rows (n, *shape[1:]), converted to the file's dtype."""
         assert rows.shape[1:] == self.shape[1:] and self.rows + len(rows) <= self.shape[0]
         self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
         self.rows += len(rows)

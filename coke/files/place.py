@@ -20,7 +20,7 @@ class Place:
 
     Attributes:
         final: the final folder, absolute, without links.
-        partial: work of the run that writes the folder, or of one that was interrupted.
+        partial: work of the run that writes the folder, or of an interrupted run.
         replaced: the old folder, while the new one takes its name.
         done: work that is no longer needed, while it is removed.
     """
@@ -35,7 +35,7 @@ class Place:
         return self.final.parent / f".{self.final.name}.{suffix}"
 
     def clean(self) -> None:
-        """Undoes or finishes what a killed run left: the old folder gets its name back."""
+        """Cleans up after a killed run: an old folder without its name gets it back."""
         if self.replaced.exists():
             if self.final.exists():
                 shutil.rmtree(self.replaced)

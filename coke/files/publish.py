@@ -1,14 +1,14 @@
 """Publishing a folder: it is built beside its final name, and renamed when it is whole.
 
-Whoever opens the final name sees the old folder, or the new one, or nothing; never a part. What an
-interrupted run has finished stays in ``.OUT.partial`` beside OUT, for the next run of the same
-command::
+At the final name a reader finds the old folder, the new one, or none; never a part of one. The
+finished work of an interrupted run stays in ``.OUT.partial`` beside OUT, and the next run of the
+same command goes on with it::
 
-    .OUT.partial/lock            held by the run at work; a dead run holds nothing
-    .OUT.partial/PLAN/dataset    what will be renamed to OUT, whatever its kind
+    .OUT.partial/lock            held by the run at work; a dead run holds no lock
+    .OUT.partial/PLAN/dataset    the folder that will be renamed to OUT, whatever its kind
     .OUT.partial/PLAN/journal    results of finished pieces of work
     .OUT.partial/PLAN/drafts     files that are being written
-    .OUT.partial/PLAN/report     what the run did; written just before the renaming
+    .OUT.partial/PLAN/report     summary of the run; written just before the renaming
     .OUT.replaced                the old folder, while the new one takes its name
 
 Where OUT is the root of a mounted volume, all of this lies inside OUT:
@@ -55,11 +55,11 @@ class Claim:
 
     @contextmanager
     def workspace(self, command: str, base: str) -> Iterator[Workspace]:
-        """The folders of one plan, with what an earlier run of it has finished.
+        """The folders of one plan, with the finished work of an earlier run of the same plan.
 
         Args:
-            command: fingerprint of what is asked for.
-            base: fingerprint of the data set that it builds upon.
+            command: fingerprint of the command: source and settings.
+            base: fingerprint of the data set that the command builds upon.
 
         Raises:
             ValueError: OUT is taken, or the disk does not take the files.
@@ -100,10 +100,10 @@ class Claim:
 def published(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
     """A new folder to fill; it becomes ``out`` at the end, or vanishes if anything goes wrong.
 
-    For folders that are made in moments: nothing of an interrupted run is kept.
+    It is for folders that take seconds to make: no work of an interrupted run is kept.
 
     Raises:
-        ValueError: ``out`` is taken, being written, or the disk does not take the files.
+        ValueError: ``out`` is taken or being written, or the disk does not take the files.
     """
     quiet = Console(quiet=True)
     with (
@@ -147,7 +147,7 @@ def claimed(
             check_free(out, overwrite=overwrite, kind=kind)
         yield Claim(out, place, overwrite=overwrite, kind=kind, console=console)
     finally:
-        # After publishing the folder is gone; one that is there now is another run's.
+        # Publishing has removed the folder; a folder of its name is then another run's.
         if lock.is_current() and not any(map(is_worth_keeping, plans(place.partial))):
             for path in plans(place.partial):
                 shutil.rmtree(path, ignore_errors=True)

@@ -41,22 +41,26 @@ class Workspace:
             path.mkdir(parents=True, exist_ok=True)
 
     def discard(self) -> None:
-        """Forgets all work: it would not help another run."""
+        """Removes all work, which would not help another run."""
         shutil.rmtree(self._folder)
 
     def publish(self, report: dict[str, Any]) -> None:
-        """Renames the data set to OUT; ``report`` is for a run that finds this one dead.
+        """Gives :attr:`dataset` the final name.
+
+        Args:
+            report: summary of the run. If this process is killed after the renaming, the next run
+                of the same command shows it.
 
         Raises:
             OSError: the disk refuses.
         """
         for path in (*self.dataset.rglob("*"), self.dataset):
-            if not path.is_symlink():  # a link is relative to OUT, and its file is not ours
+            if not path.is_symlink():  # the file behind a link is not ours
                 durable.flush(path)
         about = {**report, "manifests": self._kind.manifests(self.dataset)}
         durable.write_json(self._folder / _REPORT, about)
         self._place.put(self.dataset)
-        # As long as the report is there, the same command knows that it is done.
+        # A run killed before this has left the report: the same command finds it and is done.
         self._place.remove_partial()
 
 
@@ -73,7 +77,7 @@ def is_worth_keeping(plan: Path) -> bool:
 
 
 def has_report(plan: Path) -> bool:
-    """Whether a plan's run has come to the renaming, or past it."""
+    """Whether a plan's run has come to the renaming."""
     return (plan / _REPORT).exists()
 
 

@@ -73,9 +73,8 @@ def test_a_script_without_a_main_guard_is_told_of_the_guard(tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False
     )
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and "put the call under `if __name__ == '__main__':`" in last
-    assert "memory" not in last
+    assert done.returncode == 1 and "put the call under `if __name__ == '__main__':`" in done.stderr
+    assert "memory" not in done.stderr
     guarded = (
         (tmp_path / "script.py").read_text().replace("with", "if __name__ == '__main__':\n  with")
     )
