@@ -109,7 +109,7 @@ def numbers(x: Any, name: str) -> NDArray[Any]:
         array = _of_rows(x, name)
     else:
         _check_no_mask(x, name)
-        array = np.asarray(x)
+        array = x if isinstance(x, np.memmap) else np.asarray(x)  # a map is read in other ways
     if np.iscomplexobj(array):
         raise ValueError(f"Complex data not supported: {name} has complex numbers; give real ones")
     if array.dtype == object:

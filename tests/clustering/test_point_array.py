@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,10 @@ def test_booleans_are_numbers() -> None:
     assert np.array_equal(array_of(X > 6).astype(int), (X > 6).astype(int))
 
 
-def test_an_array_is_not_copied() -> None:
+def test_an_array_is_not_copied(tmp_path: Path) -> None:
     assert array_of(X) is X
+    np.save(tmp_path / "x.npy", X)
+    assert isinstance(array_of(np.load(tmp_path / "x.npy", mmap_mode="r")), np.memmap)
     assert np.shares_memory(array_of(torch.from_numpy(X)), X)
 
 
