@@ -271,7 +271,7 @@ def test_features_that_cannot_be_clustered_end_in_one_clear_line(
         np.save(tmp_path / f"{name}.npy", array)
     np.save(tmp_path / "objects.npy", np.array([None, x], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "two.npz", a=x, b=x)
-    (tmp_path / "x.csv").write_text("1,2,3", encoding="utf-8")
+    (tmp_path / "x.txt").write_text("1,2,3", encoding="utf-8")
     for folder in ("empty", "widths", "types"):
         (tmp_path / folder).mkdir()
     for folder, other in (("widths", x[:, :2]), ("types", x.astype(float))):
@@ -281,7 +281,7 @@ def test_features_that_cannot_be_clustered_end_in_one_clear_line(
     k = ("--clusters", 5)
     for name, options, message in (
         ("gone.npy", k, "gone.npy do not exist; give a file"),
-        ("x.csv", k, "x.csv are no .npy, .npz, .parquet, .safetensors file"),
+        ("x.txt", k, "x.txt are no .npy, .npz, .parquet, .safetensors, .csv, .tsv file"),
         ("empty", k, "holds no feature files"),
         ("widths", k, "2.npy has rows of width 2"),
         ("types", k, "2.npy has rows of type float64"),

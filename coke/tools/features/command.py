@@ -52,7 +52,7 @@ def cluster(
     features: Annotated[
         Path,
         typer.Argument(
-            help=".npy, .npz, .parquet, .safetensors, a folder of such, or an embedding."
+            help=".npy, .npz, .parquet, .safetensors, .csv, .tsv; a folder of such; an embedding."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="A new folder for labels, centers, a summary.")],
@@ -68,7 +68,11 @@ def cluster(
     restarts: Annotated[int, typer.Option(help="Starts; the best one is kept.")] = 1,
     seed: Annotated[int, typer.Option(help="Decides starts and order.")] = 0,
     key: Annotated[
-        Optional[str], typer.Option(help="Member, tensor or column, where a file has several.")
+        Optional[str],
+        typer.Option(
+            help="Member, tensor or column, where a file has several; in a .csv, also the column "
+            "that names the rows."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:

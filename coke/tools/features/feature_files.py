@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from coke.clustering.stacked_rows import StackedRows
 from coke.pipeline.dataset.open import is_dataset
-from coke.tools.features.formats import SUFFIXES, open_feature_file
+from coke.tools.features.formats import SUFFIXES, TEXT_SUFFIXES, open_feature_file
 from coke.tools.features.formats.feature_file import FeatureFile
 from coke.tools.features.formats.npy import NpyFile, NpyIds
 
@@ -161,8 +161,8 @@ def open_features(path: str | Path, key: str | None = None) -> Features:
     """Opens features; only headers are read.
 
     Args:
-        path: a ``.npy``, ``.npz``, ``.parquet`` or ``.safetensors`` file, a folder of files of one
-            of these kinds, or a folder made by ``coke embed``.
+        path: a ``.npy``, ``.npz``, ``.parquet``, ``.safetensors``, ``.csv`` or ``.tsv`` file, a
+            folder of files of one of these kinds, or a folder made by ``coke embed``.
         key: the member, tensor or column, where a file holds several.
 
     Raises:
@@ -179,7 +179,7 @@ def open_features(path: str | Path, key: str | None = None) -> Features:
     if path.is_dir() and not (path / ARRAY).is_file():
         return _folder_of_files(path, key)
     file = path / ARRAY if path.is_dir() else path
-    if file.suffix not in SUFFIXES:
+    if file.suffix.lower() not in SUFFIXES:
         raise ValueError(f"features {path} are no {', '.join(SUFFIXES)} file, nor a folder of such")
     opened = open_feature_file(file, key)
     if not isinstance(opened, NpyFile):
@@ -199,20 +199,8 @@ def _folder_of_files(folder: Path, key: str | None) -> Features:
             f"{folder} is a data set of images; make features of it first: "
             f"`coke embed RUN {folder} FEATURES`"
         )
-    paths = [
-        path
-        for path in sorted(folder.iterdir(), key=_natural)
-        if path.suffix in SUFFIXES and path.name != ARRAY_IDS and not path.name.startswith(".")
-    ]
-    if not paths:
-        raise ValueError(f"folder {folder} holds no feature files ({', '.join(SUFFIXES)})")
+    paths = _feature_files_in(folder)
     first = paths[0]
-    for path in paths:
-        if path.suffix != first.suffix:
-            raise ValueError(
-                f"folder {folder} mixes kinds of files: {first.name} and {path.name}; give a "
-                "folder of one kind, or one file"
-            )
     files = tuple(open_feature_file(path, key) for path in paths)
     for file in files:
         for found, expected in (
@@ -225,6 +213,11 @@ def _folder_of_files(folder: Path, key: str | None) -> Features:
                     f"{file.path} has rows of {found}, {first} of {expected}: files of a folder "
                     "must be alike; convert one, or move it away"
                 )
+        if file.columns != files[0].columns:
+            raise ValueError(
+                f"{file.path} has its columns in another order than {first}, or has others: files "
+                "of a folder must be alike; convert one, or move it away"
+            )
         if (file.has_ids, file.has_keys) != (files[0].has_ids, files[0].has_keys):
             raise ValueError(
                 f"one of {first} and {file.path} has ids, the other has not: give ids to all files "
@@ -232,6 +225,32 @@ def _folder_of_files(folder: Path, key: str | None) -> Features:
             )
     ids = _ids_beside(folder, sum(file.rows for file in files), folder)
     return Features(path=folder, files=files, ids_file=ids)
+
+
+def _feature_files_in(folder: Path) -> list[Path]:
+    """Its feature files, in natural order; tables of text only where there is nothing else.
+
+    Raises:
+        ValueError: there are none, or some of several kinds.
+    """
+    paths = [
+        path
+        for path in sorted(folder.iterdir(), key=_natural)
+        if path.suffix.lower() in SUFFIXES
+        and path.name != ARRAY_IDS
+        and not path.name.startswith(".")
+    ]
+    paths = [path for path in paths if path.suffix.lower() not in TEXT_SUFFIXES] or paths
+    if not paths:
+        raise ValueError(f"folder {folder} holds no feature files ({', '.join(SUFFIXES)})")
+    first = paths[0]
+    for path in paths:
+        if path.suffix.lower() != first.suffix.lower():
+            raise ValueError(
+                f"folder {folder} mixes kinds of files: {first.name} and {path.name}; give a "
+                "folder of one kind, or one file"
+            )
+    return paths
 
 
 def _ids_beside(folder: Path, rows: int, of: Path) -> NpyIds | None:
@@ -263,9 +282,10 @@ def _check_values(
         suspicious = not np.isfinite(batch_BD.sum())
     if suspicious and not (finite_BD := np.isfinite(batch_BD)).all():
         row, column = (int(i) for i in np.argwhere(~finite_BD)[0])
+        name = repr(file.columns[column]) if file.columns else column
         raise ValueError(
-            f"{file.path} has {raw_BD[row, column]} in row {start + row}, column {column}; float32 "
-            "and finite is what can be clustered: leave such rows out"
+            f"{file.path} has {raw_BD[row, column]} in row {start + row}, column {name}; only "
+            "numbers that are finite in float32 can be clustered: leave such rows out"
         )
     if directed and not (nonzero_B := batch_BD.any(axis=1)).all():
         raise ValueError(

@@ -108,11 +108,13 @@ def test_every_format_gives_the_same_clusters(
     np.savez_compressed(tmp_path / "x.npz", x)
     parquet.write_table(pa.table({"e": list(x)}), tmp_path / "x.parquet", row_group_size=100)
     torch_file.save_file({"x": x}, tmp_path / "x.safetensors")
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",")
+    np.savetxt(tmp_path / "x.tsv", x, delimiter="\t", header="\t".join("abcde"))
     (tmp_path / "parts").mkdir()
     for i, part in enumerate(np.array_split(x, 11)):
         np.save(tmp_path / "parts" / f"{i}.npy", part)
     found = {}
-    for name in ("x.npy", "x.npz", "x.parquet", "x.safetensors", "parts"):
+    for name in ("x.npy", "x.npz", "x.parquet", "x.safetensors", "x.csv", "x.tsv", "parts"):
         cluster(tmp_path / name, tmp_path / f"{name}-out", SETTINGS, console=QUIET)
         found[name] = (tmp_path / f"{name}-out" / "labels.npy").read_bytes()
     assert len(set(found.values())) == 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from coke.files.npy_rows import NpyRows
 from coke.tools.features import feature_files
 from coke.tools.features.feature_files import Features, open_features
-from coke.tools.features.formats import SUFFIXES
+from coke.tools.features.formats import SUFFIXES, TEXT_SUFFIXES
 
 X = np.arange(70, dtype=np.float32).reshape(10, 7) + 1
 IDS = np.array([3, 1, 4, 15, 9, 2, 6, 5, 35, 8])
@@ -34,6 +34,13 @@ def write(path: Path, x: NDArray[Any], ids: NDArray[Any] | None = None, **more: 
         pa = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
         columns = {"emb": pa.array(list(x), pa.list_(pa.from_numpy_dtype(x.dtype)))}
         write_table(path, columns if ids is None else {"id": ids, **columns})
+    elif path.suffix in TEXT_SUFFIXES:
+        columns = {} if ids is None else {"id": ids.tolist()}
+        columns |= {f"f{j}": x[:, j].tolist() for j in range(x.shape[1])}
+        separator = "\t" if path.suffix == ".tsv" else ","
+        rows = [list(columns), *zip(*columns.values(), strict=True)]
+        lines = [separator.join(map(str, row)) for row in rows]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     else:
         torch_file = pytest.importorskip("safetensors.torch", reason="safetensors is optional")
         torch_file.save_file({k: torch.from_numpy(v.copy()) for k, v in members.items()}, path)
@@ -75,7 +82,7 @@ def test_every_format_gives_the_same_rows_and_ids(suffix: str, dtype: str, tmp_p
         np.save(tmp_path / "ids.npy", IDS)
     features = open_features(path)
     assert (features.rows, features.width) == (10, 7)
-    assert features.dtype in (dtype, "I32")
+    assert features.dtype in (dtype, "I32") or suffix in TEXT_SUFFIXES
     assert np.array_equal(rows_of(features), X)
     assert next(len(b) for b in features.batches(directed=True)) <= 4
     assert features.has_ids and not features.has_keys

@@ -24,6 +24,7 @@ class FeatureFile(ABC):
         rows, width: N and D.
         dtype: name of the numbers' type.
         what: the part of the file that is read; empty where it is all.
+        columns: names of the dimensions, in their order; empty where they have none.
         has_ids: rows are numbered by whole numbers, in the file.
         has_keys: rows are named by text, in the file.
     """
@@ -32,6 +33,7 @@ class FeatureFile(ABC):
     width: int
     dtype: str
     what: str = ""
+    columns: tuple[str, ...] = ()
     has_ids: bool = False
     has_keys: bool = False
 

@@ -16,12 +16,17 @@ from coke.tools.features.formats.feature_file import FeatureFile, check_ids, che
 class NpyFile(FeatureFile):
     """An array, memory-mapped.
 
+    Args:
+        key: None; the file has no parts.
+
     Raises:
-        ValueError: no array of numbers (N, D), or a file that is cut short.
+        ValueError: no array of numbers (N, D), a file that is cut short, or a key.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str | None = None) -> None:
         super().__init__(path)
+        if key is not None:
+            raise ValueError(f"--key {key} names a part of a file; {path} holds one array: omit it")
         shape, self.by_columns, dtype = _header_of(path)
         check_matrix(f"{path}", shape, dtype)
         self.rows, self.width = shape

@@ -67,6 +67,7 @@ class ParquetFile(FeatureFile):
         if not self._is_list:
             self.width = len(self._columns)
             self.what = f"{self.width} columns {self._columns[0]} to {self._columns[-1]}"
+            self.columns = tuple(self._columns)
             for column in self._columns:
                 if schema.field(column).type != first:
                     raise ValueError(
