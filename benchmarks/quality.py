@@ -45,7 +45,7 @@ from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.knn import eval_knn
 from coke.tools.evaluation.linear import eval_linear
 from coke.tools.evaluation.representations import cache_features
-from coke.tools.runs.checkpoint import Moment, save_checkpoint
+from coke.tools.runs.checkpoint import CheckpointName, save_checkpoint
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.training.train import train
 from coke.tools.training.training_loader import training_loader
@@ -239,7 +239,7 @@ def train_peer(method: str, config: Config, data: Path, out: Path) -> None:
         if not torch.isfinite(loss):
             raise ValueError(f"{method} diverged in epoch {epoch}: its loss is {float(loss)}")
     state = {"model": model.state_dict(), "epoch": config.optimizer.epochs, "precision": precision}
-    save_checkpoint(run.checkpoints, Moment(epoch=config.optimizer.epochs), state)
+    save_checkpoint(run.checkpoints, CheckpointName(epoch=config.optimizer.epochs), state)
 
 
 def orders(scores: Mapping[str, list[Score]]) -> Iterator[str]:
@@ -278,7 +278,7 @@ def _untrained(data: Path, run: Path) -> Score:
     folder = RunFolder(run)
     folder.create(config, ImageIndex(find_split(data, ("train",))))
     state = {"model": build_model(config.model, config.seed).state_dict(), "epoch": 0}
-    save_checkpoint(folder.checkpoints, Moment(epoch=0), {**state, "precision": "fp32"})
+    save_checkpoint(folder.checkpoints, CheckpointName(epoch=0), {**state, "precision": "fp32"})
     quiet = Console(quiet=True)
     features = cache_features(run, data, epoch=0, console=quiet)
     name = "random initialisation"  # with the data's batch-norm statistics

@@ -43,7 +43,6 @@ KNOWN = frozenset(
         ("tools/page/bench.py", "tools/bench/result.py"),
         ("tools/page/bench.py", "tools/bench/timing.py"),
         ("tools/runs/run_folder.py", "tools/runs/initial_weights.py"),
-        ("tools/runs/runs.py", "tools/training/report.py"),
     }
 )
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from coke.clustering import Clustering
-from coke.clustering.label_store import LabelStore
 from coke.config.config import Config
-from coke.model.coke_model import CoKe, build_model
-from coke.model.finite import Statistics
 from coke.model.loss import ViewFeatures
-from coke.model.optimizer import build_optimizer
-from coke.model.precision import gradient_scaler, set_tensor_cores
-from coke.model.replica import replicate
+from coke.model.precision import set_tensor_cores
+from coke.pipeline.loading.loader import Batch
 from coke.tools.bench.paper import IMAGENET_IMAGES
 from coke.tools.bench.timing import StageClock
-from coke.tools.training.step import train_step
+from coke.tools.training.learner import Learner, Place
 
 #: In the order of a step. ``loss`` is the loss forward and back, to the network's features.
 STEP_STAGES = (
@@ -32,31 +27,21 @@ STEP_STAGES = (
     "clustering",
     "label write",
 )
+_PLACE = Place(epoch=1, step=0, steps=1)  # any step after the scan takes the same time
 
 
 def gentle(config: Config) -> Config:
     """The same work with a learning rate that cannot make weights diverge on synthetic data."""
-    return replace(config, optimizer=replace(config.optimizer, lr=1e-4))
-
-
-def replicated(model: CoKe, config: Config, device: torch.device) -> nn.Module:
-    """What to call in training: the model as the settings of the machine ask for it."""
-    return replicate(
-        model,
-        device,
-        channels_last=config.machine.channels_last,
-        checkpoint=config.machine.checkpoint_activations,
-        compile=config.machine.compile,
-    )
+    return config.changed(optimizer={"lr": 1e-4, "lr_scaling": "none", "warmup_epochs": 0.0})
 
 
 class CokeStep:
-    """Discrimination and clustering with a label store of ImageNet's size.
+    """Steps of a :class:`Learner` with a label store of ImageNet's size.
 
     Args:
         config: what to train with.
         precision: a resolved one.
-        clock: is told when each stage ends; none is measured without it.
+        clock: is told when each stage ends; no stage is measured if None.
     """
 
     def __init__(
@@ -66,25 +51,19 @@ class CokeStep:
         precision: str,
         clock: StageClock | None = None,
     ) -> None:
-        self._config = config
-        self._precision = precision
-        self._clock = clock
-        self.model = build_model(config.model, config.seed).train()
-        self._network = replicated(self.model, config, device)
-        self.optimizer = build_optimizer(self.model, gentle(config).optimizer)
-        self.clustering = Clustering(
-            n_ids=IMAGENET_IMAGES, dim=config.model.dim, device=device, **asdict(config.clustering)
+        self.learner = Learner.build(
+            gentle(config.changed(machine={"precision": precision})),
+            n_ids=IMAGENET_IMAGES,
+            n_points=IMAGENET_IMAGES,
+            device=device,
         )
+        self._precision = precision
+        clustering = self.learner.clustering
         every_id = torch.arange(IMAGENET_IMAGES, device=device)
-        labels_HN = torch.stack([every_id % k for k in config.clustering.n_clusters])
-        self.clustering.epoch = 1  # as after the scan
-        self.clustering.set_labels(labels_HN)
-        self._statistics = Statistics(self.model)
-        self._scaler = gradient_scaler(precision, device)
+        clustering.epoch = 1  # as after the scan
+        clustering.set_labels(torch.stack([every_id % k for k in config.clustering.n_clusters]))
         if clock is not None:
-            self._network = _Marked(self._network, clock)
-            _mark_optimizer(self.optimizer, clock)
-            _mark_label_write(self.clustering.label_store, clock)
+            _mark_stages(self.learner, clock)
 
     def step(self, views: Sequence[Tensor], ids: Tensor) -> Tensor:
         """One step. Returns the loss, detached.
@@ -94,27 +73,37 @@ class CokeStep:
             ids: (B,) int64, on the device.
         """
         set_tensor_cores(self._precision)  # a setting of the process, which others share
-        self._statistics.keep()
-        targets = self.clustering.targets(ids)
-        self._mark("label look-up")
-        features_BD, loss, finite = train_step(
-            self._network,
-            self.optimizer,
-            views,
-            targets,
-            self.clustering,
-            self._config,
-            self._precision,
-            scaler=self._scaler,
-        )
-        self._statistics.restore(unless=finite)
-        self.clustering.step(features_BD, ids, where=finite)
-        self._mark("label write")
+        batch = Batch(ids=ids, views=list(views), sizes=(len(ids),))
+        loss = self.learner.step(batch, _PLACE).loss
+        assert loss is not None
         return loss
 
-    def _mark(self, stage: str) -> None:
-        if self._clock is not None:
-            self._clock.mark(stage)
+
+def _mark_stages(learner: Learner, clock: StageClock) -> None:
+    """Tells the clock when each stage ends. The step itself stays training's own."""
+    clustering, store = learner.clustering, learner.clustering.label_store
+    learner.network = _Marked(learner.network, clock)
+    _mark_optimizer(learner.optimizer, clock)
+    _mark(clustering, "targets", clock, after="label look-up")
+    _mark(store, "write", clock, before="clustering")
+    _mark(clustering, "step", clock, after="label write")
+
+
+def _mark(
+    owner: object, method: str, clock: StageClock, *, before: str = "", after: str = ""
+) -> None:
+    """Marks a stage's end before or after each call of a method of one object."""
+    call: Callable[..., Any] = getattr(owner, method)
+
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            clock.mark(before)
+        result = call(*args, **kwargs)
+        if after:
+            clock.mark(after)
+        return result
+
+    setattr(owner, method, marked)
 
 
 class _Marked(nn.Module):
@@ -147,13 +136,3 @@ class _Marked(nn.Module):
 def _mark_optimizer(optimizer: Optimizer, clock: StageClock) -> None:
     optimizer.register_step_pre_hook(lambda *_: clock.mark("backward"))
     optimizer.register_step_post_hook(lambda *_: clock.mark("optimiser"))
-
-
-def _mark_label_write(store: LabelStore, clock: StageClock) -> None:
-    write = store.write
-
-    def marked_write(ids_B: Tensor, labels_HB: Tensor, epoch: int) -> None:
-        clock.mark("clustering")
-        write(ids_B, labels_HB, epoch)
-
-    store.write = marked_write  # type: ignore[method-assign]

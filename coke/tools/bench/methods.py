@@ -14,9 +14,10 @@ from coke.config.config import Config
 from coke.config.view_recipe import IMAGENET_MULTICROP, ViewRecipe
 from coke.model.coke_model import CoKe, build_model
 from coke.model.precision import has_native_bf16
+from coke.model.replica import replicate
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.loader import Batch
-from coke.tools.bench.coke_step import CokeStep, gentle, replicated
+from coke.tools.bench.coke_step import CokeStep, gentle
 from coke.tools.bench.peers import MoCo, SwAV
 from coke.tools.bench.synthetic_views import synthetic_views
 from coke.tools.bench.timing import Spread, Turns, images_per_second
@@ -170,7 +171,13 @@ def _contenders(config: Config, device: torch.device, precision: str) -> Iterato
 
     def model() -> CoKe:
         built = build_model(replace(config.model, predictor_hidden=0), config.seed).train()
-        replicated(built, config, device)  # in place, where one process trains
+        replicate(  # in place, where one process trains
+            built,
+            device,
+            channels_last=config.machine.channels_last,
+            checkpoint=config.machine.checkpoint_activations,
+            compile=config.machine.compile,
+        )
         return built
 
     def moco() -> MoCo:

@@ -20,14 +20,13 @@ import torch
 from coke.files import durable
 
 FORMAT_VERSION = 2
-_READABLE = (1, 2)  # 1 knew only ends of epochs: good for evaluation and --init-from
 _STATE = "state.pt"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{7,}))?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
-    """When a checkpoint was taken.
+class CheckpointName:
+    """When a checkpoint was taken, which is its name.
 
     Attributes:
         epoch: the epoch that had ended, or within which it was.
@@ -38,13 +37,14 @@ class Moment:
     step: int | None = None
 
     @property
-    def name(self) -> str:
+    def folder_name(self) -> str:
+        """Name of the checkpoint's folder."""
         within = "" if self.step is None else f"-step-{self.step:07d}"
         return f"epoch-{self.epoch:04d}{within}"
 
     @classmethod
     def of(cls, checkpoint: Path) -> Self:
-        """The moment that a checkpoint's name says."""
+        """The name of a checkpoint's folder, parsed."""
         found = _NAME.fullmatch(checkpoint.name)
         assert found is not None, f"{checkpoint} is not named as a checkpoint"
         return cls(epoch=int(found[1]), step=None if found[2] is None else int(found[2]))
@@ -53,7 +53,7 @@ class Moment:
     def ends_epoch(self) -> bool:
         return self.step is None
 
-    def __lt__(self, other: Moment) -> bool:
+    def __lt__(self, other: CheckpointName) -> bool:
         return self._order < other._order
 
     @property
@@ -61,7 +61,7 @@ class Moment:
         return self.epoch, self.ends_epoch, self.step or 0
 
 
-def save_checkpoint(folder: Path, moment: Moment, state: dict[str, Any]) -> Path:
+def save_checkpoint(folder: Path, name: CheckpointName, state: dict[str, Any]) -> Path:
     """Writes a checkpoint beside its final name, syncs it, renames it into place.
 
     Nothing that was there is touched before the new one is safe on the disk, so whatever kills the
@@ -71,14 +71,14 @@ def save_checkpoint(folder: Path, moment: Moment, state: dict[str, Any]) -> Path
         ValueError: the disk refused; nothing incomplete is left and other checkpoints are as
             they were.
     """
-    final = folder / moment.name
+    final = folder / name.folder_name
     partial = folder / f".{final.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with open(partial / _STATE, "wb") as file:
             torch.save({"format_version": FORMAT_VERSION, **state}, file)
-        if final.exists():  # the same moment, after a resume from an older one: swap the file
+        if final.exists():  # of the same step, after a resume from an older one: swap the file
             durable.rename(partial / _STATE, final / _STATE)
             os.rmdir(partial)
             durable.flush(folder)
@@ -110,14 +110,14 @@ def prune(folder: Path, *, keep: int, best_epoch: int | None = None) -> None:
     The newest ``keep`` ends of epochs stay, and that of ``best_epoch``; of checkpoints within an
     epoch the newest ``keep``, until the end of that epoch is saved.
     """
-    found = [(path, Moment.of(path)) for path in list_checkpoints(folder)]
-    ends = [path for path, moment in found if moment.ends_epoch]
-    newest_end = Moment.of(ends[-1]) if ends else None
-    within = [path for path, moment in found if not moment.ends_epoch]
-    current = [p for p in within if newest_end is None or newest_end < Moment.of(p)]
+    found = [(path, CheckpointName.of(path)) for path in list_checkpoints(folder)]
+    ends = [path for path, name in found if name.ends_epoch]
+    newest_end = CheckpointName.of(ends[-1]) if ends else None
+    within = [path for path, name in found if not name.ends_epoch]
+    current = [p for p in within if newest_end is None or newest_end < CheckpointName.of(p)]
     kept = {*ends[-keep:], *current[-keep:]}
     if best_epoch is not None:
-        kept.add(folder / Moment(epoch=best_epoch).name)
+        kept.add(folder / CheckpointName(epoch=best_epoch).folder_name)
     for path, _ in found:
         if path not in kept:
             _remove(path)
@@ -128,7 +128,7 @@ def prune(folder: Path, *, keep: int, best_epoch: int | None = None) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [path for path in _named(folder) if (path / _STATE).is_file()]
-    return sorted(found, key=Moment.of)
+    return sorted(found, key=CheckpointName.of)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "delete it to resume from the one before"
         ) from error
     version = state.get("format_version") if isinstance(state, dict) else None
-    if version not in _READABLE:
+    if version != FORMAT_VERSION:
         raise ValueError(
             f"checkpoint {path} has format version {version}; this coke reads {FORMAT_VERSION}"
         )

@@ -11,7 +11,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from coke.tools.runs.checkpoint import Moment, list_checkpoints, point_to, prune, save_checkpoint
+from coke.tools.runs.checkpoint import (
+    CheckpointName,
+    list_checkpoints,
+    point_to,
+    prune,
+    save_checkpoint,
+)
 
 
 class CheckpointWriter:
@@ -35,7 +41,9 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
 
-    def save(self, moment: Moment, state: dict[str, Any], best_epoch: int | None = None) -> None:
+    def save(
+        self, name: CheckpointName, state: dict[str, Any], best_epoch: int | None = None
+    ) -> None:
         """Starts to save; returns as soon as ``state`` may change again.
 
         Raises:
@@ -44,7 +52,7 @@ class CheckpointWriter:
         if not self._writes:
             return
         self.wait()
-        self._saving = self._thread.submit(self._write, moment, on_cpu(state), best_epoch)
+        self._saving = self._thread.submit(self._write, name, on_cpu(state), best_epoch)
 
     def raise_error(self) -> None:
         """Raises what a save that has ended ran into; does not wait for one that has not."""
@@ -57,9 +65,13 @@ class CheckpointWriter:
         if saving is not None:
             saving.result()
 
-    def _write(self, moment: Moment, state: dict[str, Any], best_epoch: int | None) -> None:
-        save_checkpoint(self._folder, moment, state)
-        best = None if best_epoch is None else self._folder / Moment(epoch=best_epoch).name
+    def _write(self, name: CheckpointName, state: dict[str, Any], best_epoch: int | None) -> None:
+        save_checkpoint(self._folder, name, state)
+        best = (
+            None
+            if best_epoch is None
+            else self._folder / CheckpointName(epoch=best_epoch).folder_name
+        )
         if best is not None and best in list_checkpoints(self._folder):
             point_to(self._folder, "best", best)
         try:

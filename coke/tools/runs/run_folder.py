@@ -13,8 +13,8 @@ from coke.config.overrides import differences, load_toml, to_toml, with_settings
 from coke.files import durable
 from coke.files.durable import draft_name
 from coke.pipeline.dataset.index import ImageIndex
-from coke.tools.runs import run_lock as run_session
-from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
+from coke.tools.runs import run_lock
+from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
 
 if TYPE_CHECKING:
     from coke.tools.runs.initial_weights import InitialWeights
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 START, RESUME, AUTO = "start", "resume", "auto"
 INITIAL_WEIGHTS = "initial_weights.json"
 #: What a process may leave that ended before its run had started.
-_WRITTEN_BEFORE = {run_session.STATUS, "data.json", INITIAL_WEIGHTS}
-_BEFORE_A_RUN = {run_session.LOCK, *_WRITTEN_BEFORE} | {
+_WRITTEN_BEFORE = {run_lock.STATUS, "data.json", INITIAL_WEIGHTS}
+_BEFORE_A_RUN = {run_lock.LOCK, *_WRITTEN_BEFORE} | {
     draft_name(name) for name in (*_WRITTEN_BEFORE, "config.toml")
 }
 
@@ -55,7 +55,7 @@ class RunFolder:
         Raises:
             ValueError: the folder, its settings or its data set do not allow what is asked for.
         """
-        run_session.check_unlocked(self.path)
+        run_lock.check_unlocked(self.path)
         if resume == RESUME or (resume == AUTO and self.exists):
             self.check_resumable(config, index)
             if resume == RESUME:
@@ -94,7 +94,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise ValueError(_not_empty(self.path))
         left = {p.name for p in self.path.iterdir()}
-        if may_be_unborn and not self.exists and run_session.LOCK in left:
+        if may_be_unborn and not self.exists and run_lock.LOCK in left:
             left -= _BEFORE_A_RUN
             left -= {"checkpoints"} if not list_checkpoints(self.checkpoints) else set()
         if left:
@@ -152,7 +152,7 @@ class RunFolder:
 
     def is_complete(self, epochs: int) -> bool:
         """Whether the newest checkpoint is that of the last epoch."""
-        newest = Moment.of(self.newest_checkpoint())
+        newest = CheckpointName.of(self.newest_checkpoint())
         return newest.ends_epoch and newest.epoch >= epochs
 
     def state(self, epoch: int | None = None) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class RunFolder:
         found = {
             moment.epoch: path
             for path in list_checkpoints(self.checkpoints)
-            if (moment := Moment.of(path)).ends_epoch
+            if (moment := CheckpointName.of(path)).ends_epoch
         }
         if epoch is None:
             return load_checkpoint(found[max(found)] if found else newest)

@@ -39,7 +39,7 @@ class RunStatus:
     changed: float  # seconds since 1970
 
 
-class RunSession:
+class RunLock:
     """Context manager that holds a run folder for one training process.
 
     On the way in it refuses a folder that another process trains in; on the way out it writes

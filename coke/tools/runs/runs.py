@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.runs.run_lock import COMPLETE, FAILED, RUNNING, STOPPED, current_status
-from coke.tools.training.report import EpochRecord
 
 _DEPTH = 3  # folders below the one that is asked for
 UNREADABLE = "unreadable"

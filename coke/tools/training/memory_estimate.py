@@ -1,4 +1,4 @@
-"""How much memory a rank of a training run needs, before it starts and after it has run.
+"""How much memory a rank of a training run needs, before it starts.
 
 The network's part is measured, not guessed: forward pass, backward pass and optimiser step run
 once on fake tensors, which have sizes and no data, while every storage that lives is counted. That
@@ -7,25 +7,24 @@ takes seconds, no memory and no GPU. The rest is arithmetic.
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from coke.clustering import Clustering, LabelStore
+from coke.clustering import LabelStore
 from coke.config.config import Config
 from coke.config.view_recipe import ViewRecipe
+from coke.distributed.process_group import world_size
 from coke.files.byte_size import parse_bytes, show_bytes
 from coke.model.activation_checkpointing import checkpoint_activations
 from coke.model.coke_model import build_model
-from coke.model.optimizer import build_optimizer
 from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.training.learner import Learner
 from coke.tools.training.live_memory import LiveMemory
-from coke.tools.training.step import forward_step
+from coke.tools.training.peak_memory import resident_memory
 
 #: CUDA's context and kernels, workspaces of cuDNN and cuBLAS, buffers of NCCL.
 GPU_OVERHEAD = 1 << 30
@@ -163,24 +162,33 @@ def _dry_run(
     config: Config, recipes: tuple[ViewRecipe, ...], rows: int, precision: str
 ) -> dict[str, int]:
     """Weights, gradients, optimiser state and activations of a step, counted on fake tensors."""
-    largest = max(config.clustering.n_clusters)
+    pieces = min(config.optimizer.accumulate, _MICRO_BATCHES)
+    batch = config.changed(
+        optimizer={"accumulate": pieces},
+        # Current labels would need numbers, which fake tensors lack; the size is the same.
+        clustering={"labels_from": "last_epoch"},
+        data={"batch_size": rows * pieces * world_size()},
+    )
+    largest = max(config.clustering.n_clusters)  # the label store's size is counted apart
     with FakeTensorMode():
         model = build_model(config.model, config.seed)
         if config.machine.checkpoint_activations:
             checkpoint_activations(model)
-        optimizer = build_optimizer(model, config.optimizer)
-        # Of the clustering only the centers take part here, and its size is counted apart.
-        settings = replace(config.clustering, labels_from="last_epoch")
-        clustering = Clustering(n_ids=largest, dim=config.model.dim, **asdict(settings))
-        views = [torch.empty(rows, 3, recipe.size, recipe.size) for recipe in recipes]
-        targets = [torch.zeros(rows, dtype=torch.int64) for _ in config.clustering.n_clusters]
+        learner = Learner(
+            batch,
+            model,
+            n_ids=largest,
+            n_points=largest,
+            device=torch.device("cpu"),
+            precision=precision,
+        )
+        views = [torch.empty(rows * pieces, 3, recipe.size, recipe.size) for recipe in recipes]
+        targets = [torch.zeros(rows * pieces, dtype=torch.int64) for _ in learner.clustering.heads]
         with LiveMemory() as live:
-            for _ in range(min(config.optimizer.accumulate, _MICRO_BATCHES)):
-                _, loss = forward_step(model, views, targets, clustering, config, precision)
-                loss.backward()
-                del loss
+            learner.add_gradients(views, targets)
             peak = live.peak
-            optimizer.step()
+            learner.optimizer.step()
+        optimizer = learner.optimizer
         gradients = sum(p.numel() * p.element_size() for p in model.parameters())
         state = [t for of in optimizer.state.values() for t in of.values()]
         return {
@@ -224,24 +232,3 @@ def mean_pixels(index: ImageIndex) -> float:
     """Pixels of a stored image, mean over a few thousand of them."""
     rows = index.rows[:: max(1, len(index) // 4096)]
     return float((rows["height"].astype(float) * rows["width"]).mean())
-
-
-def resident_memory() -> int:
-    """Bytes this process has in memory now; its peak where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="utf-8") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return _peak_resident()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at most so far: of torch's tensors on a GPU, of this whole process on a CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return _peak_resident()
-
-
-def _peak_resident() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,147 +20,20 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
 
 from coke.clustering import HeadReport
 from coke.config.config import Config
 from coke.distributed.process_group import is_main, world_size
 from coke.files.byte_size import parse_bytes, show_bytes
-from coke.pipeline.loading.loader import Batch
 from coke.tools.runs.interruption import RunStopped
+from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import RunFolder
-from coke.tools.training.memory_estimate import peak_memory
+from coke.tools.training.meter import EpochMeter
 from coke.tools.training.metric_sinks import metric_sinks
+from coke.tools.training.peak_memory import peak_memory
 
-# Between two looks at the loss, on every rank: each makes a GPU finish what it has queued
-_REFRESH_S = 0.5
 COLLAPSED_SHARE = 0.5
 LOSS_AT_CHANCE = 0.98
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One line of ``metrics.jsonl``. ``loss`` is None for the initialisation scan (epoch 0).
-
-    ``loss_over_chance`` is the loss divided by ln K (mean over heads): 1 means nothing is learned.
-    ``left_out`` counts the images of a ragged last batch that was left out: they keep their labels.
-    ``peak_memory`` is in bytes, so far: of torch's tensors on a GPU, of the process on a CPU.
-    ``skipped_steps`` were not finite and moved nothing. ``probe`` is the k-NN top-1 in percent,
-    None where the epoch was not probed.
-    """
-
-    epoch: int
-    loss: float | None
-    loss_over_chance: float | None
-    lr: float
-    images_per_second: float
-    data_wait: float
-    seconds: float
-    heads: list[HeadReport]
-    left_out: int = 0
-    peak_memory: int = 0
-    skipped_steps: int = 0
-    probe: float | None = None
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        """The record that a line of ``metrics.jsonl`` holds."""
-        return cls(**{**line, "heads": [HeadReport(**head) for head in line["heads"]]})
-
-
-class EpochMeter:
-    """Counts images, seconds, waiting and loss of one epoch.
-
-    Args:
-        left_out: images of the epoch that no batch has.
-        state: :meth:`state` of the same epoch, where it was interrupted.
-    """
-
-    def __init__(
-        self,
-        epoch: int,
-        progress: Progress,
-        tasks: tuple[TaskID, TaskID],
-        device: torch.device,
-        left_out: int = 0,
-        state: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.epoch = epoch
-        self.left_out = left_out
-        self.images = 0
-        self.skipped = 0
-        self._progress = progress
-        self.task, self._whole = tasks
-        self._device = device
-        # Sum over images of their loss, and how many those are; on the device.
-        self._losses_2 = torch.zeros(2, dtype=torch.float64, device=device)
-        self._started = time.perf_counter()
-        self._waited = 0.0
-        self._shown = 0.0
-        if state is not None:
-            self.images, self.skipped = int(state["images"]), int(state["skipped"])
-            self._losses_2.copy_(_losses_of(state))
-            self._started -= float(state["seconds"])
-            self._waited = float(state["waited"])
-
-    def state(self) -> dict[str, Any]:
-        """What it has counted, for a checkpoint within the epoch."""
-        return {
-            "images": self.images,
-            "skipped": self.skipped,
-            "losses": self._losses_2,
-            "seconds": self.seconds,
-            "waited": self._waited,
-        }
-
-    def timing_data(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Passes batches through and notes how long each was waited for."""
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            self._waited += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
-
-    def update(self, n_images: int, loss: Tensor | None, finite: Tensor) -> None:
-        """Counts a step of so many images and its loss (), which counts where it is finite."""
-        self.images += n_images
-        if loss is not None:
-            counted = torch.stack([loss, torch.ones_like(loss)]).double() * n_images
-            self._losses_2 += torch.where(finite, counted, 0.0)
-        self._progress.advance(self.task)
-        self._progress.advance(self._whole)
-        now = time.perf_counter()
-        if now - self._shown > _REFRESH_S:
-            self._shown = now
-            self._progress.update(self.task, status=self._status())
-
-    def _status(self) -> str:
-        shown = "" if (mean := self.mean_loss()) is None else f"loss {mean:.3f}  "
-        shown += f"{self.images / self.seconds:,.0f} img/s  data wait {self.data_wait:.0%}"
-        if self._device.type == "cpu":
-            return shown
-        return f"{shown}  {show_bytes(peak_memory(self._device))}"
-
-    def mean_loss(self) -> float | None:
-        total, images = self._losses_2.tolist()
-        return total / images if images else None
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    @property
-    def data_wait(self) -> float:
-        return self._waited / max(self.seconds, 1e-9)
-
-
-def _losses_of(state: Mapping[str, Any]) -> Tensor:
-    if "losses" in state:
-        return torch.as_tensor(state["losses"])
-    total = state["loss_sum"]  # of a version that kept sum and images apart
-    return torch.tensor([0.0 if total is None else float(total), state["loss_images"]])
 
 
 class TrainReporter:
@@ -245,10 +117,10 @@ class TrainReporter:
         tasks = (task, self._whole)
         return EpochMeter(epoch, self._progress, tasks, self._device, left_out, state)
 
-    def skipped(self, meter: EpochMeter, told: Sequence[str]) -> None:
+    def skipped(self, meter: EpochMeter, warnings: Sequence[str]) -> None:
         """Counts steps that moved nothing, and warns of each."""
-        meter.skipped += len(told)
-        for warning in told:
+        meter.skipped += len(warnings)
+        for warning in warnings:
             self.warn(warning)
 
     def warn(self, warning: str) -> None:

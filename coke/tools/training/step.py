@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -116,8 +117,58 @@ def _unstacked(features: ViewFeatures, count: int) -> list[ViewFeatures]:
     return [*zip(projected.tensor_split(count), predicted.tensor_split(count), strict=True)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """What forward and backward of this rank's images left, beside the gradients themselves.
+
+    Attributes:
+        features: (b, D) to cluster, detached.
+        loss_2: (2,) the sum of the images' losses, and the number of labelled images.
+    """
+
+    features: Tensor
+    loss_2: Tensor
+
+
+def add_gradients(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    views: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    clustering: Clustering,
+    config: Config,
+    precision: str,
+    *,
+    scaler: torch.amp.GradScaler,
+    sizes: Sequence[int] | None = None,
+) -> Gradients:
+    """Forward and backward, in ``config.optimizer.accumulate`` pieces one after the other.
+
+    Gradients are averaged over ranks in the last piece. A piece counts with the number of labelled
+    images it holds, relative to a full batch of this rank.
+
+    Args, Raises: as of :func:`train_step`.
+    """
+    rows = micro_batch_rows(config.data.batch_size, config.optimizer.accumulate)
+    pieces = list(micro_batches(views, targets, rows=rows, sizes=sizes))
+    full = config.data.batch_size / world_size()  # images of a rank in a full batch
+    optimizer.zero_grad(set_to_none=True)
+    features, losses, weights = [], [], []
+    for number, (piece, labels) in enumerate(pieces, start=1):
+        with without_averaging(network) if number < len(pieces) else nullcontext():
+            features_BD, loss = forward_step(network, piece, labels, clustering, config, precision)
+            weight = weight_of(labels)
+            scaler.scale(loss * (weight / full)).backward()
+        features.append(features_BD)
+        weights.append(weight)
+        losses.append(loss.detach() * weight if len(features_BD) else torch.zeros_like(weight))
+        del loss  # and with it the piece's graph, before the next one is built
+    loss_2 = torch.stack([torch.stack(losses).sum(), torch.stack(weights).sum()])
+    return Gradients(features=torch.cat(features), loss_2=loss_2)
+
+
 def train_step(
-    model: nn.Module,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
     views: Sequence[Tensor],
     targets: Sequence[Tensor],
@@ -128,47 +179,45 @@ def train_step(
     scaler: torch.amp.GradScaler | None = None,
     sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One discrimination step, in ``config.optimizer.accumulate`` pieces, by all ranks together.
+    """One discrimination step, by all ranks together.
 
     The gradient is that of the mean loss over the labelled images of the global batch, however
-    ranks and pieces share them: each piece counts with the images it holds. Where the loss or a
-    gradient is not finite, no weight moves. Nothing here waits for the device; of the layers,
-    torch's ``SyncBatchNorm`` of several GPUs does.
+    ranks and pieces share them. If the loss or a gradient is not finite, no weight moves. Nothing
+    here waits for the device; of the layers, torch's ``SyncBatchNorm`` of several GPUs does.
 
     Args:
-        model: as :func:`coke.model.replica.replicate` returns it.
+        network: as :func:`coke.model.replica.replicate` returns it.
         optimizer: of :func:`coke.model.optimizer.build_optimizer`.
         views, targets: of this rank's images.
         scaler: of float16's gradients.
-        sizes: images of each rank in this batch; needed where ranks may differ.
+        sizes: images of each rank in this batch; needed if ranks may differ.
 
-    Returns: this rank's features (B, D) and the loss over all ranks, both detached; and whether the
-        step counts, a bool scalar, the same on all ranks. Infinite gradients of float16 are part of
-        the scaler's search, which leaves them out while the step counts; but no longer where its
-        scale is below 1, which gradients overflow that are not finite themselves.
+    Returns: this rank's features (b, D) and the loss over all ranks, both detached; and whether the
+        step counts, a bool scalar, the same on all ranks. Float16's gradients overflow while the
+        scaler looks for its scale. Such a step counts: the scaler leaves the overflowed gradients
+        out. It no longer counts if the scale is below 1: then the gradients are not finite
+        themselves.
     """
     scaler = scaler or torch.amp.GradScaler(views[0].device.type, enabled=False)
-    rows = micro_batch_rows(config.data.batch_size, config.optimizer.accumulate)
-    pieces = list(micro_batches(views, targets, rows=rows, sizes=sizes))
-    usual = config.data.batch_size / world_size()  # images of a rank in a full batch
-    optimizer.zero_grad(set_to_none=True)
-    features, losses, weights = [], [], []
-    for number, (piece, labels) in enumerate(pieces, start=1):
-        with without_averaging(model) if number < len(pieces) else nullcontext():
-            features_BD, loss = forward_step(model, piece, labels, clustering, config, precision)
-            weight = weight_of(labels)
-            scaler.scale(loss * (weight / usual)).backward()
-        features.append(features_BD)
-        weights.append(weight)
-        losses.append(loss.detach() * weight if len(features_BD) else torch.zeros_like(weight))
-    total = sum_over_ranks(torch.stack([torch.stack(losses).sum(), torch.stack(weights).sum()]))
+    found = add_gradients(
+        network,
+        optimizer,
+        views,
+        targets,
+        clustering,
+        config,
+        precision,
+        scaler=scaler,
+        sizes=sizes,
+    )
+    total = sum_over_ranks(found.loss_2)
     labelled = total[1].clamp(min=1)
     loss = total[0] / labelled
     grads = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
     finite = torch.isfinite(loss)
-    to_labelled = config.data.batch_size / labelled  # 1 where the batch is full
+    to_labelled = config.data.batch_size / labelled  # 1 if the batch is full
     if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
         torch._foreach_mul_(grads, torch.where(finite, to_labelled, torch.nan))
     if scaler.is_enabled():
@@ -177,9 +226,9 @@ def train_step(
         finite = finite & ((scale >= 1) | finite_gradients(loss, grads))
         scaler.step(optimizer)
         scaler.update()
-        # A loss that is not finite says nothing of the scale.
+        # A loss that is not finite says nothing about the scale.
         scaler.update(torch.where(loss_is_finite, scaler.scale(one), scale))
     else:
         finite = finite_gradients(loss, grads)
         step_where(optimizer, finite)
-    return torch.cat(features), loss, finite
+    return found.features, loss, finite

@@ -63,13 +63,13 @@ def test_what_was_measured_is_not_advised(tiny: Config) -> None:
 
 @pytest.mark.parametrize("bf16", [True], indirect=True)
 def test_bf16_comes_first_where_hardware_computes_it(tiny: Config) -> None:
-    assert settings("backward", tiny)[0] == "--set precision=bf16"
-    assert "--set precision=bf16" not in settings("backward", tiny, precision="bf16")
+    assert settings("backward", tiny)[0] == "--set machine.precision=bf16"
+    assert "--set machine.precision=bf16" not in settings("backward", tiny, precision="bf16")
 
 
 @pytest.mark.parametrize("bf16", [False], indirect=True)
 def test_bf16_is_not_advised_where_it_would_be_emulated(tiny: Config) -> None:
-    assert "--set precision=bf16" not in settings("backward", tiny)
+    assert "--set machine.precision=bf16" not in settings("backward", tiny)
 
 
 def test_smaller_views_are_valued_by_their_pixels(tiny: Config) -> None:

@@ -12,6 +12,7 @@ from coke.model import lars
 from coke.tools.bench.coke_step import STEP_STAGES, CokeStep
 from coke.tools.bench.timing import StageClock
 from coke.tools.training.bad_steps import BadSteps
+from coke.tools.training.learner import Place, Step
 
 CPU = torch.device("cpu")
 
@@ -75,7 +76,7 @@ def test_the_network_is_built_as_training_builds_it(
         given.append(options)
         return model
 
-    monkeypatch.setattr("coke.tools.bench.coke_step.replicate", noted)
+    monkeypatch.setattr("coke.tools.training.learner.replicate", noted)
     CokeStep(tiny, CPU, "fp32")
     CokeStep(
         tiny.changed(
@@ -92,14 +93,14 @@ def test_the_network_is_built_as_training_builds_it(
 
 def test_a_step_trains_and_clusters(tiny: Config) -> None:
     training = CokeStep(tiny, CPU, "fp32")
-    weights = next(training.model.parameters()).detach().clone()
+    weights = next(training.learner.model.parameters()).detach().clone()
     ids = torch.tensor([5, 1_281_166])
-    before = training.clustering.label_store.read(ids)
+    before = training.learner.clustering.label_store.read(ids)
     assert before.tolist() == [[5 % 3, 1_281_166 % 3], [5 % 5, 1_281_166 % 5]]
-    centers = training.clustering.heads[0].running_centers.clone()
+    centers = training.learner.clustering.heads[0].running_centers.clone()
     training.step([torch.randn(2, 3, 16, 16)], ids)
-    assert not torch.equal(next(training.model.parameters()), weights)
-    assert not torch.equal(training.clustering.heads[0].running_centers, centers)
+    assert not torch.equal(next(training.learner.model.parameters()), weights)
+    assert not torch.equal(training.learner.clustering.heads[0].running_centers, centers)
 
 
 @pytest.mark.slow
@@ -121,7 +122,7 @@ def test_a_step_asks_a_device_that_has_no_numbers_for_none(
     training = CokeStep(config, meta, "fp32")
     images = [torch.randn(16, 3, 16, 16, device=meta) for _ in range(views)]
     for epoch in (1, 2, 3):  # the second stage begins with 2
-        training.clustering.epoch = epoch
+        training.learner.clustering.epoch = epoch
         for _ in range(2):
             loss = training.step(images, torch.arange(16, device=meta))
     with pytest.raises(RuntimeError, match="meta"):
@@ -147,7 +148,7 @@ def test_a_step_never_makes_the_host_wait_for_the_gpu(
     ids = torch.arange(16, device=device)
     bad_steps, on_host = BadSteps(5), torch.arange(16)
     for epoch in (1, 2, 3):  # the second stage begins with 2
-        training.clustering.epoch = epoch
+        training.learner.clustering.epoch = epoch
         for _ in range(2):  # the first step sets up what stays
             loss = training.step(views, ids)
         torch.cuda.synchronize()
@@ -156,6 +157,7 @@ def test_a_step_never_makes_the_host_wait_for_the_gpu(
             for step in range(2):
                 loss = training.step(views, ids)
                 finite = torch.isfinite(loss)
-                bad_steps.judge(finite, loss, epoch=epoch, step=step, ids=on_host, lr=0.1)
+                taken = Step(loss=loss, valid=finite, ids=on_host, images=len(ids), lr=0.1)
+                bad_steps.add(Place(epoch=epoch, step=step, steps=2), taken)
         finally:
             torch.cuda.set_sync_debug_mode("default")

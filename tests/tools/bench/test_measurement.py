@@ -34,7 +34,7 @@ def test_lets_go_of_what_training_does_not_hold(
     class Step(CokeStep):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            built["weights"] = weakref.ref(next(self.model.parameters()))
+            built["weights"] = weakref.ref(next(self.learner.model.parameters()))
 
     monkeypatch.setattr(measurement, "LoadingStages", Stages)
     monkeypatch.setattr(measurement, "CokeStep", Step)

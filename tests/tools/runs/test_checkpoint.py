@@ -20,7 +20,7 @@ import torch
 
 from coke.tools.runs.checkpoint import (
     FORMAT_VERSION,
-    Moment,
+    CheckpointName,
     list_checkpoints,
     load_checkpoint,
     point_to,
@@ -40,11 +40,11 @@ def checkpoints(folder: Path) -> list[str]:
     return [p.name for p in list_checkpoints(folder)]
 
 
-def end(epoch: int) -> Moment:
-    return Moment(epoch=epoch)
+def end(epoch: int) -> CheckpointName:
+    return CheckpointName(epoch=epoch)
 
 
-def save(folder: Path, *moments: Moment) -> Path:
+def save(folder: Path, *moments: CheckpointName) -> Path:
     for moment in moments:
         path = save_checkpoint(folder, moment, {"epoch": moment.epoch, "step": moment.step})
     return path
@@ -71,17 +71,17 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_names_say_when_and_sort_by_it(tmp_path: Path) -> None:
     moments = [
         end(0),
-        Moment(epoch=1, step=9),
-        Moment(epoch=1, step=12_345_678),
+        CheckpointName(epoch=1, step=9),
+        CheckpointName(epoch=1, step=12_345_678),
         end(1),
-        Moment(epoch=2, step=12_345_679),
+        CheckpointName(epoch=2, step=12_345_679),
         end(9999),
         end(10_000),
     ]
     for moment in reversed(moments):
-        assert save(tmp_path, moment).name == moment.name
-    assert [Moment.of(p) for p in list_checkpoints(tmp_path)] == moments
-    assert moments[1].name == "epoch-0001-step-0000009"
+        assert save(tmp_path, moment).name == moment.folder_name
+    assert [CheckpointName.of(p) for p in list_checkpoints(tmp_path)] == moments
+    assert moments[1].folder_name == "epoch-0001-step-0000009"
     assert not moments[1].ends_epoch and moments[3].ends_epoch
 
 
@@ -94,7 +94,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_steps_are_kept_until_their_epoch_is(tmp_path: Path) -> None:
-    save(tmp_path, end(0), *(Moment(epoch=1, step=s) for s in (5, 6, 7)))
+    save(tmp_path, end(0), *(CheckpointName(epoch=1, step=s) for s in (5, 6, 7)))
     prune(tmp_path, keep=2)
     steps = ["epoch-0001-step-0000006", "epoch-0001-step-0000007"]
     assert checkpoints(tmp_path) == ["epoch-0000", *steps]
@@ -200,14 +200,16 @@ def changes_until(n: int, then: Callable[[], None]) -> Hook:
     return hook
 
 
-def save_and_prune(folder: Path, moment: Moment) -> None:
+def save_and_prune(folder: Path, moment: CheckpointName) -> None:
     save_checkpoint(folder, moment, {"x": torch.arange(50_000), "epoch": moment.epoch})
     prune(folder, keep=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [end(1), end(2)], ids=str)
-def test_a_kill_before_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment: Moment) -> None:
+def test_a_kill_before_any_change_of_the_disk_loses_nothing(
+    tmp_path: Path, moment: CheckpointName
+) -> None:
     """The process ends without another instruction, as by kill -9, before the n-th change."""
     for n in itertools.count():
         folder = tmp_path / f"killed-{n}"
@@ -230,7 +232,9 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(tmp_path: Path, mome
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [end(1), end(2)], ids=str)
-def test_an_error_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment: Moment) -> None:
+def test_an_error_at_any_change_of_the_disk_loses_nothing(
+    tmp_path: Path, moment: CheckpointName
+) -> None:
     errors = []
     for n in itertools.count():
         folder = tmp_path / f"failed-{n}"
@@ -259,10 +263,10 @@ def test_an_error_at_any_change_of_the_disk_loses_nothing(tmp_path: Path, moment
 FULL_DISK = """
 import resource, sys, torch
 from pathlib import Path
-from coke.tools.runs.checkpoint import Moment, save_checkpoint
+from coke.tools.runs.checkpoint import CheckpointName, save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # no file may be longer
 try:
-    save_checkpoint(Path(sys.argv[1]), Moment(epoch=2), {"x": torch.zeros(1_000_000)})
+    save_checkpoint(Path(sys.argv[1]), CheckpointName(epoch=2), {"x": torch.zeros(1_000_000)})
 except ValueError as error:
     sys.exit(f"error: {error}")
 """

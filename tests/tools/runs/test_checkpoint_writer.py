@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from coke.tools.runs import checkpoint_writer
-from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint, save_checkpoint
+from coke.tools.runs.checkpoint import (
+    CheckpointName,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from coke.tools.runs.checkpoint_writer import CheckpointWriter, on_cpu
 
 
@@ -24,7 +29,7 @@ class Gate:
         self.most_at_once = 0
         monkeypatch.setattr(checkpoint_writer, "save_checkpoint", self._save)
 
-    def _save(self, folder: Path, moment: Moment, state: dict[str, Any]) -> Path:
+    def _save(self, folder: Path, moment: CheckpointName, state: dict[str, Any]) -> Path:
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
         self.entered.set()
@@ -33,8 +38,8 @@ class Gate:
         return save_checkpoint(folder, moment, state)
 
 
-def end(epoch: int) -> Moment:
-    return Moment(epoch=epoch)
+def end(epoch: int) -> CheckpointName:
+    return CheckpointName(epoch=epoch)
 
 
 def test_saves_the_state_as_it_was_while_training_goes_on(

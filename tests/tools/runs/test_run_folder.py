@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from coke.tools.runs.checkpoint import Moment, save_checkpoint
+from coke.tools.runs.checkpoint import CheckpointName, save_checkpoint
 from coke.tools.runs.run_folder import RunFolder
 
 
-def folder(path: Path, *moments: Moment) -> RunFolder:
+def folder(path: Path, *moments: CheckpointName) -> RunFolder:
     run = RunFolder(path)
     for moment in moments:
         save_checkpoint(run.checkpoints, moment, {"epoch": moment.epoch, "step": moment.step})
@@ -19,15 +19,17 @@ def folder(path: Path, *moments: Moment) -> RunFolder:
 
 
 def test_evaluation_takes_ends_of_epochs_and_a_resume_the_newest(tmp_path: Path) -> None:
-    run = folder(tmp_path, Moment(epoch=0, step=2))
+    run = folder(tmp_path, CheckpointName(epoch=0, step=2))
     assert run.state()["step"] == 2, "there is nothing else yet"
-    folder(tmp_path, Moment(epoch=0), Moment(epoch=1), Moment(epoch=2, step=9))
+    folder(
+        tmp_path, CheckpointName(epoch=0), CheckpointName(epoch=1), CheckpointName(epoch=2, step=9)
+    )
     assert run.state()["epoch"] == 1 and run.state(0)["epoch"] == 0
     assert run.newest_state()["step"] == 9
     with pytest.raises(ValueError, match="keeps no checkpoint of epoch 2, only of 0, 1"):
         run.state(2)
     assert not run.is_complete(2) and not run.is_complete(1)
-    folder(tmp_path, Moment(epoch=2))
+    folder(tmp_path, CheckpointName(epoch=2))
     assert run.is_complete(2) and not run.is_complete(3)
 
 

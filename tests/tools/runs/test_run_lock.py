@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from coke.tools.runs import run_lock as run_session
+from coke.tools.runs import run_lock
 from coke.tools.runs.interruption import RunStopped
-from coke.tools.runs.run_lock import RunSession, RunStatus, current_status, read_status
+from coke.tools.runs.run_lock import RunLock, RunStatus, current_status, read_status
 
 
 def state(run: Path) -> str:
@@ -28,7 +28,7 @@ def state(run: Path) -> str:
 
 def test_says_how_a_session_ended(tmp_path: Path) -> None:
     assert current_status(tmp_path) is None
-    with RunSession(tmp_path):
+    with RunLock(tmp_path):
         assert state(tmp_path) == "running"
         status = read_status(tmp_path)
         assert status is not None and (status.pid, status.host) == (
@@ -37,7 +37,7 @@ def test_says_how_a_session_ended(tmp_path: Path) -> None:
         )
     assert state(tmp_path) == "complete"
     for error, expected in ((RunStopped("by SIGTERM"), "stopped"), (ValueError("nan"), "failed")):
-        with pytest.raises(type(error)), RunSession(tmp_path):
+        with pytest.raises(type(error)), RunLock(tmp_path):
             raise error
         status = current_status(tmp_path)
         assert status is not None and (status.state, status.message) == (expected, str(error))
@@ -45,22 +45,22 @@ def test_says_how_a_session_ended(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_session_is_refused_by_name(tmp_path: Path) -> None:
-    with RunSession(tmp_path):
+    with RunLock(tmp_path):
         with (
             pytest.raises(ValueError, match=rf"in use: process {os.getpid()} on .*--out"),
-            RunSession(tmp_path),
+            RunLock(tmp_path),
         ):
             pass
         assert state(tmp_path) == "running", "the one that was refused says nothing"
-    with RunSession(tmp_path):
+    with RunLock(tmp_path):
         pass
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from coke.tools.runs.run_lock import RunSession
-with RunSession(Path(sys.argv[1])):
+from coke.tools.runs.run_lock import RunLock
+with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -72,12 +72,12 @@ def test_a_killed_process_is_told_from_a_running_one(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         assert state(tmp_path) == "running"
-        with pytest.raises(ValueError, match=f"process {process.pid} on"), RunSession(tmp_path):
+        with pytest.raises(ValueError, match=f"process {process.pid} on"), RunLock(tmp_path):
             pass
         process.kill()
     status = current_status(tmp_path)
     assert status is not None and status.state == "failed" and "killed" in status.message
-    with RunSession(tmp_path):  # at once: the kernel gave the lock back
+    with RunLock(tmp_path):  # at once: the kernel gave the lock back
         assert state(tmp_path) == "running"
 
 
@@ -92,7 +92,7 @@ def elsewhere(run: Path, age_s: float) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_session, "BEAT_S", 0.05)
+    monkeypatch.setattr(run_lock, "BEAT_S", 0.05)
 
 
 @pytest.mark.usefixtures("quick")
@@ -117,26 +117,26 @@ def test_a_heart_that_beats_on_another_machine_holds_the_folder(
     heart = threading.Thread(target=beat)
     heart.start()
     try:
-        with pytest.raises(ValueError, match="process 1 on other"), RunSession(tmp_path):
+        with pytest.raises(ValueError, match="process 1 on other"), RunLock(tmp_path):
             pass
     finally:
         ended.set()
         heart.join()
-    with RunSession(tmp_path):  # it stopped beating while we watched
+    with RunLock(tmp_path):  # it stopped beating while we watched
         pass
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_heart_that_stopped_long_ago_holds_nothing(tmp_path: Path) -> None:
-    elsewhere(tmp_path, age_s=run_session.STALE_S + 1)
+    elsewhere(tmp_path, age_s=run_lock.STALE_S + 1)
     assert state(tmp_path) == "failed"
-    with RunSession(tmp_path):
+    with RunLock(tmp_path):
         assert state(tmp_path) == "running"
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_session_beats(tmp_path: Path) -> None:
-    with RunSession(tmp_path):
+    with RunLock(tmp_path):
         os.utime(tmp_path / "lock", (0, 0))
         deadline = time.monotonic() + 30
         while (tmp_path / "lock").stat().st_mtime == 0:

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from coke.config.config import Config
 from coke.tools.runs.interruption import RunStopped
-from coke.tools.runs.run_lock import RunSession
+from coke.tools.runs.run_lock import RunLock
 from coke.tools.runs.runs import runs
-from coke.tools.training import train as train_module
+from coke.tools.training import learner as learner_module
 from coke.tools.training.train import train
 
 
@@ -40,7 +40,7 @@ def test_lists_what_became_of_each_run(
 
     for name, error in (("halted", RunStopped("by SIGTERM")), ("broken", OSError("disk gone"))):
         with monkeypatch.context() as patch:
-            patch.setattr(train_module, "train_step", ends_with(error))
+            patch.setattr(learner_module, "train_step", ends_with(error))
             with pytest.raises(type(error)):
                 train(config, stripes, root / "deep" / name, console=quiet)
     os.utime(root / "done" / "metrics.jsonl", (time.time() + 9, time.time() + 9))
@@ -66,7 +66,7 @@ def test_lists_what_became_of_each_run(
         assert word in text, text
     (root / "done" / "status.json").unlink()  # as of a version that wrote none
     assert runs(root / "done", console=quiet)[0].state == "complete"
-    with RunSession(root / "done"):
+    with RunLock(root / "done"):
         assert "running" in shown(root / "done")
 
 

@@ -26,9 +26,8 @@ from coke.tools.training.memory_estimate import (
     MemoryEstimate,
     check_budget,
     estimate_memory,
-    peak_memory,
-    resident_memory,
 )
+from coke.tools.training.peak_memory import peak_memory, resident_memory
 from coke.tools.training.step import train_step
 from coke.tools.training.train import train
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from coke.config.config import Config
-from coke.tools.training import train as train_module
+from coke.tools.training import learner as learner_module
 from coke.tools.training.train import train
 
 
@@ -46,7 +46,7 @@ def test_weights_and_biases_gets_every_epoch_of_one_run(
         raise OSError("the machine fails")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "train_step", dies)
+        patch.setattr(learner_module, "train_step", dies)
         with pytest.raises(OSError, match="the machine fails"):
             train(config, stripes, tmp_path / "run", wandb="project", console=quiet)
     train(config, stripes, tmp_path / "run", resume=True, wandb="project", console=quiet)

@@ -23,8 +23,8 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.runs.checkpoint import list_checkpoints, load_checkpoint
 from coke.tools.runs.run_folder import RunFolder
+from coke.tools.training import learner as learner_module
 from coke.tools.training import step as train_step_module
-from coke.tools.training import train as train_module
 from coke.tools.training.train import train
 from tests.support.equal_states import equal_states
 from tests.support.metric_records import records
@@ -64,7 +64,7 @@ def test_the_scan_moves_labels_and_statistics_but_no_weights(
     def no_backward(*_: Any, **__: Any) -> None:
         raise AssertionError("the scan runs no training step")
 
-    monkeypatch.setattr(train_module, "train_step", no_backward)
+    monkeypatch.setattr(learner_module, "train_step", no_backward)
     with pytest.raises(AssertionError, match="the scan runs no training step"):
         train(tiny, stripes, tmp_path / "run", console=quiet)
     state = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +160,7 @@ def equal(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_two_ranks_step_as_one(two_ranks: Path, variant: str) -> None:
-    config = replace(gentle_config(tiny_config()), **VARIANTS[variant])
+    config = gentle_config(tiny_config()).changed(**VARIANTS[variant])
     alone = double_steps(config)
     for found in saved(two_ranks, variant):
         assert found["losses"] == pytest.approx(alone["losses"], rel=1e-10)

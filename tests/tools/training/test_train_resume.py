@@ -25,13 +25,13 @@ from coke.config.model import ModelConfig
 from coke.config.overrides import to_toml
 from coke.model.coke_model import CoKe, build_model
 from coke.model.loss import coke_loss
-from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
+from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
 from coke.tools.runs.checkpoint_writer import CheckpointWriter
 from coke.tools.runs.interruption import STOPPED_STATUS, RunStopped
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.runs.run_lock import read_status
+from coke.tools.training import learner as learner_module
 from coke.tools.training import step as train_step_module
-from coke.tools.training import train as train_module
 from coke.tools.training.train import train
 from tests.support.equal_states import equal_states
 
@@ -71,7 +71,7 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy of the run folder after each save is what a kill at that instant leaves."""
-    monkeypatch.setattr(train_module, "build_model", with_dropout)
+    monkeypatch.setattr(learner_module, "build_model", with_dropout)
     config = varied.changed(run={"checkpoint_every": 1})
     whole, left = tmp_path / "whole", tmp_path / "left"
     orders: dict[str, list[list[int]]] = {}
@@ -85,10 +85,10 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
 
     save = CheckpointWriter.save
 
-    def save_and_copy(self: CheckpointWriter, moment: Moment, *args: Any) -> None:
+    def save_and_copy(self: CheckpointWriter, moment: CheckpointName, *args: Any) -> None:
         save(self, moment, *args)
         self.wait()
-        shutil.copytree(whole, left / moment.name, symlinks=True)
+        shutil.copytree(whole, left / moment.folder_name, symlinks=True)
 
     monkeypatch.setattr(Clustering, "step", spy_step)
     with monkeypatch.context() as patch:
@@ -96,7 +96,7 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
         current = "whole"
         train(config, stripes, whole, console=quiet)
     final = newest(whole)
-    stops = sorted(left.iterdir(), key=Moment.of)
+    stops = sorted(left.iterdir(), key=CheckpointName.of)
     assert len(stops) == STEPS * 3
     for taken, run in enumerate(stops[:-1], start=1):
         current = run.name
@@ -119,7 +119,7 @@ def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     command = [sys.executable, "-m", "coke", "train", str(stripes), "--out", str(run)]
     command += ["--config", str(tmp_path / "config.toml"), "--resume", "auto"]
-    further = Moment(epoch=1, step=STEPS + 2)
+    further = CheckpointName(epoch=1, step=STEPS + 2)
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests have: sums in one order
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=one_thread) as process:
         while process.poll() is None and not _has_reached(run, further):
@@ -132,9 +132,9 @@ def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     assert learned(run) == learned(tmp_path / "whole")
 
 
-def _has_reached(run: Path, moment: Moment) -> bool:
+def _has_reached(run: Path, moment: CheckpointName) -> bool:
     found = list_checkpoints(run / "checkpoints")
-    return bool(found) and not Moment.of(found[-1]) < moment
+    return bool(found) and not CheckpointName.of(found[-1]) < moment
 
 
 def signalling(step: int, number: int) -> Callable[..., Any]:
@@ -164,14 +164,14 @@ def test_a_signal_saves_at_the_next_step(
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "train_step", signalling(step, number))
+        patch.setattr(learner_module, "train_step", signalling(step, number))
         with pytest.raises(RunStopped, match=rf"SIG\w+ in epoch {1 + step // STEPS}, "):
             train(varied, stripes, run, console=quiet)
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
     taken = STEPS + step + 1
-    ended = Moment(epoch=1) if taken % STEPS == 0 else None
-    expected = ended or Moment(epoch=taken // STEPS, step=taken)
-    assert Moment.of(RunFolder(run).newest_checkpoint()) == expected
+    ended = CheckpointName(epoch=1) if taken % STEPS == 0 else None
+    expected = ended or CheckpointName(epoch=taken // STEPS, step=taken)
+    assert CheckpointName.of(RunFolder(run).newest_checkpoint()) == expected
     status = read_status(run)
     assert status is not None and status.state == "stopped" and "--resume" in status.message
     train(varied, stripes, run, resume=True, console=quiet)
@@ -184,20 +184,20 @@ def test_a_signal_at_the_last_step_finds_the_run_complete(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = varied.changed(optimizer={"epochs": 1})
-    monkeypatch.setattr(train_module, "train_step", signalling(STEPS - 1, signal.SIGTERM))
+    monkeypatch.setattr(learner_module, "train_step", signalling(STEPS - 1, signal.SIGTERM))
     assert train(config, stripes, tmp_path / "run", console=quiet).epoch == 1
 
 
 CHILD = """
 import time
 from coke import cli
-from coke.tools.training import train as train_module
-real = train_module.train_step
+from coke.tools.training import learner as learner_module
+real = learner_module.train_step
 def slow(*args, **kwargs):
     print("step", flush=True)
     time.sleep(0.1)
     return real(*args, **kwargs)
-train_module.train_step = slow
+learner_module.train_step = slow
 cli.main()
 """
 
@@ -238,14 +238,14 @@ def test_auto_starts_goes_on_and_finds_complete(
         raise OSError("the machine fails")
 
     with monkeypatch.context() as patch:  # in the scan, before anything is saved
-        patch.setattr(train_module, "scan_batch", dies)
+        patch.setattr(learner_module, "scan_batch", dies)
         for _ in range(2):
             with pytest.raises(OSError, match="the machine fails"):
                 train(varied, stripes, run, resume="auto", console=quiet)
     with pytest.raises(ValueError, match=r"has no checkpoint.*--resume auto"):
         train(varied, stripes, run, resume=True, console=quiet)
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "train_step", dies)
+        patch.setattr(learner_module, "train_step", dies)
         with pytest.raises(OSError, match="the machine fails"):
             train(varied, stripes, run, resume="auto", console=quiet)
     status = read_status(run)
@@ -297,7 +297,7 @@ def test_a_torn_line_of_metrics_does_not_stop_a_resume(
     run = tmp_path / "run"
     save = CheckpointWriter.save
 
-    def die_in_epoch_2(self: CheckpointWriter, moment: Moment, *args: Any) -> None:
+    def die_in_epoch_2(self: CheckpointWriter, moment: CheckpointName, *args: Any) -> None:
         if moment.epoch == 2:
             raise OSError("power cut")
         save(self, moment, *args)
@@ -334,16 +334,18 @@ def test_a_step_that_is_not_finite_moves_nothing(
 
     save = CheckpointWriter.save
 
-    def save_and_note(self: CheckpointWriter, moment: Moment, state: Any, *args: Any) -> None:
+    def save_and_note(
+        self: CheckpointWriter, moment: CheckpointName, state: Any, *args: Any
+    ) -> None:
         save(self, moment, state, *args)
         self.wait()
-        path = RunFolder(run).checkpoints / moment.name
+        path = RunFolder(run).checkpoints / moment.folder_name
         states.append(load_checkpoint(path))
 
     run = tmp_path / "run"
     monkeypatch.setattr(CheckpointWriter, "save", save_and_note)
     for name in ("scan_batch", "train_step"):
-        monkeypatch.setattr(train_module, name, poison(getattr(train_module, name)))
+        monkeypatch.setattr(learner_module, name, poison(getattr(learner_module, name)))
     train(config, stripes, run, console=quiet)
     for step in poisoned:
         before, after = states[step - 1], states[step]
@@ -386,7 +388,9 @@ def test_bad_steps_are_counted_across_a_resume(
     for further in ("2 of epoch 1", "2 of epoch 1"):
         with pytest.raises(ValueError, match=f"3 steps in a row .* step {further}"):
             train(config, stripes, run, resume="auto", console=quiet)
-    assert Moment.of(RunFolder(run).newest_checkpoint()) == Moment(epoch=1, step=STEPS + 2)
+    assert CheckpointName.of(RunFolder(run).newest_checkpoint()) == CheckpointName(
+        epoch=1, step=STEPS + 2
+    )
 
 
 def test_two_processes_do_not_train_in_one_folder(
@@ -404,6 +408,6 @@ def test_two_processes_do_not_train_in_one_folder(
                 refused.append(str(error.value))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(train_module, "train_step", meanwhile)
+    monkeypatch.setattr(learner_module, "train_step", meanwhile)
     assert train(varied, stripes, run, console=quiet).epoch == varied.optimizer.epochs
     assert f"process {os.getpid()} on " in refused[0] and len(refused) == 3

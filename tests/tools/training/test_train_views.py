@@ -16,10 +16,10 @@ from torch import Tensor
 from coke.config.config import Config
 from coke.model.coke_model import CoKe
 from coke.tools.evaluation.representations import load_run
-from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
+from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
 from coke.tools.runs.checkpoint_writer import CheckpointWriter
+from coke.tools.training import learner as learner_module
 from coke.tools.training import step as train_step_module
-from coke.tools.training import train as train_module
 from coke.tools.training.train import train
 from tests.support.equal_states import equal_states
 from tests.support.metric_records import records
@@ -85,7 +85,7 @@ def test_the_two_large_views_differ_and_are_of_the_same_images(
         views.append(given)
         return step(model, optimizer, given, *rest, **named)
 
-    monkeypatch.setattr(train_module, "train_step", spy)
+    monkeypatch.setattr(learner_module, "train_step", spy)
     train(config, stripes, tmp_path / "still", console=quiet)
     assert all(torch.equal(first, second) for first, second in views)
     views.clear()
@@ -108,10 +108,10 @@ def test_resuming_multi_crop_gives_the_uninterrupted_run(
 
     save = CheckpointWriter.save
 
-    def save_and_die(self: CheckpointWriter, moment: Moment, *args: Any) -> None:
+    def save_and_die(self: CheckpointWriter, moment: CheckpointName, *args: Any) -> None:
         save(self, moment, *args)
         self.wait()
-        if moment == Moment(epoch=1):
+        if moment == CheckpointName(epoch=1):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from coke.clustering import Clustering
 from coke.config.config import Config
-from coke.tools.runs.checkpoint import Moment, list_checkpoints, load_checkpoint
+from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
 from coke.tools.runs.interruption import RunStopped
 from coke.tools.runs.run_folder import RunFolder
-from coke.tools.training import train as train_module
+from coke.tools.training import learner as learner_module
 from coke.tools.training.train import train
 from tests.support.equal_states import equal_states
 from tests.support.ranks import free_port, run_ranks, saved, take_place
@@ -33,7 +33,7 @@ def watch() -> tuple[list[list[int]], list[int]]:
     """The ids of every step from now on, and a list of steps in which to signal this process."""
     ids: list[list[int]] = []
     signal_at: list[int] = []
-    step, training = Clustering.step, train_module.train_step  # type: ignore[attr-defined]
+    step, training = Clustering.step, learner_module.train_step  # type: ignore[attr-defined]
 
     def noting(
         self: Clustering, features: Tensor, ids_B: Tensor, where: Tensor | None = None
@@ -47,7 +47,7 @@ def watch() -> tuple[list[list[int]], list[int]]:
         return training(*args, **kwargs)
 
     Clustering.step = noting  # type: ignore[assignment, method-assign]
-    train_module.train_step = signalling  # type: ignore[attr-defined]
+    learner_module.train_step = signalling  # type: ignore[attr-defined]
     return ids, signal_at
 
 
@@ -88,7 +88,7 @@ def test_two_ranks_then_one_then_two_are_one_run(
     codes = run_ranks(work, tmp_path, [free_port(), free_port()], config, stripes, limit_s=LIMIT_S)
     assert codes == [0, 0]
     monkeypatch.setattr(Clustering, "step", Clustering.step)  # what `watch` changes goes back
-    monkeypatch.setattr(train_module, "train_step", train_module.train_step)  # type: ignore[attr-defined]
+    monkeypatch.setattr(learner_module, "train_step", learner_module.train_step)  # type: ignore[attr-defined]
     ids, _ = watch()
     train(config, stripes, tmp_path / "alone", console=quiet)
     first, second = saved(tmp_path, "ids")
@@ -97,7 +97,7 @@ def test_two_ranks_then_one_then_two_are_one_run(
     assert second == ids[: alone_steps.start] + ids[alone_steps.stop :]
     ends = [
         {
-            Moment.of(p).epoch: load_checkpoint(p)
+            CheckpointName.of(p).epoch: load_checkpoint(p)
             for p in list_checkpoints(tmp_path / r / "checkpoints")
         }
         for r in ("run", "alone")
