@@ -2,38 +2,90 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from coke.pipeline.sources.source import Images, Source
+from coke.pipeline.sources.keys import is_utf8, key_bytes
+from coke.pipeline.sources.labels import Label
+from coke.pipeline.sources.listing import Listing
+from coke.pipeline.sources.source import Images, Other, Source
 
-Label = int | str | None
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _MOST_CLASSES = 10_000_000
+_BECAME_LABELS = "no image: its contents are the labels of images"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
     """One split as its layout has it: in any order, labels as they are written.
 
+    Everything of the source is counted once: as a candidate, as a file whose contents became
+    labels, or among ``others``. A file whose contents are candidates (a tar, a table) is counted
+    by its contents.
+
     Attributes:
         keys: one per candidate.
         labels: class names, or numbers (-1 = none), or None.
         images: where the bytes are.
         origin: what the keys are relative to.
-        ignored: keys of files that are no candidates.
+        others: files, members or rows that are no candidates.
         classes: names of number labels, where the layout has them.
+        opened: files of the listing that are counted by their contents.
+        inside: how many members or rows those contents are.
+        label_files: files of the listing that became labels.
+        label_members: members of tars that became labels.
+        notes: what the user should know about this split.
     """
 
     keys: Sequence[str]
     labels: Sequence[Label]
     images: Images
     origin: str
-    ignored: Sequence[str] = ()
+    others: Sequence[Other] = ()
     classes: tuple[str, ...] | None = None
+    opened: Sequence[str] = ()
+    inside: int = 0
+    label_files: Collection[str] = ()
+    label_members: Sequence[Other] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drafts:
+    """What a layout found: its splits, and the files of the listing that are in none of them."""
+
+    splits: dict[str, Draft]
+    beside: Sequence[Other] = ()
+    notes: Sequence[str] = ()
+
+
+class Splits(dict[str, Source]):
+    """The sources of a path or URL by split; one under the name ``""`` where there are no splits.
+
+    Attributes:
+        beside: files that are in no split; empty where there is one source.
+        there: how many files there are, each tar and table counted by its contents.
+        notes: what the user should know, in whole sentences.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        *,
+        beside: Sequence[Other],
+        there: int,
+        notes: list[str],
+    ) -> None:
+        super().__init__(sources)
+        self.beside = tuple(beside)
+        self.there = there
+        self.notes = notes
+
+
+def unread(listing: Listing, splits: Mapping[str, Draft], what: str) -> list[Other]:
+    """The files of a listing that no split has opened: the images are in other files."""
+    used = {name for draft in splits.values() for name in (*draft.opened, *draft.label_files)}
+    return [Other(name, f"not read: {what}") for name in listing.names if name not in used]
 
 
 def labelled_by_folder(draft: Draft) -> Draft:
@@ -52,32 +104,7 @@ def labelled_by_folder(draft: Draft) -> Draft:
     return replace(draft, labels=[seen.setdefault(name, name) for name in names], classes=None)
 
 
-def labels_of_text(texts: Sequence[str | None], keys: Sequence[str]) -> list[Label]:
-    """Labels as they stand in text: numbers if all of them are, otherwise class names.
-
-    Args:
-        texts: one per image; None or blank = no label.
-        keys: of the images, for messages.
-
-    Raises:
-        ValueError: some are numbers and some are not.
-    """
-    stripped = [None if text is None else text.strip() or None for text in texts]
-    distinct = set(stripped) - {None}
-    numeric = {text for text in distinct if text is not None and _INTEGER.fullmatch(text)}
-    if numeric and numeric != distinct:
-        number = next(i for i, text in enumerate(stripped) if text in numeric)
-        name = next(i for i, text in enumerate(stripped) if text and text not in numeric)
-        raise ValueError(
-            f"the label of {keys[name]} is {stripped[name]!r} and that of {keys[number]} is "
-            f"{stripped[number]}; labels are all numbers or all names"
-        )
-    if not numeric:
-        return list(stripped)
-    return [None if text is None else int(text) for text in stripped]
-
-
-def finish(drafts: Mapping[str, Draft]) -> dict[str, Source]:
+def finish(found: Drafts, listing: Listing) -> Splits:
     """Sorts candidates by key; gives a class the same number in all splits.
 
     Class names are numbered in the order of their UTF-8 bytes. Numbers stay as they are, and name
@@ -86,12 +113,52 @@ def finish(drafts: Mapping[str, Draft]) -> dict[str, Source]:
     Raises:
         ValueError: two candidates have the same key, or labels make no sense together.
     """
+    drafts, beside = found.splits, [*found.beside, *listing.apart]
+    if len(drafts) == 1:
+        (split, draft), beside = next(iter(drafts.items())), []
+        drafts = {split: replace(draft, others=[*found.beside, *listing.apart, *draft.others])}
     labels, classes = _numbered(drafts)
-    return {split: _sorted(draft, labels[split], classes) for split, draft in drafts.items()}
+    sources = {
+        split: _sorted(draft, labels[split], classes, listing) for split, draft in drafts.items()
+    }
+    opened = {name for draft in drafts.values() for name in draft.opened}
+    inside = sum(draft.inside for draft in drafts.values())
+    there = len(listing.names) + len(listing.apart) - len(opened) + inside
+    splits = Splits(
+        sources, beside=beside, there=there, notes=[*found.notes, *_notes(drafts, sources)]
+    )
+    check_accounts(splits)
+    return splits
 
 
-def _sorted(draft: Draft, labels: Sequence[int], classes: tuple[str, ...]) -> Source:
-    encoded = [os.fsencode(key) for key in draft.keys]
+def check_accounts(splits: Splits) -> None:
+    """Asserts that everything that is there is counted once."""
+    counted = sum(other.files for other in splits.beside)
+    for source in splits.values():
+        counted += len(source)
+        counted += sum(other.files for other in (*source.others, *source.label_files))
+    assert counted == splits.there, f"{counted} files are accounted for, {splits.there} are there"
+
+
+def _notes(drafts: Mapping[str, Draft], sources: Mapping[str, Source]) -> list[str]:
+    """What the layouts note, and where labels are missing among labelled images."""
+    notes = [note for draft in drafts.values() for note in draft.notes]
+    has_labels = any(source.classes for source in sources.values())
+    for split, source in sources.items():
+        missing = source.labels.count(-1)
+        if not has_labels or not missing:
+            continue
+        where = f"split {split}" if split else source.origin
+        what = "None" if missing == len(source) else f"{len(source) - missing:,}"
+        has = "has" if what in ("None", "1") else "have"
+        notes.append(f"{what} of the {len(source):,} images of {where} {has} a label.")
+    return notes
+
+
+def _sorted(
+    draft: Draft, labels: Sequence[int], classes: tuple[str, ...], listing: Listing
+) -> Source:
+    encoded = [key_bytes(key) for key in draft.keys]
     order = sorted(range(len(encoded)), key=encoded.__getitem__)
     for a, b in pairwise(order):
         if encoded[a] == encoded[b]:
@@ -107,7 +174,12 @@ def _sorted(draft: Draft, labels: Sequence[int], classes: tuple[str, ...]) -> So
         classes=classes,
         images=draft.images if in_order else draft.images.take(order),
         origin=draft.origin,
-        ignored=tuple(draft.ignored),
+        others=tuple(draft.others),
+        # What lies beside a source that is a single file is no part of it.
+        label_files=(
+            *(Other(name, _BECAME_LABELS) for name in filter(listing.is_listed, draft.label_files)),
+            *draft.label_members,
+        ),
     )
 
 
@@ -115,6 +187,9 @@ def _numbered(drafts: Mapping[str, Draft]) -> tuple[dict[str, list[int]], tuple[
     kinds = {split: set(draft.labels) - {None} for split, draft in drafts.items()}
     labels = set().union(*kinds.values())
     names = {label for label in labels if isinstance(label, str)}
+    # Images in a folder whose name is no UTF-8 are rejected for their key, and their class with it.
+    labels -= (unwritable := {name for name in names if not is_utf8(name)})
+    names -= unwritable
     if not names:
         numbers = {label for label in labels if isinstance(label, int)}
         classes = _classes_of_numbers(drafts, numbers)
@@ -129,10 +204,10 @@ def _numbered(drafts: Mapping[str, Draft]) -> tuple[dict[str, list[int]], tuple[
             f"{_origins(drafts)} and names (such as {name!r}) in "
             "another; use one or the other"
         )
-    classes = tuple(sorted(names, key=os.fsencode))
+    classes = tuple(sorted(names, key=key_bytes))
     index = {name: i for i, name in enumerate(classes)}
     return {
-        split: [index[label] if isinstance(label, str) else -1 for label in draft.labels]
+        split: [index.get(label, -1) if isinstance(label, str) else -1 for label in draft.labels]
         for split, draft in drafts.items()
     }, classes
 

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from coke.pipeline.sources import folders, imagenet, mnist, parquet, shards, table
-from coke.pipeline.sources.draft import Draft, finish
+from coke.pipeline.sources import folders, imagenet, mnist, parquet, shards, storage, table
+from coke.pipeline.sources.draft import Draft, Drafts, Splits, finish
 from coke.pipeline.sources.listing import Listing, list_source
-from coke.pipeline.sources.source import Source, is_image_name
+from coke.pipeline.sources.source import is_image_name
+from coke.pipeline.sources.unpack import TAR_NAMES, compression_of, unpacked_tars
 
 
 class _Layout(Protocol):
-    def __call__(self, listing: Listing, labels: str) -> dict[str, Draft]: ...
+    def __call__(self, listing: Listing, labels: str) -> Drafts: ...
 
 
 _LAYOUTS: Mapping[str, _Layout] = {
@@ -27,15 +28,18 @@ _LAYOUTS: Mapping[str, _Layout] = {
 }
 SOURCES = ("auto", *_LAYOUTS)
 LABELS = ("auto", "folders", "none")
-_ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+_OF_TARS = ("imagenet", "wds")
+_ARCHIVES = (".zip", ".7z", ".rar")
+_USTAR = slice(257, 262)  # where a tar says what it is
 
 
 def find_splits(
-    src: str | Path, *, labels: str = "auto", source: str = "auto"
-) -> dict[str, Source]:
+    src: str | Path, *, labels: str = "auto", source: str = "auto", scratch: Path | None = None
+) -> Splits:
     """What ``src`` holds: one source per split, or one under the name ``""``.
 
-    Classes are numbered over all splits together.
+    Classes are numbered over all splits together. Every file that is there is in a split, or among
+    the ``others`` of one, or ``beside`` them, with a reason.
 
     Args:
         src: a folder or file, or the URL of one (s3://, gs://, hf://, http(s)://).
@@ -44,6 +48,8 @@ def find_splits(
         source: the layout: ``"folders"``, ``"idx"``, ``"imagenet"`` (the official tars),
             ``"parquet"``, ``"wds"`` (WebDataset shards and other tars) or ``"table"`` (CSV, TSV).
             ``"auto"`` looks; see ``docs/sources.md``.
+        scratch: a folder for unpacked copies of compressed tars, which must stay as long as the
+            sources are read; None to refuse such tars.
 
     Raises:
         ValueError: ``src`` is missing, cannot be read, holds no images, or is not what ``source``
@@ -54,15 +60,32 @@ def find_splits(
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
     listing = list_source(src)
     layout = _sniffed(listing) if source == "auto" else source
-    if layout in ("folders", "idx") and listing.alone:
+    if layout == "folders" and listing.alone:
         raise ValueError(f"source {src} is a file; {layout!r} needs the folder of the images")
-    drafts = _LAYOUTS[layout](listing, labels)
+    if layout in _OF_TARS:
+        listing, layout = _of_tars(listing, layout, scratch, is_sniffed=source == "auto")
+    found = _LAYOUTS[layout](listing, labels)
     if labels == "none":
-        drafts = {
-            split: replace(draft, labels=[None] * len(draft.keys), classes=None)
-            for split, draft in drafts.items()
-        }
-    return finish(drafts)
+        found = replace(found, splits={s: _unlabelled(draft) for s, draft in found.splits.items()})
+    return finish(found, listing)
+
+
+def _unlabelled(draft: Draft) -> Draft:
+    return replace(draft, labels=[None] * len(draft.keys), classes=None)
+
+
+def _of_tars(
+    listing: Listing, layout: str, scratch: Path | None, *, is_sniffed: bool
+) -> tuple[Listing, str]:
+    """The same tars, unpacked where they are compressed, and which of the layouts of tars it is."""
+    if listing.alone:
+        listing = unpacked_tars(listing, listing.names, scratch)
+    if is_sniffed and imagenet.is_here(listing):
+        layout = "imagenet"
+    if not listing.alone:
+        tars = TAR_NAMES if layout == "wds" else (".tar",)
+        listing = unpacked_tars(listing, listing.ending(*tars), scratch)
+    return listing, layout
 
 
 def _sniffed(listing: Listing) -> str:
@@ -72,16 +95,19 @@ def _sniffed(listing: Listing) -> str:
         return "idx"
     images = sum(map(is_image_name, listing.names))
     tars, parquets = len(listing.ending(".tar")), len(listing.ending(".parquet"))
-    of_tars = "imagenet" if tars and imagenet.is_here(listing) else "wds"
-    counts = {"folders": images, of_tars: tars, "parquet": parquets}
+    counts = {"folders": images, "wds": tars, "parquet": parquets}
     there = [layout for layout, count in counts.items() if count]
     if len(there) > 1:
+        of_tars = "imagenet" if tars and imagenet.is_here(listing) else "wds"
+        choices = [of_tars if name == "wds" else name for name in there]
         raise ValueError(
             f"{listing.src} holds {images:,} image, {tars:,} .tar and {parquets:,} .parquet files; "
-            f"choose a source: {' or '.join(map(repr, there))}"
+            f"choose a source: {' or '.join(map(repr, choices))}"
         )
     if there:
         return there[0]
+    if listing.ending(*TAR_NAMES):
+        return "wds"
     if archives := listing.ending(*_ARCHIVES):
         raise ValueError(f"no images in {listing.src}, but {archives[0]}: unpack it first")
     if tables := [name for name in listing.ending(".csv", ".tsv") if "/" not in name]:
@@ -92,15 +118,23 @@ def _sniffed(listing: Listing) -> str:
 
 
 def _sniffed_file(listing: Listing) -> str:
-    name = listing.names[0]
-    if listing.ending(".tar"):
-        return "imagenet" if imagenet.is_here(listing) else "wds"
+    """The layout of a single file, by its name, or else by its first bytes."""
+    name, path = listing.names[0], listing.path(listing.names[0])
+    if listing.ending(*TAR_NAMES):
+        return "wds"
     if listing.ending(".parquet"):
         return "parquet"
     if listing.ending(".csv", ".tsv"):
         return "table"
-    if listing.ending(*_ARCHIVES):
-        raise ValueError(f"source {listing.src} is a compressed archive; unpack it first")
+    if not listing.ending(*_ARCHIVES):
+        with storage.opened(path) as file:
+            head = file.read(512) or b""
+        if head[_USTAR] == b"ustar" or compression_of(path):
+            return "wds"
+        if head.startswith(b"PAR1"):
+            return "parquet"
+    else:
+        raise ValueError(f"source {listing.src} is an archive that coke does not read; unpack it")
     raise ValueError(
         f"source {listing.src} is a file of no known kind ({name}); give a folder, or a .tar, "
         ".parquet, .csv or .tsv file"

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and its relatives: a header, then raw 8-bit values."""
+"""IDX files, the format of MNIST and its relatives: a header, then raw integers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import gzip
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LABELS_MAGIC = 0x00000801  # 8-bit values, one dimension
-_IMAGES_MAGIC = 0x00000803  # 8-bit values, three dimensions
-
-
-def find(folder: Path, stem: str, kind: str) -> Path | None:
-    """The IDX file under any of its usual names; the unpacked one where both are there."""
-    for name in (f"{stem}-{kind}", f"{stem}.{kind}", f"{stem}-{kind}.gz", f"{stem}.{kind}.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+_LABELS = 0x00000801  # magic number: 8-bit values, one dimension
+_LABEL_COLUMNS = 0x00000C02  # 32-bit values, two dimensions: QMNIST's, whose first is the class
+_IMAGES = 0x00000803  # 8-bit values, three dimensions
 
 
 def count_images(path: Path) -> int:
@@ -44,34 +38,37 @@ def read_labels(path: Path) -> tuple[int, ...]:
     Raises:
         ValueError: the file is damaged or empty.
     """
-    return tuple(_read(path, _LABELS_MAGIC).tolist())
+    values = _read(path, _LABELS, _LABEL_COLUMNS)
+    labels: list[int] = (values if values.ndim == 1 else values[:, 0]).tolist()
+    return tuple(labels)
 
 
 @lru_cache(maxsize=2)
 def _images(path: Path, changed_ns: int) -> NDArray[np.uint8]:
-    return _read(path, _IMAGES_MAGIC)
+    return _read(path, _IMAGES).astype(np.uint8, copy=False)
 
 
-def _read(path: Path, magic: int) -> NDArray[np.uint8]:
+def _read(path: Path, *magics: int) -> NDArray[np.integer[Any]]:
     try:
         data = path.read_bytes()
-        if path.suffix == ".gz":
+        if data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error}); download it again") from error
-    found = int.from_bytes(data[:4], "big")
-    if found != magic:
+    magic = int.from_bytes(data[:4], "big")
+    if magic not in magics:
         raise ValueError(
-            f"{path} starts with {found:#010x} where an IDX file of this kind has {magic:#010x}; "
-            "download it again"
+            f"{path} starts with {magic:#010x} where an IDX file of this kind has "
+            f"{' or '.join(f'{known:#010x}' for known in magics)}; download it again"
         )
+    kind: np.dtype[np.integer[Any]] = np.dtype(np.uint8 if magic >> 8 == 0x08 else ">i4")
     dimensions = magic & 0xFF
     start = 4 + 4 * dimensions
     shape = tuple(int.from_bytes(data[4 * i : 4 * i + 4], "big") for i in range(1, dimensions + 1))
-    expected = start + int(np.prod(shape, dtype=object))
+    expected = start + int(np.prod(shape, dtype=object)) * kind.itemsize
     if len(data) != expected or expected == start:
         raise ValueError(
             f"{path} has {len(data)} bytes; its header (shape {shape}) asks for {expected} and at "
             "least one value: download it again"
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(data, dtype=kind, offset=start).reshape(shape)

@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
-from coke.pipeline.sources.draft import Draft
+from coke.pipeline.sources.draft import Draft, Drafts, unread
 from coke.pipeline.sources.imagenet_truth import ACCEPTED, validation_classes
 from coke.pipeline.sources.listing import Listing
-from coke.pipeline.sources.source import is_image_name
+from coke.pipeline.sources.source import Other, is_image_name
 from coke.pipeline.sources.tar_members import Member, Span, TarMembers, scan, scan_all
 
 _OFFICIAL = re.compile(r"ILSVRC2012_img_(train|val|test)\w*\.tar")
@@ -22,13 +22,13 @@ _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar")
 
 
 def is_here(listing: Listing) -> bool:
-    """Official names in a folder; a single tar may have any name and is looked into."""
+    """Official names in a folder; a single file is a tar of any name and is looked into."""
     if listing.alone:
-        return bool(listing.ending(".tar")) and _split_of_tar(listing, listing.names[0]) != ""
+        return _split_of_tar(listing, listing.names[0]) != ""
     return bool(_official(listing) or _class_tars(listing))
 
 
-def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+def drafts(listing: Listing, labels: str) -> Drafts:
     """Splits train, val and test, of the official tars that are there.
 
     A folder of class tars (``n01440764.tar``, ...), as an unpacked train tar leaves them, is train.
@@ -48,13 +48,13 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
         path = listing.path(name)
         if split == "train":
             outer = scan(Span(path), list)
-            found[split] = _train(listing, [_class_span(path, member) for member in outer])
+            inner = [_class_span(path, member) for member in outer]
+            found[split] = _train(listing, inner, opened=[name])
         elif split:
-            found[split] = _flat(listing, path, split, labels)
-    if not found and (inner := _class_tars(listing)):
-        found["train"] = _train(
-            listing, [(_class_of(name), Span(listing.path(name))) for name in inner]
-        )
+            found[split] = _flat(listing, name, split, labels)
+    if not found and (names := _class_tars(listing)):
+        spans = [(_class_of(name), Span(listing.path(name))) for name in names]
+        found["train"] = _train(listing, spans, opened=names)
     if not found:
         raise ValueError(
             f"no ImageNet tars in {listing.src}; give ILSVRC2012_img_train.tar or "
@@ -62,7 +62,10 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
         )
     if empty := next((draft.origin for draft in found.values() if not draft.keys), None):
         raise ValueError(f"no images in the ImageNet tars of {empty}; download them again")
-    return found if len(found) > 1 else {"": found.popitem()[1]}
+    splits = found if len(found) > 1 else {"": found.popitem()[1]}
+    return Drafts(
+        splits=splits, beside=unread(listing, splits, "the images are in ImageNet's tars")
+    )
 
 
 def _official(listing: Listing) -> dict[str, str]:
@@ -98,37 +101,58 @@ def _class_span(path: str, member: Member) -> tuple[str, Span]:
         raise ValueError(f"{path} is not ImageNet's train tar: {error}") from error
 
 
-def _train(listing: Listing, tars: Sequence[tuple[str, Span]]) -> Draft:
-    members = list(scan_all([span for _, span in tars], lambda tar: _images(list(tar))))
+def _train(listing: Listing, tars: Sequence[tuple[str, Span]], *, opened: Sequence[str]) -> Draft:
+    contents = list(scan_all([span for _, span in tars], list))
+    members = [_images(inside) for inside in contents]
     wnids = [wnid for (wnid, _), inside in zip(tars, members, strict=True) for _ in inside]
     images = TarMembers.of(
         [(span.path, inside) for (_, span), inside in zip(tars, members, strict=True)]
     )
+    others = [
+        other
+        for (wnid, _), inside in zip(tars, contents, strict=True)
+        for other in _others(inside, f"{wnid}/")
+    ]
     return Draft(
         keys=[f"{wnid}/{name}" for wnid, name in zip(wnids, images.names, strict=True)],
         labels=wnids,
         images=images,
         origin=listing.src,
+        others=others,
+        opened=opened,
+        inside=sum(map(len, contents)),
     )
 
 
-def _flat(listing: Listing, path: str, split: str, labels: str) -> Draft:
-    members = _images(scan(Span(path), list))
+def _flat(listing: Listing, name: str, split: str, labels: str) -> Draft:
+    path = listing.path(name)
+    contents = scan(Span(path), list)
+    members = _images(contents)
     names = [member.name.rpartition("/")[2] for member in members]
     # Looked for whatever ``labels`` is: keys, and with them ids, must not depend on that.
-    classes = validation_classes(listing, names) if split == "val" else None
-    if split == "val" and classes is None and labels != "none":
+    truth = validation_classes(listing, names) if split == "val" else None
+    if split == "val" and truth is None and labels != "none":
         raise ValueError(
             f"the images in {path} have no labels beside them; add {ACCEPTED}, or choose labels "
             "'none'"
         )
+    keys = [f"{c}/{n}" for c, n in zip(truth.classes, names, strict=True)] if truth else names
     return Draft(
-        keys=[f"{c}/{name}" for c, name in zip(classes, names, strict=True)] if classes else names,
-        labels=classes or [None] * len(names),
+        keys=keys,
+        labels=truth.classes if truth else [None] * len(names),
         images=TarMembers.of([(path, members)]),
         origin=path,
+        others=_others(contents, ""),
+        opened=[name],
+        inside=len(contents),
+        label_files=truth.files if truth else (),
     )
 
 
-def _images(members: list[Member]) -> list[Member]:
+def _images(members: Sequence[Member]) -> list[Member]:
     return [member for member in members if is_image_name(member.name)]
+
+
+def _others(members: Sequence[Member], prefix: str) -> list[Other]:
+    reason = "not an image file: its name ends otherwise"
+    return [Other(prefix + m.name, reason) for m in members if not is_image_name(m.name)]

@@ -6,6 +6,7 @@ import io
 import re
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from coke.pipeline.sources import storage
 from coke.pipeline.sources.listing import Listing
@@ -23,10 +24,24 @@ ACCEPTED = (
     f"{_SYNSETS[0]} (one wnid per line, in the order of the images), {_KAGGLE} or {_DEVKIT}.tar.gz"
 )
 _WNID = re.compile(r"n\d{8}")
+_VALIDATION = re.compile(r"ILSVRC2012_val_\d{8}\.\w+")
 
 
-def validation_classes(listing: Listing, names: Sequence[str]) -> list[str] | None:
-    """Class (wnid) of each validation image, from what lies beside the tar; None if nothing does.
+@dataclass(frozen=True)
+class Truth:
+    """The class (wnid) of each image, and the files that say so, by their names."""
+
+    classes: list[str]
+    files: tuple[str, ...]
+
+
+def are_validation_names(names: Sequence[str]) -> bool:
+    """Whether these are the names of ImageNet's validation images."""
+    return bool(names) and all(map(_VALIDATION.fullmatch, names))
+
+
+def validation_classes(listing: Listing, names: Sequence[str]) -> Truth | None:
+    """Classes of validation images, from a file of them in a listing; None if there is none.
 
     Args:
         listing: where to look.
@@ -38,16 +53,18 @@ def validation_classes(listing: Listing, names: Sequence[str]) -> list[str] | No
     """
     for name in _SYNSETS:
         if listing.has(name):
-            return _in_order(listing.text(name).split(), names, listing.path(name))
+            classes = _in_order(listing.text(name).split(), names, listing.path(name))
+            return Truth(classes, (name,))
     if listing.has(_KAGGLE):
-        return _kaggle(listing, names)
+        return Truth(_kaggle(listing, names), (_KAGGLE,))
     for folder in ("", "data/", f"{_DEVKIT}/data/"):
-        if listing.has(folder + _TRUTH) and listing.has(folder + _META):
-            truth, meta = (storage.read(listing.path(folder + n)) for n in (_TRUTH, _META))
-            return _devkit(truth, meta, names, listing.path(folder + _TRUTH))
+        files = (folder + _TRUTH, folder + _META)
+        if all(map(listing.has, files)):
+            truth, meta = (storage.read(listing.path(file)) for file in files)
+            return Truth(_devkit(truth, meta, names, listing.path(files[0])), files)
     if listing.has(f"{_DEVKIT}.tar.gz"):
         path = listing.path(f"{_DEVKIT}.tar.gz")
-        return _devkit(*_from_archive(path), names, path)
+        return Truth(_devkit(*_from_archive(path), names, path), (f"{_DEVKIT}.tar.gz",))
     return None
 
 

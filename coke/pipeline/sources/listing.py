@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from coke.pipeline.sources import storage
+from coke.pipeline.sources.keys import from_system, to_system
+from coke.pipeline.sources.source import Other
+from coke.pipeline.sources.walk import walk
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -17,20 +24,32 @@ class Listing:
     Attributes:
         src: what the user gave, a path or URL.
         root: the folder: ``src``, or the one ``src`` lies in.
-        names: the files; one when ``src`` is a file.
+        names: the files that may be read; one when ``src`` is a file.
         alone: ``src`` is a file.
+        apart: hidden and special files, which are never read.
+        unpacked: path of the unpacked copy of a compressed file, by name.
     """
 
     src: str
     root: str
     names: tuple[str, ...]
     alone: bool
+    apart: tuple[Other, ...] = ()
+    unpacked: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.names)
 
+    def is_listed(self, name: str) -> bool:
+        return name in self._known
+
     def path(self, name: str) -> str:
+        """Where to read a file."""
+        return self.unpacked.get(name) or self.given(name)
+
+    def given(self, name: str) -> str:
+        """Where a file is in the source, whether or not it is read there."""
         return self.src if self.alone and name == self.names[0] else storage.join(self.root, name)
 
     def ending(self, *extensions: str) -> list[str]:
@@ -45,10 +64,10 @@ class Listing:
     def has_folder(self, name: str) -> bool:
         if storage.is_url(self.root):  # buckets have no folders, only names
             return any(known.startswith(f"{name}/") for known in self.names)
-        return os.path.isdir(self.path(name))
+        return os.path.isdir(to_system(self.path(name)))
 
     def below(self, folder: str) -> Listing:
-        """The part in a folder, as if that had been given."""
+        """The part in a folder, as if that had been given. Files set apart stay behind."""
         prefix = f"{folder}/"
         return Listing(
             src=storage.join(self.src, folder),
@@ -58,14 +77,15 @@ class Listing:
         )
 
     def text(self, name: str) -> str:
-        """Contents of a small text file.
+        """Contents of a small text file: UTF-8, or UTF-16 with its byte order mark.
 
         Raises:
-            ValueError: it cannot be read, or is no UTF-8.
+            ValueError: it cannot be read, or is no such text.
         """
         path = self.path(name)
         try:
-            return storage.read(path).decode("utf-8-sig")
+            data = storage.read(path)
+            return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -78,7 +98,7 @@ def list_source(src: str | Path) -> Listing:
     Raises:
         ValueError: it is missing, or cannot be listed.
     """
-    given = str(src)
+    given = from_system(str(src))
     if storage.is_file(given):
         return Listing(given, storage.parent(given), (storage.base_name(given),), alone=True)
     if given.startswith(("http://", "https://")):
@@ -90,4 +110,5 @@ def list_source(src: str | Path) -> Listing:
         raise ValueError(
             f"source {given} does not exist; give the folder or file that holds the images"
         )
-    return Listing(given, given, tuple(sorted(storage.walk(given), key=os.fsencode)), alone=False)
+    found = walk(given)
+    return Listing(given, given, tuple(found.names), alone=False, apart=tuple(found.apart))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from coke.pipeline.sources import idx, storage
-from coke.pipeline.sources.draft import Draft
+from coke.pipeline.sources.draft import Draft, Drafts, unread
+from coke.pipeline.sources.keys import from_system, to_system
 from coke.pipeline.sources.listing import Listing
+from coke.pipeline.sources.source import is_image_name
 
-_PREFIXES = {"train": "train", "test": "t10k"}
+#: ``train-images-idx3-ubyte``; EMNIST puts the name of one of its sets in front.
+_NAME = re.compile(
+    r"(?P<set>(?:.*[-_./])?)(?P<part>train|t10k|test)[-_](?P<what>images|labels)[-.]idx[123][-.]\w+"
+    r"(?P<gz>\.gz)?",
+    re.IGNORECASE,
+)
+_SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -27,19 +36,31 @@ class IdxImages:
         return f"image {self.numbers[i]} of {self.file}"
 
     def path(self, i: int) -> str:
-        return str(self.file)
+        return from_system(str(self.file))
 
     def take(self, positions: Sequence[int]) -> IdxImages:
         return IdxImages(self.file, tuple(self.numbers[i] for i in positions))
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files of one split, by their names."""
+
+    images: str
+    labels: str | None
+
+
 def is_here(listing: Listing) -> bool:
-    if listing.alone or storage.is_url(listing.root):
+    """Whether there are IDX files: in the folder itself, or below it and no other images are."""
+    if storage.is_url(listing.root):
         return False
-    return any(_images(listing, prefix) for prefix in _PREFIXES.values())
+    matches = [match for match in map(_NAME.fullmatch, listing.names) if match]
+    found = [match[0] for match in matches if match["what"].lower() == "images"]
+    beside = any("/" not in name for name in found)
+    return beside or (bool(found) and not any(map(is_image_name, listing.names)))
 
 
-def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+def drafts(listing: Listing, labels: str) -> Drafts:
     """Train and test; keys are the numbers of the images, in decimal.
 
     Raises:
@@ -50,27 +71,57 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
             f"no IDX files in {listing.src}; give a local folder with train-images-idx3-ubyte or "
             "t10k-images-idx3-ubyte (also .gz) in it"
         )
-    found = {}
-    for split, prefix in _PREFIXES.items():
-        if images := _images(listing, prefix):
-            found[split] = _draft(listing, images, prefix, labels)
-    return found if len(found) > 1 else {"": found.popitem()[1]}
-
-
-def _images(listing: Listing, prefix: str) -> Path | None:
-    return idx.find(Path(listing.root), f"{prefix}-images", "idx3-ubyte")
-
-
-def _draft(listing: Listing, images: Path, prefix: str, labels: str) -> Draft:
-    count = idx.count_images(images)
-    numbers = idx.find(Path(listing.root), f"{prefix}-labels", "idx1-ubyte")
-    if numbers is None and labels == "folders":
+    sets = _sets(listing)
+    if len(sets) > 1:
         raise ValueError(
-            f"{images} has no labels beside it ({prefix}-labels-idx1-ubyte is missing); "
+            f"{listing.src} holds the IDX files of several sets: "
+            f"{', '.join(name.rstrip('-_.') or 'MNIST' for name in sets)}; give the file of the "
+            "images of one, or a folder with one set"
+        )
+    (files,) = sets.values()
+    found = {split: _draft(listing, files[split], labels) for split in sorted(files, reverse=True)}
+    splits = found if len(found) > 1 else {"": found.popitem()[1]}
+    return Drafts(splits=splits, beside=unread(listing, splits, "the images are in the IDX files"))
+
+
+def _sets(listing: Listing) -> dict[str, dict[str, _Files]]:
+    """The files of each split of each set. The unpacked file counts, where both are there."""
+    found: dict[tuple[str, str, str], str] = {}
+    for name in sorted(listing.names, key=lambda name: name.lower().endswith(".gz")):
+        if match := _NAME.fullmatch(name):
+            split = _SPLITS[match["part"].lower()]
+            found.setdefault((match["set"], split, match["what"].lower()), name)
+    sets: dict[str, dict[str, _Files]] = {}
+    for (of_set, split, what), name in sorted(found.items()):
+        if what == "images":
+            labels = found.get((of_set, split, "labels")) or _labels_beside(listing, name)
+            sets.setdefault(of_set, {})[split] = _Files(name, labels)
+    return sets
+
+
+def _labels_beside(listing: Listing, images: str) -> str | None:
+    """The labels of a source that is the file of the images alone."""
+    name = _labels_name(images)
+    names = (name, f"{name}.gz") if listing.alone else ()
+    return next((name for name in names if listing.has(name)), None)
+
+
+def _labels_name(images: str) -> str:
+    return images.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+
+
+def _draft(listing: Listing, files: _Files, labels: str) -> Draft:
+    images = Path(to_system(listing.path(files.images)))
+    count = idx.count_images(images)
+    if files.labels is None and labels == "folders":
+        raise ValueError(
+            f"{images} has no labels beside it "
+            f"({_labels_name(files.images)} is missing); "
             "add them, or choose labels 'none'"
         )
     given: Sequence[int] = (-1,) * count
-    if numbers is not None and labels != "none":
+    if files.labels is not None and labels != "none":
+        numbers = Path(to_system(listing.path(files.labels)))
         given = idx.read_labels(numbers)
         if len(given) != count:
             raise ValueError(
@@ -82,5 +133,8 @@ def _draft(listing: Listing, images: Path, prefix: str, labels: str) -> Draft:
         keys=[f"{i:0{width}d}" for i in range(count)],
         labels=given,
         images=IdxImages(images, range(count)),
-        origin=str(images),
+        origin=listing.path(files.images),
+        opened=[files.images],
+        inside=count,
+        label_files=[files.labels] if files.labels else [],
     )

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.pipeline.sources import storage
-from coke.pipeline.sources.draft import Draft, Label, labelled_by_folder
+from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
+from coke.pipeline.sources.labels import Label
 from coke.pipeline.sources.listing import Listing
 from coke.pipeline.sources.splits import by_split
 
@@ -78,7 +79,7 @@ class ParquetCells:
         return ParquetCells(tuple(self.paths[i] for i in used), self.column, chosen)
 
 
-def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+def drafts(listing: Listing, labels: str) -> Drafts:
     """Splits of a folder of parquet files, or one file.
 
     An image's key is its path, where the images of a split have one each and no two the same;
@@ -93,10 +94,13 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
         raise ValueError(
             f"no .parquet files in {listing.src}; choose another source than 'parquet'"
         )
-    return {
+    splits = {
         split: _draft(listing, names, labels)
         for split, names in by_split(files, listing.root).items()
     }
+    return Drafts(
+        splits=splits, beside=unread(listing, splits, "the images are in the .parquet files")
+    )
 
 
 def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
@@ -134,6 +138,8 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
         ),
         origin=listing.path(names[0]) if len(names) == 1 else listing.root,
         classes=columns.classes,
+        opened=names,
+        inside=sum(len(part.cells) for part in parts),
     )
     return labelled_by_folder(draft) if labels == "folders" else draft
 

@@ -7,30 +7,49 @@ among them may hold the label of its image.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from coke.pipeline.sources.draft import Draft, labelled_by_folder, labels_of_text
+from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
+from coke.pipeline.sources.labels import labels_of_text, plain_label
 from coke.pipeline.sources.listing import Listing
-from coke.pipeline.sources.source import EXTENSIONS, is_image_name
+from coke.pipeline.sources.source import EXTENSIONS, Other, is_image_name
 from coke.pipeline.sources.splits import by_split
-from coke.pipeline.sources.storage import is_hidden
 from coke.pipeline.sources.tar_members import Member, OpenTar, Span, TarMembers, scan_all
+from coke.pipeline.sources.unpack import TAR_NAMES, without_tar_suffix
+from coke.pipeline.sources.walk import HIDDEN, is_hidden
 
 _JSON_LABELS = ("label", "cls", "class", "class_id", "target")
+_LABEL_KINDS = ("cls", "json")  # the first one that has a label counts
+_MASK = "taken for a mask: an image of the same record has a name with fewer dots"
+_ALONE = "not an image file, and no image has its name"
+
+_Field = tuple[Member, str | None]  # a member, and the label that it holds
 
 
 @dataclass
 class _Shard:
-    """What one tar holds: images, the label text of each, and names that are no candidates."""
+    """What one tar holds.
+
+    Attributes:
+        images: the candidates; ``labels`` the label text of each.
+        others: members that are no candidates, one by one.
+        fields: how many members beside an image hold nothing that is read, by their extension.
+        label_members: how many became labels, by their extension.
+        count: members in all.
+    """
 
     images: list[Member] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
+    fields: Counter[str] = field(default_factory=Counter)
+    label_members: Counter[str] = field(default_factory=Counter)
+    count: int = 0
 
 
-def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+def drafts(listing: Listing, labels: str) -> Drafts:
     """Splits of a folder of tars, or one tar.
 
     An image's key is its member name. Where a name occurs in several shards of a split, each key
@@ -40,13 +59,14 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
     Raises:
         ValueError: there are no tars or no images in them, or a tar is damaged.
     """
-    tars = list(listing.names) if listing.alone else listing.ending(".tar")
+    tars = list(listing.names) if listing.alone else listing.ending(*TAR_NAMES)
     if not tars:
         raise ValueError(f"no .tar files in {listing.src}; choose another source than 'wds'")
-    return {
+    splits = {
         split: _draft(listing, names, labels)
         for split, names in by_split(tars, listing.root).items()
     }
+    return Drafts(splits=splits, beside=unread(listing, splits, "the images are in the tars"))
 
 
 def _draft(listing: Listing, tars: list[str], labels: str) -> Draft:
@@ -54,27 +74,41 @@ def _draft(listing: Listing, tars: list[str], labels: str) -> Draft:
     shards = list(scan_all(map(Span, paths), lambda tar: _read_shard(tar, labels == "auto")))
     images = TarMembers.of([(p, shard.images) for p, shard in zip(paths, shards, strict=True)])
     if not images.names:
+        first = next((other.key for shard in shards for other in shard.others), "nothing")
         raise ValueError(
-            f"no images in {len(tars)} tars of {listing.root} (first: {tars[0]}); images are "
-            f"members whose names end in {', '.join(EXTENSIONS)}"
+            f"no images in {len(tars)} tars of {listing.root} (first: {tars[0]}, which begins with "
+            f"{first}); images are members whose names end in {', '.join(EXTENSIONS)}. Unpack a "
+            "tar of anything else, and give the folder"
         )
     keys: Sequence[str] = images.names
     classes = None
+    side_files: list[str] = []
     if (folder := _only_folder(tars)) is not None:
-        keys, classes = _as_in_data_set(listing, folder, keys)
+        keys, classes, side_files = _as_in_data_set(listing, folder, keys)
     texts = [text for shard in shards for text in shard.labels]
     draft = Draft(
         keys=keys,
         labels=labels_of_text(texts, keys),
         images=images,
-        origin=paths[0] if len(paths) == 1 else listing.root,
-        ignored=[name for shard in shards for name in shard.ignored],
+        origin=listing.given(tars[0]) if len(tars) == 1 else listing.root,
+        others=[
+            *(other for shard in shards for other in shard.others),
+            *_rows(
+                [shard.fields for shard in shards], "beside images: no labels are read from them"
+            ),
+        ],
         classes=classes,
+        opened=tars,
+        inside=sum(shard.count for shard in shards),
+        label_files=side_files,
+        label_members=_rows(
+            [shard.label_members for shard in shards], "whose contents are the labels of images"
+        ),
     )
     if labels == "folders":
         draft = labelled_by_folder(draft)
     if len(set(keys)) < len(keys):
-        stems = [name.removesuffix(".tar") for name in tars]
+        stems = [without_tar_suffix(name) for name in tars]
         unique = [f"{stems[f]}/{key}" for f, key in zip(images.files, keys, strict=True)]
         draft = replace(draft, keys=unique)
     return draft
@@ -85,31 +119,99 @@ def _only_folder(names: list[str]) -> str | None:
     return folders.pop() if len(folders) == 1 else None
 
 
+def _rows(counters: Sequence[Counter[str]], what: str) -> list[Other]:
+    """One line for all members of an extension: there may be as many as images."""
+    counts: Counter[str] = Counter()
+    for counter in counters:
+        counts.update(counter)
+    return [
+        Other(f"*{ending}", f"{count:,} members {what}", count)
+        for ending, count in sorted(counts.items())
+    ]
+
+
 def _read_shard(tar: OpenTar, wants_labels: bool) -> _Shard:
     shard = _Shard()
-    for _, record in groupby(_with_contents(tar, wants_labels), key=lambda pair: _stem(pair[0])):
+    apart: dict[str, list[_Field]] = {}  # records without an image, by stem
+    unlabelled: dict[str, list[int]] = {}  # images without a label, by the stem of their record
+    members = _visible(tar, wants_labels, shard)
+    for stem, record in groupby(members, key=lambda pair: _stem(pair[0])):
         pairs = list(record)
-        images = [member for member, _ in pairs if is_image_name(member.name)]
-        if not images:
-            shard.ignored.append(pairs[0][0].name)
+        pictures = [member for member, _ in pairs if is_image_name(member.name)]
+        if not pictures:
+            apart.setdefault(stem, []).extend(pairs)
             continue
-        texts = {m.name.rpartition(".")[2]: text for m, text in pairs if text is not None}
         # Of an image and its mask (1.jpg, 1.seg.png), the image has the plainer name. Where names
         # do not tell (x.1.jpg, x.2.jpg in a tar that was not made as shards), all are images.
-        dots = min(member.name.count(".") for member in images)
-        for member in images:
-            if member.name.count(".") > dots:
-                shard.ignored.append(member.name)
-            else:
-                shard.images.append(member)
-                shard.labels.append(texts.get("cls", texts.get("json")))
+        dots = min(member.name.count(".") for member in pictures)
+        images = [member for member in pictures if member.name.count(".") == dots]
+        shard.others += [Other(m.name, _MASK) for m in pictures if m.name.count(".") > dots]
+        fields = [pair for pair in pairs if not is_image_name(pair[0].name)]
+        labels, used = _labels(images, fields, tar.path)
+        shard.label_members.update(map(_ending, used))
+        shard.fields.update(_ending(m.name) for m, _ in fields if m.name not in used)
+        for label in labels:
+            if label is None:
+                unlabelled.setdefault(stem, []).append(len(shard.labels))
+            shard.labels.append(label)
+        shard.images += images
+    for stem, fields in apart.items():
+        _join(fields, unlabelled.get(stem, []), shard, tar.path)
     return shard
 
 
-def _with_contents(tar: OpenTar, wants_labels: bool) -> Iterator[tuple[Member, str | None]]:
+def _join(fields: Sequence[_Field], waiting: Sequence[int], shard: _Shard, path: str) -> None:
+    """Gives labels that were packed apart from their images to them."""
+    labels, used = _labels([shard.images[i] for i in waiting], fields, path)
+    shard.label_members.update(map(_ending, used))
+    for i, label in zip(waiting, labels, strict=True):
+        shard.labels[i] = label
+    shard.others += [Other(m.name, _ALONE) for m, _ in fields if m.name not in used]
+
+
+def _labels(
+    images: Sequence[Member], fields: Sequence[_Field], path: str
+) -> tuple[list[str | None], set[str]]:
+    """The label of each image among the files of a record, and the names of those that gave one.
+
+    A label with the name of one image (``x.1.cls`` beside ``x.1.jpg``) is that image's; any other
+    is of all images of the record.
+
+    Raises:
+        ValueError: a record has several labels, and nothing says which is of which image.
+    """
+    texts = {member.name: text for member, text in fields if text is not None}
+    labels: list[str | None] = []
+    used: set[str] = set()
+    for image in images if texts else ():
+        name = _label_name(image.name, texts, path)
+        labels.append(None if name is None else texts[name])
+        used.update([name] if name else [])
+    return labels or [None] * len(images), used
+
+
+def _label_name(image: str, texts: dict[str, str], path: str) -> str | None:
+    for kind in _LABEL_KINDS:
+        own = f"{image.rpartition('.')[0]}.{kind}"
+        if own in texts:
+            return own
+        shared = [name for name in texts if name.endswith(f".{kind}")]
+        if len({texts[name] for name in shared}) > 1:
+            raise ValueError(
+                f"{', '.join(shared)} in {path} are labels of one record and differ; name each for "
+                f"its image, as {own} is for {image}"
+            )
+        if shared:
+            return shared[0]
+    return None
+
+
+def _visible(tar: OpenTar, wants_labels: bool, shard: _Shard) -> Iterator[_Field]:
     """Members with the label that they hold. Small ones have been read with their header."""
     for member in tar:
-        if any(map(is_hidden, member.name.split("/"))):
+        shard.count += 1
+        if is_hidden(member.name):
+            shard.others.append(Other(member.name, HIDDEN))
             continue
         text = None
         if wants_labels and member.name.endswith(".cls"):
@@ -136,9 +238,8 @@ def _label_of_json(text: str, where: str) -> str | None:
     if not isinstance(record, dict):
         return None
     found = next((record[name] for name in _JSON_LABELS if record.get(name) is not None), None)
-    if found is not None and (isinstance(found, bool) or not isinstance(found, int | str)):
-        raise ValueError(f"{where} has the label {found!r}; a label is a number or a name")
-    return None if found is None else str(found)
+    label = plain_label(found, where)
+    return None if label is None else str(label)
 
 
 def _stem(member: Member) -> str:
@@ -146,18 +247,25 @@ def _stem(member: Member) -> str:
     return f"{folder}/{file.partition('.')[0]}"
 
 
+def _ending(name: str) -> str:
+    """What follows the stem of a record in a member's name."""
+    _, dot, ending = name.rpartition("/")[2].partition(".")
+    return dot + ending
+
+
 def _as_in_data_set(
     listing: Listing, folder: str, keys: Sequence[str]
-) -> tuple[Sequence[str], tuple[str, ...] | None]:
-    """Original keys and class names, where the shards are a coke data set's."""
+) -> tuple[Sequence[str], tuple[str, ...] | None, list[str]]:
+    """Original keys and class names, where the shards are a coke data set's, and their files."""
     prefix = f"{folder}/" if folder else ""
-    if not (listing.has(f"{prefix}manifest.json") and listing.has(f"{prefix}keys.txt")):
-        return keys, None
+    files = [f"{prefix}manifest.json", f"{prefix}keys.txt"]
+    if not all(map(listing.has, files)):
+        return keys, None, []
     try:
         manifest = json.loads(listing.text(f"{prefix}manifest.json"))
         classes = tuple(map(str, manifest["classes"]))
         original = listing.text(f"{prefix}keys.txt").split("\n")[:-1]
-        return [original[int(key.partition(".")[0])] for key in keys], classes
+        return [original[int(key.partition(".")[0])] for key in keys], classes, files
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f"{listing.path(f'{prefix}manifest.json')} and keys.txt do not fit the tars beside "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from coke.pipeline.images.formats import EXTENSIONS as EXTENSIONS
 from coke.pipeline.sources import storage
@@ -24,6 +24,14 @@ class Images(Protocol):
     def take(self, positions: Sequence[int]) -> Images: ...
 
 
+class Other(NamedTuple):
+    """A file of a source that is no candidate, or several of one name pattern."""
+
+    key: str
+    reason: str
+    files: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Candidate images: what is there, before anyone has looked inside the files.
@@ -34,7 +42,8 @@ class Source:
         classes: names of the labels.
         images: where the bytes are.
         origin: the folder, tar, table, ... that they come from, a path or URL.
-        ignored: keys of files that are no candidates: their names are not images'.
+        others: files that are no candidates, and why.
+        label_files: files, or members of tars, whose contents became labels.
     """
 
     keys: tuple[str, ...]
@@ -42,7 +51,8 @@ class Source:
     classes: tuple[str, ...]
     images: Images
     origin: str
-    ignored: tuple[str, ...] = ()
+    others: tuple[Other, ...] = ()
+    label_files: tuple[Other, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,7 +84,8 @@ class Source:
             keys=tuple(self.keys[i] for i in positions),
             labels=tuple(self.labels[i] for i in positions),
             images=self.images.take(positions),
-            ignored=(),
+            others=(),
+            label_files=(),
         )
 
 
@@ -105,14 +116,3 @@ class Files:
 
 def is_image_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
-
-
-def key_problem(key: str) -> str | None:
-    """Why a key cannot be written into ``keys.txt``; None when it can."""
-    if key.splitlines() != [key]:
-        return "the file name holds a line break: rename it"
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return "the file name is not valid UTF-8: rename it"
-    return None

@@ -1,7 +1,8 @@
 """Where the bytes of a source lie: a local path, or a URL through fsspec.
 
-Local paths never touch fsspec. A URL's reads are tried again with growing pauses, because one
-lost packet must not look like a missing image.
+Local paths never touch fsspec; they are text decoded as UTF-8 (:mod:`coke.pipeline.sources.keys`).
+A URL's reads are tried again with growing pauses, because one lost packet must not look like a
+missing image.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from coke.pipeline.remote.filesystem import filesystem_of
+from coke.pipeline.sources.keys import to_system
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TRIES = 5
@@ -55,67 +57,15 @@ def is_folder(path: str) -> bool:
 
 def _kind(path: str) -> str | None:
     if not is_url(path):
+        path = to_system(path)
         return "directory" if os.path.isdir(path) else "file" if os.path.isfile(path) else None
     system, inside = filesystem_of(path)
     try:
-        return str(_patiently(path, lambda: system.info(inside))["type"])
+        return str(patiently(path, lambda: system.info(inside))["type"])
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(f"{path} cannot be looked at: {error.strerror}") from error
-
-
-def walk(folder: str) -> Iterator[str]:
-    """Names of all visible files below a folder, relative to it, with forward slashes.
-
-    Names that start with a dot, and ``__MACOSX``, are left out.
-
-    Raises:
-        ValueError: a folder cannot be listed.
-    """
-    if not is_url(folder):
-        yield from _walk_local(folder, "", ())
-        return
-    system, inside = filesystem_of(folder)
-    prefix = inside.rstrip("/") + "/"
-    try:
-        found = _patiently(folder, lambda: system.find(inside))
-    except OSError as error:
-        raise ValueError(f"cannot list {folder}: {error.strerror}") from error
-    for path in found:
-        name = path.removeprefix(prefix)
-        if path.endswith("/") or f"{path}/" == prefix:
-            continue  # an empty object that stands for a folder
-        if name == path:
-            raise ValueError(f"{folder} lists {path}, which is not below it; give another URL")
-        if not any(map(is_hidden, name.split("/"))):
-            yield name
-
-
-def _walk_local(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Linked folders are followed (subsets of ImageNet are commonly made of links), except into a
-    folder that we are inside of. A link to nothing is listed: reading it will say why it fails.
-    """
-    try:
-        status = os.stat(folder)
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise ValueError(f"cannot list folder {folder}: {error.strerror}") from error
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        if is_hidden(entry.name):
-            continue
-        # Only links are asked again: a collection has millions of files and a stat costs.
-        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-            yield from _walk_local(entry.path, f"{prefix}{entry.name}/", (*above, here))
-        else:
-            yield prefix + entry.name
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def read(path: str) -> bytes:
@@ -126,10 +76,10 @@ def read(path: str) -> bytes:
         OSError: the file is missing or cannot be read.
     """
     if not is_url(path):
-        with open(path, "rb", buffering=0) as file:
+        with open(to_system(path), "rb", buffering=0) as file:
             return file.readall()
     system, inside = filesystem_of(path)
-    return bytes(_patiently(path, lambda: system.cat_file(inside)))
+    return bytes(patiently(path, lambda: system.cat_file(inside)))
 
 
 def read_range(path: str, offset: int, length: int) -> bytes:
@@ -144,11 +94,11 @@ def read_range(path: str, offset: int, length: int) -> bytes:
     if is_url(path):
         system, inside = filesystem_of(path)
         end = offset + length
-        data = bytes(_patiently(path, lambda: system.cat_file(inside, start=offset, end=end)))
+        data = bytes(patiently(path, lambda: system.cat_file(inside, start=offset, end=end)))
         if len(data) > length:  # some HTTP servers answer with the whole file
             raise OSError(errno.EIO, "the server does not answer requests for parts of a file")
     else:
-        with open(path, "rb", buffering=0) as file:
+        with open(to_system(path), "rb", buffering=0) as file:
             file.seek(offset)
             data = file.read(length)
     if len(data) < length:
@@ -159,10 +109,18 @@ def read_range(path: str, offset: int, length: int) -> bytes:
 def stamp(path: str) -> str:
     """Size and modification time of a local file; empty for any other."""
     try:
-        status = None if is_url(path) else os.stat(path)
+        status = None if is_url(path) else os.stat(to_system(path))
     except OSError:
         status = None
     return "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
+
+
+def modified_ns(path: str) -> int:
+    """Modification time of a local file in nanoseconds; 0 of any other."""
+    try:
+        return 0 if is_url(path) else os.stat(to_system(path)).st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -173,7 +131,7 @@ def opened(path: str) -> Iterator[io.RawIOBase]:
         ValueError: it is missing or cannot be read, now or later.
     """
     try:
-        with _RemoteFile(path) if is_url(path) else open(path, "rb", buffering=0) as file:
+        with _RemoteFile(path) if is_url(path) else open(to_system(path), "rb", 0) as file:
             yield file
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -185,7 +143,7 @@ class _RemoteFile(io.RawIOBase):
     def __init__(self, url: str) -> None:
         self._url = url
         system, inside = filesystem_of(url)
-        self._file = _patiently(
+        self._file = patiently(
             url,
             lambda: system.open(inside, "rb", block_size=_BLOCK, cache_type="readahead"),
         )
@@ -211,7 +169,7 @@ class _RemoteFile(io.RawIOBase):
             self._file.seek(start)
             return bytes(self._file.read(len(buffer)))
 
-        data = _patiently(self._url, fill)
+        data = patiently(self._url, fill)
         buffer[: len(data)] = data
         return len(data)
 
@@ -221,7 +179,7 @@ class _RemoteFile(io.RawIOBase):
         super().close()
 
 
-def _patiently(url: str, call: Callable[[], T]) -> T:
+def patiently(url: str, call: Callable[[], T]) -> T:
     """The call's result; tries again when storage fails in a way that may pass."""
     for tries in range(1, _TRIES + 1):
         try:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coke.pipeline.sources import storage
-from coke.pipeline.sources.draft import Draft, labelled_by_folder, labels_of_text
+from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
+from coke.pipeline.sources.labels import labels_of_text
 from coke.pipeline.sources.listing import Listing
 from coke.pipeline.sources.source import Files, is_image_name
 from coke.pipeline.sources.splits import by_split
@@ -32,7 +33,7 @@ class _Rows:
     lines: dict[str, int] = field(default_factory=dict)  # of the file, where a path stands
 
 
-def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
+def drafts(listing: Listing, labels: str) -> Drafts:
     """Splits of a table, by its column ``split``, or of several tables, by their names.
 
     Keys are the paths as written, with ``./`` and the like removed. A file that is not there is
@@ -60,7 +61,8 @@ def drafts(listing: Listing, labels: str) -> dict[str, Draft]:
             )
         for column_split, rows in inside.items():
             found[split or column_split] = _draft(listing, name, rows, labels)
-    return found if len(found) > 1 else {"": found.popitem()[1]}
+    splits = found if len(found) > 1 else {"": found.popitem()[1]}
+    return Drafts(splits=splits, beside=unread(listing, splits, "no line of the table names it"))
 
 
 def _top_level(listing: Listing) -> list[str]:
@@ -73,6 +75,8 @@ def _draft(listing: Listing, name: str, rows: _Rows, labels: str) -> Draft:
         labels=labels_of_text(rows.labels, rows.paths) if labels == "auto" else rows.labels,
         images=Files(listing.root, tuple(rows.paths)),
         origin=listing.path(name),
+        opened=[name, *filter(listing.is_listed, rows.paths)],
+        inside=len(rows.paths),
     )
     return labelled_by_folder(draft) if labels == "folders" else draft
 

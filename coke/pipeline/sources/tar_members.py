@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from coke.pipeline.sources import storage
 
 _BLOCK = 1025  # the byte before a header, the header, and small contents such as a label
+_PADDING = 1 << 20  # bytes read at once of what follows the end of an archive
 _CONNECTIONS = 8
 
 R = TypeVar("R")
@@ -52,30 +53,54 @@ class OpenTar:
         self._part = _Part(file, span.start, size)
 
     def __iter__(self) -> Iterator[Member]:
-        """Regular files, in order.
+        """Regular files, in order; of tars that were joined (``cat a.tar b.tar``), of each.
 
         Raises:
-            ValueError: the tar is damaged, or holds an image in a form that is no plain file.
+            ValueError: the tar is damaged, something follows it that is no tar, or it holds an
+                image in a form that is no plain file.
         """
         name = ""
-        try:
-            with tarfile.TarFile(fileobj=cast(IO[bytes], self._part)) as tar:
-                while info := tar.next():
-                    tar.members = []  # type: ignore[attr-defined] # a tar can hold millions
-                    name = info.name.removeprefix("./").lstrip("/")
-                    if info.isreg() and not info.issparse():
-                        yield Member(name, self._span.start + info.offset_data, info.size)
-                    elif not info.isdir():
-                        raise self._damage(
-                            f"{name} is a link or a special file; pack the tar again with "
-                            "--hard-dereference --dereference"
-                        )
-                # tarfile takes a header that it cannot understand for the end of the archive
-                self._part.seek(tar.offset)
-                if self._part.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                    raise self._damage(f"no header where one should be, after {name}")
-        except tarfile.TarError as error:
-            raise self._damage(f"{error}, {f'after {name}' if name else 'at its start'}") from error
+        start: int | None = 0
+        while start is not None:
+            self._part.seek(start)
+            try:
+                with self._open() as tar:
+                    while info := tar.next():
+                        tar.members = []  # type: ignore[attr-defined] # a tar can hold millions
+                        name = info.name.removeprefix("./").lstrip("/")
+                        if info.isreg() and not info.issparse():
+                            yield Member(name, self._span.start + info.offset_data, info.size)
+                        elif not info.isdir():
+                            raise self._damage(
+                                f"{name} is a link or a special file; pack the tar again with "
+                                "--hard-dereference --dereference"
+                            )
+                    stop = tar.offset
+            except tarfile.TarError as error:
+                where = f"after {name}" if name else "at its start"
+                raise self._damage(f"{error}, {where}") from error
+            # tarfile takes a header that it cannot understand for the end of the archive
+            self._part.seek(stop)
+            if self._part.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise self._damage(f"no header where one should be, after {name}")
+            start = self._next_archive(stop)
+
+    def _open(self) -> tarfile.TarFile:
+        # Names are keys, and keys are UTF-8 whatever the locale.
+        return tarfile.TarFile(
+            fileobj=cast(IO[bytes], self._part), encoding="utf-8", errors="surrogateescape"
+        )
+
+    def _next_archive(self, end: int) -> int | None:
+        """Where another archive begins, behind the zeros that end one; None if there is none."""
+        position = end
+        self._part.seek(position)
+        while data := self._part.read(_PADDING):
+            if rest := data.lstrip(b"\0"):
+                found = position + len(data) - len(rest)
+                return found - found % tarfile.BLOCKSIZE
+            position += len(data)
+        return None
 
     def contents(self, member: Member) -> bytes:
         """All bytes of a small member; costs no further read right after its header."""

@@ -10,6 +10,7 @@ from coke.files.kind import Kind, entries
 from coke.pipeline.dataset.manifest import FORMAT_NAME
 from coke.pipeline.dataset.open import is_dataset
 
+REJECTED = "rejected.tsv"  #: what is in no split, or not stored in one, and why
 _OURS = re.compile(
     r"manifest\.json|(index|checksums|contents)\.npy|keys\.txt|(rejected|duplicates)\.tsv"
     r"|images-\d+\.\w+"
@@ -36,6 +37,8 @@ def _foreign(folder: Path) -> Path | None:
         if _is_ours(folder):
             if not _OURS.fullmatch(path.name) or path.is_dir():
                 return path
+        elif path.name == REJECTED and path.is_file() and any(map(_is_ours, folder.iterdir())):
+            continue  # what was in no split
         elif not _is_ours(path):
             return path
         elif foreign := _foreign(path):

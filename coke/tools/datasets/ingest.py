@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -21,15 +23,18 @@ from coke.files.journal import SUFFIX
 from coke.files.publish import claimed
 from coke.pipeline.images.settings import MAX_PIXELS
 from coke.pipeline.remote.remote import location
-from coke.pipeline.sources import Source, find_splits, is_url
-from coke.tools.datasets.dataset_kind import DATASET
+from coke.pipeline.sources import Source, Splits, find_splits, is_url
+from coke.pipeline.sources.keys import to_system
+from coke.tools.datasets.dataset_kind import DATASET, REJECTED
 from coke.tools.datasets.ingest_containers import write_containers
 from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images, darkness
 from coke.tools.datasets.ingest_report import (
     IngestReport,
     PassProgress,
     SplitReport,
+    one_line,
     progress_display,
+    rejected_table,
     summary,
 )
 from coke.tools.datasets.ingest_settings import IngestSettings, check_arguments, fingerprint
@@ -141,8 +146,12 @@ def ingest(
         claim = stack.enter_context(
             claimed(folder, overwrite=overwrite, restart=restart, kind=DATASET, console=console)
         )
-        sources = find_splits(src, labels=labels, source=source)
-        command = fingerprint(settings, sources, base)
+        unpacked = folder.parent / f".{folder.name}.unpacked"
+        stack.callback(shutil.rmtree, unpacked, ignore_errors=True)
+        found = find_splits(src, labels=labels, source=source, scratch=unpacked)
+        for note in found.notes:
+            console.print(f"note: {one_line(note)}", soft_wrap=True, markup=False, highlight=False)
+        command = fingerprint(settings, found, base)
         done = claim.finished(command)
         if done is None and upload is not None:
             done = upload.staged(command)
@@ -150,8 +159,8 @@ def ingest(
             console.print(f"{folder} was finished by an earlier run of the same command")
             report = _report_from(folder, done)
         else:
-            bases = read_bases(Path(base), list(sources)) if base is not None else {}
-            sources = _numbered_like(bases, sources)
+            bases = read_bases(Path(base), list(found)) if base is not None else {}
+            sources = _numbered_like(bases, found)
             with (
                 claim.workspace(command, _fingerprint_of(bases)) as work,
                 progress_display(console) as progress,
@@ -160,13 +169,25 @@ def ingest(
                 shared = IngestRun(
                     settings=settings, strict=strict, work=work, map=run, progress=progress
                 )
-                report = _ingest_splits(shared, sources, bases, folder, started)
+                splits = _ingest_splits(shared, sources, bases)
+                report = _reported(splits, found, out=folder, started=started)
+                if report.beside:
+                    beside = [(other.key, other.reason) for other in found.beside]
+                    (work.dataset / REJECTED).write_bytes(rejected_table(beside))
+                work.publish(_about(report))
         if upload is not None:
             upload.keep(command, _about(report))
             upload.send()
             report = replace(report, out=upload.url, seconds=time.monotonic() - started)
     console.print(summary(report))
     return report
+
+
+class Resumed(NamedTuple):
+    """Pieces of a split that an interrupted run had finished."""
+
+    images: int
+    containers: int
 
 
 def _check_apart(src: Path, out: Path) -> None:
@@ -207,9 +228,9 @@ def _engine(
 
 
 def _ingest_splits(
-    run: IngestRun, sources: dict[str, Source], bases: dict[str, Base], out: Path, started: float
-) -> IngestReport:
-    splits, images, containers = [], 0, 0
+    run: IngestRun, sources: dict[str, Source], bases: dict[str, Base]
+) -> list[tuple[SplitReport, Resumed]]:
+    splits = []
     for name, source in sources.items():
         for folder in (run.work.dataset, run.work.journal):
             (folder / name).mkdir(exist_ok=True)
@@ -218,30 +239,41 @@ def _ingest_splits(
             run.progress.console.print(f"warning: {source.origin}: {warning}", soft_wrap=True)
         split = decide_split(run, name, source, checked, bases.get(name))
         written = write_containers(run, split)
-        splits.append(write_side_files(run, split, written))
-        images += split.checked.resumed
-        containers += sum(piece.resumed for piece in written)
+        resumed = Resumed(split.checked.resumed, sum(piece.resumed for piece in written))
+        splits.append((write_side_files(run, split, written), resumed))
+    return splits
+
+
+def _reported(
+    splits: list[tuple[SplitReport, Resumed]], found: Splits, *, out: Path, started: float
+) -> IngestReport:
     report = IngestReport(
         out=out,
-        splits=tuple(splits),
+        splits=tuple(split for split, _ in splits),
         seconds=time.monotonic() - started,
-        resumed_images=images,
-        resumed_containers=containers,
+        beside=sum(other.files for other in found.beside),
+        resumed_images=sum(resumed.images for _, resumed in splits),
+        resumed_containers=sum(resumed.containers for _, resumed in splits),
     )
-    run.work.publish(_about(report))
-    return replace(report, seconds=time.monotonic() - started)
+    assert report.found == found.there, (
+        f"{report.found} files are accounted for, {found.there} are there"
+    )
+    return report
 
 
 def _about(report: IngestReport) -> dict[str, object]:
-    return {"splits": [asdict(split) for split in report.splits], "seconds": report.seconds}
+    return {
+        "splits": [asdict(split) for split in report.splits],
+        "seconds": report.seconds,
+        "beside": report.beside,
+    }
 
 
 def _report_from(out: Path, done: dict[str, object]) -> IngestReport:
-    splits, seconds = done["splits"], done["seconds"]
-    assert isinstance(splits, list) and isinstance(seconds, float)
-    return IngestReport(
-        out=out, splits=tuple(SplitReport(**split) for split in splits), seconds=seconds
-    )
+    splits, seconds, beside = done["splits"], done["seconds"], done["beside"]
+    assert isinstance(splits, list) and isinstance(seconds, float) and isinstance(beside, int)
+    parts = tuple(SplitReport(**split) for split in splits)
+    return IngestReport(out=out, splits=parts, seconds=seconds, beside=beside)
 
 
 def _checked(run: IngestRun, name: str, source: Source) -> Checked:
@@ -250,7 +282,7 @@ def _checked(run: IngestRun, name: str, source: Source) -> Checked:
     count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
     firsts = range(0, len(source), count)
     # A folder that this machine sees must be seen by all: else its images would all be rejected.
-    seen = tuple(path for path in [Path(source.origin)] if path.exists())
+    seen = tuple(path for path in [Path(to_system(source.origin))] if path.exists())
     tasks = (
         CheckTask(
             source=source.take(range(first, min(first + count, len(source)))),

@@ -7,7 +7,6 @@ be. A piece whose result is in the journal is not done again.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import socket
 import uuid
@@ -28,6 +27,7 @@ from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.images.jpeg import Verdict, check, check_header
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source, key_problem
+from coke.pipeline.sources.keys import key_bytes
 
 #: How an image is looked at, by ``--check``.
 CHECKS = {"decode": check, "header": check_header}
@@ -276,7 +276,7 @@ def _fingerprint_of_files(source: Source) -> str:
     """
     stamps = hashlib.sha256()
     for i, key in enumerate(source.keys):
-        stamps.update(os.fsencode(f"{key}\0{source.stamp(i)}\0"))
+        stamps.update(key_bytes(f"{key}\0{source.stamp(i)}\0"))
     return stamps.hexdigest()
 
 

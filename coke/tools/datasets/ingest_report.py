@@ -26,33 +26,48 @@ class SplitReport:
 
     ``images`` are those stored, ``kept`` of them under an id of the base, ``tombstones`` ids
     without an image, ``duplicates`` images whose bytes another one has, too: stored with
-    ``dedupe="report"``, left out with ``"drop"``.
+    ``dedupe="report"``, left out with ``"drop"``. What is stored as no image is in
+    ``rejected.tsv``: ``rejected`` images, ``label_files``, whose contents became labels, and
+    ``others``.
     """
 
     name: str
     images: int
     classes: int
     rejected: int
-    ignored: int
+    others: int
     containers: int
     bytes: int
     kept: int = 0
     tombstones: int = 0
     duplicates: int = 0
+    label_files: int = 0
+
+    @property
+    def found(self) -> int:
+        """Files in the source, tars and tables counted by their contents."""
+        return self.images + self.rejected + self.others + self.label_files
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
     """What an ingest did.
 
-    ``resumed_images`` were checked, ``resumed_containers`` written by an interrupted run before.
+    ``beside`` counts files that are in no split. ``resumed_images`` were checked,
+    ``resumed_containers`` written by an interrupted run before.
     """
 
     out: Path | str
     splits: tuple[SplitReport, ...]
     seconds: float
+    beside: int = 0
     resumed_images: int = 0
     resumed_containers: int = 0
+
+    @property
+    def found(self) -> int:
+        """Files in the source, tars and tables counted by their contents."""
+        return self.beside + sum(split.found for split in self.splits)
 
 
 class PassProgress:
@@ -113,16 +128,18 @@ def summary(report: IngestReport) -> Table:
     """The table that an ingest ends with; columns that would hold zeros only are left out."""
     splits = report.splits
     columns: dict[str, list[int]] = {
+        "found": [split.found for split in splits],
         "images": [split.images for split in splits],
         "old ids": [split.kept for split in splits],
         "tombstones": [split.tombstones for split in splits],
         "duplicates": [split.duplicates for split in splits],
         "classes": [split.classes for split in splits],
         "rejected": [split.rejected for split in splits],
-        "other files": [split.ignored for split in splits],
+        "label files": [split.label_files for split in splits],
+        "other files": [split.others for split in splits],
         "containers": [split.containers for split in splits],
     }
-    for name in ("old ids", "tombstones", "duplicates"):
+    for name in ("old ids", "tombstones", "duplicates", "label files"):
         if not any(columns[name]):
             del columns[name]
     table = Table(title=f"{report.out}")
@@ -132,6 +149,9 @@ def summary(report: IngestReport) -> Table:
     for i, split in enumerate(splits):
         counts = (f"{column[i]:,}" for column in columns.values())
         table.add_row(split.name or "-", *counts, f"{split.bytes / 1e6:,.1f} MB")
+    if report.beside:
+        outside = {"found": f"{report.beside:,}", "other files": f"{report.beside:,}"}
+        table.add_row("(none)", *(outside.get(name, "") for name in columns), "")
     images = sum(columns["images"])
     table.caption = f"{report.seconds:.1f} s, {images / max(report.seconds, 1e-9):,.0f} images/s"
     if report.resumed_images or report.resumed_containers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.dataset.manifest import FORMAT_VERSION
 from coke.pipeline.images.pixels import SIXTEEN_BIT
 from coke.pipeline.images.settings import StorageSettings
-from coke.pipeline.sources import Source
+from coke.pipeline.sources import Splits
+from coke.pipeline.sources.keys import key_bytes
 from coke.tools.datasets.duplicates import DEDUPES
 from coke.tools.datasets.ingest_pieces import CHECKS
 from coke.tools.datasets.stable_ids import MATCHES
@@ -82,9 +82,7 @@ def check_arguments(
         raise ValueError("match is 'content', but there is no base whose ids could be kept")
 
 
-def fingerprint(
-    settings: IngestSettings, sources: dict[str, Source], base: str | Path | None
-) -> str:
+def fingerprint(settings: IngestSettings, sources: Splits, base: str | Path | None) -> str:
     """Of all that the bytes of the result depend on, but the contents of files and the base's.
 
     Encoders differ between versions of Pillow, so the version counts.
@@ -98,6 +96,8 @@ def fingerprint(
     decisive.update(json.dumps(about).encode())
     for name, source in sources.items():
         decisive.update(repr((name, source.origin, source.classes)).encode())
-        decisive.update(os.fsencode("\0".join((*source.keys, "", *source.ignored))))
+        decisive.update(key_bytes("\0".join((*source.keys, ""))))
+        decisive.update(key_bytes(repr(source.others)))
         decisive.update(np.array(source.labels, dtype=np.int64).tobytes())
+    decisive.update(key_bytes(repr(sources.beside)))
     return decisive.hexdigest()[:24]

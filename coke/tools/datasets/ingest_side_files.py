@@ -9,6 +9,7 @@ import numpy as np
 
 from coke.pipeline.dataset.index import INDEX_DTYPE
 from coke.pipeline.dataset.write_index import write_index
+from coke.tools.datasets.dataset_kind import REJECTED
 from coke.tools.datasets.duplicates import duplicates_table
 from coke.tools.datasets.ingest_pieces import Written
 from coke.tools.datasets.ingest_report import SplitReport, one_line, rejected_table
@@ -21,8 +22,8 @@ def write_side_files(run: IngestRun, split: Split, written: list[Written]) -> Sp
     folder = run.work.dataset / split.name
     results = [piece.result for piece in written]
     containers = [result.container for result in results]
-    others = [(key, "not an image file: its name ends otherwise") for key in source.ignored]
-    (folder / "rejected.tsv").write_bytes(rejected_table(split.rejected + others))
+    others = [(other.key, other.reason) for other in (*source.others, *source.label_files)]
+    (folder / REJECTED).write_bytes(rejected_table(split.rejected + others))
     if settings.dedupe == "report":
         table = duplicates_table(assignment, split.duplicates, one_line)
         (folder / "duplicates.tsv").write_bytes(table)
@@ -56,7 +57,8 @@ def write_side_files(run: IngestRun, split: Split, written: list[Written]) -> Sp
         images=len(live),
         classes=len(source.classes),
         rejected=len(split.rejected),
-        ignored=len(source.ignored),
+        others=sum(other.files for other in source.others),
+        label_files=sum(other.files for other in source.label_files),
         containers=len(written),
         bytes=sum(container.size for container in containers),
         kept=0 if split.base is None else int((live < len(split.base.keys)).sum()),

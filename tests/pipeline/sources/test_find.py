@@ -34,7 +34,9 @@ def test_class_folders(tmp_path: Path) -> None:
     assert source.keys == ("Z/1.tiff", "a/x/deep.png", "b/10.jpg", "b/2.JPG", "é/1.webp")
     assert source.classes == ("Z", "a", "b", "é")
     assert source.labels == (0, 1, 2, 2, 3)
-    assert source.ignored == ("README", "b/notes.txt")
+    assert [other.key for other in source.others] == [
+        ".hidden/1.jpg", "__MACOSX/b/2.jpg", "b/.thumb.jpg", "README", "b/notes.txt",
+    ]  # fmt: skip
     assert source.read(2) == b"b/10.jpg"
 
 
@@ -185,7 +187,9 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert found["train"].labels == (0, 0, 1, 1)
     assert found["val"].keys == ("images/val_0.JPEG", "images/val_1.JPEG")
     assert found["val"].labels == (0, 1) and found["test"].labels == (-1,)
-    assert found["val"].ignored == ("val_annotations.txt",)
+    assert found["val"].others == () and [other.key for other in found["val"].label_files] == [
+        "val/val_annotations.txt"
+    ]
     assert only(find_splits(tmp_path / "val")).labels == (0, 1)
     assert only(find_splits(tmp_path / "val", labels="none")).labels == (-1, -1)
 

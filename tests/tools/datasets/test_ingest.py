@@ -119,7 +119,7 @@ def test_odd_images_are_converted_and_bad_ones_listed(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(odd) + b"/\xff.jpg")).write_bytes(good)
     report = ingest(src, tmp_path / "out", workers=1)
     assert report.splits[0].images == 7 and report.splits[0].rejected == 7
-    assert report.splits[0].ignored == 1
+    assert report.splits[0].others == 1
     reasons = rejections(tmp_path / "out")
     assert {key: reason.split(":")[0] for key, reason in reasons.items()} == {
         "a/cut.jpg": "truncated JPEG",
