@@ -208,7 +208,7 @@ def made(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         path = folder / "coke" / f"{name.replace('__', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         for parent in path.parents:
             if parent == folder:
                 break
@@ -232,7 +232,9 @@ FINE = {
 
 def test_a_fine_tree_has_no_problems(tmp_path: Path) -> None:
     package = made(tmp_path, **FINE)
-    (package / "__init__.py").write_text("from coke.tools.training.train import train\n")
+    (package / "__init__.py").write_text(
+        "from coke.tools.training.train import train\n", encoding="utf-8"
+    )
     assert problems(package) == []
     assert [str(arrow) for arrow in arrows_in(package)] == [
         "cli.py:1 -> tools/runs/command.py",
@@ -307,7 +309,9 @@ def test_a_circle_is_named_once_by_its_shortest_way(tmp_path: Path) -> None:
 
 def test_a_package_that_imports_its_own_part_makes_a_circle_with_it(tmp_path: Path) -> None:
     package = made(tmp_path, model__one="from coke.model import Two\n")
-    (package / "model" / "__init__.py").write_text("from coke.model.one import One\n")
+    (package / "model" / "__init__.py").write_text(
+        "from coke.model.one import One\n", encoding="utf-8"
+    )
     assert problems(package) == [
         "in a circle: model/__init__.py:1 -> model/one.py, model/one.py:1 -> model/__init__.py"
     ]
@@ -327,12 +331,12 @@ def test_a_known_arrow_is_passed_over_until_it_is_right(tmp_path: Path) -> None:
     ]
     other_half = ("files/a.py", "files/b.py")
     assert len(problems(package, frozenset({circle, other_half, up}))) == 2, "one is enough"
-    (package / "files" / "b.py").write_text("from coke.files import a\n")
+    (package / "files" / "b.py").write_text("from coke.files import a\n", encoding="utf-8")
     assert problems(package, frozenset({circle, up})) == [
         "no longer wrong, remove it from the known ones: files/b.py -> model/loss.py"
     ]
-    (package / "files" / "b.py").write_text("")
-    (package / "files" / "a.py").write_text("")
+    (package / "files" / "b.py").write_text("", encoding="utf-8")
+    (package / "files" / "a.py").write_text("", encoding="utf-8")
     assert len(problems(package, frozenset({circle, up}))) == 2
 
 

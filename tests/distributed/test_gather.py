@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from coke.clustering import Clustering
 from coke.distributed.gather import gather_batch
+from tests.support.patience import PATIENCE_S
 
 N, DIM, WORLD, EPOCHS, FIRST_STAGE = 50, 6, 2, 5, 2
 #: Rows of each rank, step by step; the last batch is ragged, and rank 1 has nothing of it.
@@ -85,10 +86,10 @@ def test_two_ranks_are_one_process_on_the_same_global_batches(tmp_path: Path) ->
     context: Any = spawn(run_rank, (str(tmp_path),), WORLD, join=False)
     try:
         for _ in range(WORLD):  # join returns at the first end of a process
-            if context.join(timeout=60):
+            if context.join(timeout=PATIENCE_S):
                 break
         else:
-            pytest.fail("the ranks did not end within 2 minutes")
+            pytest.fail(f"the ranks did not end within {WORLD * PATIENCE_S} s")
     finally:
         for process in context.processes:
             process.kill()

@@ -15,6 +15,7 @@ import pytest
 
 from coke.distributed.launch import Outcome, launch
 from coke.distributed.lifeline import LIFELINE, PEER_LOST
+from tests.support.patience import wait_until
 
 
 def run(tmp_path: Path, script: str, nproc: int = 3, grace_s: float = 5.0) -> Outcome:
@@ -48,7 +49,7 @@ def test_every_rank_knows_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_is_named(tmp_path: Path) -> None:
-    started = time.monotonic()
+    """The others would sleep for ten minutes; pytest would then say that the test hangs."""
     outcome = run(
         tmp_path,
         """
@@ -62,7 +63,6 @@ def test_a_killed_rank_ends_the_others_and_is_named(tmp_path: Path) -> None:
         "rank 1 of 3 was ended by SIGKILL (as the system does when memory runs out): all 3 ranks "
         "have ended; go on with --resume"
     )
-    assert time.monotonic() - started < 60
 
 
 @pytest.mark.slow
@@ -167,10 +167,7 @@ def test_ranks_end_with_their_launcher(tmp_path: Path) -> None:
 
 
 def _wait_for(path: Path) -> None:
-    last = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < last, f"{path.name} did not appear"
-        time.sleep(0.05)
+    wait_until(path.exists, path.name)
 
 
 def test_no_ranks_are_refused() -> None:

@@ -68,7 +68,8 @@ def test_a_script_without_a_main_guard_is_told_of_the_guard(tmp_path: Path) -> N
     (tmp_path / "script.py").write_text(
         "from coke.distributed.workers import worker_pool\n"
         "with worker_pool(2) as run:\n"
-        "    print(list(run(abs, [-1, -2])))\n"
+        "    print(list(run(abs, [-1, -2])))\n",
+        encoding="utf-8",
     )
     done = subprocess.run(
         [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False
@@ -76,9 +77,11 @@ def test_a_script_without_a_main_guard_is_told_of_the_guard(tmp_path: Path) -> N
     assert done.returncode == 1 and "put the call under `if __name__ == '__main__':`" in done.stderr
     assert "memory" not in done.stderr
     guarded = (
-        (tmp_path / "script.py").read_text().replace("with", "if __name__ == '__main__':\n  with")
+        (tmp_path / "script.py")
+        .read_text(encoding="utf-8")
+        .replace("with", "if __name__ == '__main__':\n  with")
     )
-    (tmp_path / "script.py").write_text(guarded)
+    (tmp_path / "script.py").write_text(guarded, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False
     )

@@ -17,7 +17,7 @@ KIND = kind_of_files(
 def thing(tmp_path: Path) -> Path:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "about.json").write_text('{"format": "coke-thing"}')
+    (out / "about.json").write_text('{"format": "coke-thing"}', encoding="utf-8")
     (out / "a.npy").touch()
     return out
 
@@ -58,5 +58,5 @@ def test_what_is_foreign_is_never_replaced(thing: Path) -> None:
 def test_without_its_marker_a_folder_is_of_no_kind(thing: Path, text: str | None) -> None:
     (thing / "about.json").unlink()
     if text is not None:
-        (thing / "about.json").write_text(text)
+        (thing / "about.json").write_text(text, encoding="utf-8")
     assert f"holds {thing / 'a.npy'}" in refusal(thing)

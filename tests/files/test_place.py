@@ -16,7 +16,7 @@ def names(folder: Path) -> list[str]:
 
 def folder(path: Path, text: str) -> Path:
     path.mkdir(parents=True)
-    (path / "file").write_text(text)
+    (path / "file").write_text(text, encoding="utf-8")
     return path
 
 
@@ -34,7 +34,7 @@ def test_a_folder_takes_the_place(tmp_path: Path, exists: bool) -> None:
     if exists:
         folder(out, "old")
     Place(out).put(folder(tmp_path / "new", "new"))
-    assert (out / "file").read_text() == "new" and names(tmp_path) == ["out"]
+    assert (out / "file").read_text(encoding="utf-8") == "new" and names(tmp_path) == ["out"]
 
 
 def test_an_error_gives_the_old_folder_its_name_back(
@@ -50,7 +50,7 @@ def test_an_error_gives_the_old_folder_its_name_back(
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="Input/output error"):
         Place(out).put(new)
-    assert (out / "file").read_text() == "old" and names(tmp_path) == ["new", "out"]
+    assert (out / "file").read_text(encoding="utf-8") == "old" and names(tmp_path) == ["new", "out"]
 
 
 def test_a_killed_run_is_cleaned_up_after(tmp_path: Path) -> None:
@@ -59,10 +59,14 @@ def test_a_killed_run_is_cleaned_up_after(tmp_path: Path) -> None:
     folder(place.replaced, "old")  # killed between the two renamings
     folder(place.done, "work")
     place.clean()
-    assert (tmp_path / "out" / "file").read_text() == "old" and names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file").read_text(encoding="utf-8") == "old" and names(tmp_path) == [
+        "out"
+    ]
     folder(place.replaced, "older")  # killed after the second one
     place.clean()
-    assert (tmp_path / "out" / "file").read_text() == "old" and names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file").read_text(encoding="utf-8") == "old" and names(tmp_path) == [
+        "out"
+    ]
 
 
 def test_partial_work_is_removed_under_another_name(tmp_path: Path) -> None:

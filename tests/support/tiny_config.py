@@ -34,7 +34,7 @@ def gentle_config(tiny: Config) -> Config:
         model=replace(tiny.model, predictor_hidden=8),
         optimizer=replace(tiny.optimizer, lr=5e-4, warmup_epochs=0.0),
     ).changed(
-        machine={"precision": "fp32", "rank_timeout": 60.0},
+        machine={"precision": "fp32", "rank_timeout": 600.0},
         optimizer={"epochs": 2},
         loss={"temperature": 0.5, "beta": 0.5},
     )

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.dataset.mirror import mirror_manifest
 from coke.pipeline.remote.remote import Remote, WrongContent
+from tests.support.patience import PATIENCE_S, wait_until
 from tests.support.web_server import WebServer
 
 
@@ -41,13 +41,6 @@ def ensure(cache: ContainerCache, container: Container, keep: set[Path] | None =
 
 def files(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.glob("*/containers/*")}
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120  # a process starts in one second, or on a busy machine
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_container_is_fetched_once_and_held(
@@ -101,7 +94,7 @@ def test_what_is_held_or_kept_stays(
     time.sleep(0.2)
     assert set(files(tmp_path)) == {a.name, c.name}
     give_back(held)
-    waiting.join(30)
+    waiting.join(PATIENCE_S)
     assert set(files(tmp_path)) == {c.name, d.name}
 
 
@@ -114,7 +107,7 @@ def test_a_stop_ends_the_waiting(
     )
     waiting.start()
     stop.set()
-    waiting.join(30)
+    waiting.join(PATIENCE_S)
     assert not waiting.is_alive()
     assert files(tmp_path) == {}
 
@@ -174,7 +167,7 @@ def test_a_killed_download_leaves_nothing_under_a_final_name(
     part = f"{first.name}.{first.size}.part"
     with subprocess.Popen([sys.executable, "-c", program, web.url, str(tmp_path)]) as killed:
         try:
-            eventually(lambda: web.served[first.name] > 0)
+            wait_until(lambda: web.served[first.name] > 0, "the download")
             assert set(files(tmp_path)) == {part}
         finally:
             killed.send_signal(signal.SIGKILL)

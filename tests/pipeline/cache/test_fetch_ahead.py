@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from coke.pipeline.loading.loader import Batch, Loader, build_loader
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.order.epoch_order import EpochOrder
 from coke.pipeline.order.order import epoch_order
+from tests.support.patience import PATIENCE_S, wait_until
 from tests.support.web_server import WebServer
 
 RECIPE = ViewRecipe(size=8)
@@ -135,7 +135,7 @@ def test_the_epoch_runs_while_it_downloads(web: WebServer, size: int, tmp_path: 
 
     def answer(name: str, count: int) -> str:
         if name in late:
-            released.wait(30)
+            released.wait(PATIENCE_S)
         return ""
 
     web.answer = answer
@@ -143,10 +143,7 @@ def test_the_epoch_runs_while_it_downloads(web: WebServer, size: int, tmp_path: 
     reader.follow(order.windows(0))
     assert len(reader.read(order.ids(0, np.arange(100)))) == 100
     # The last ones were asked for long before they are needed: the cache has room for them.
-    deadline = time.monotonic() + 30
-    while sum(web.served[name] for name in late) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: sum(web.served[name] for name in late) >= 2, "the last containers")
     released.set()
     assert len(reader.read(order.ids(0, np.arange(100, 120)))) == 20
 
@@ -241,10 +238,10 @@ def test_a_silent_server_is_an_error_and_not_a_wait_for_ever(
 def test_a_cache_that_others_fill_is_an_error_and_not_a_wait_for_ever(
     web: WebServer, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_ahead, "STALL_S", 0.5)
     index = ImageIndex(web.url, cache_dir=tmp_path)
     other = RecordReader(index, cache_gb=2 * size / 1e9)
     other.read([0, 10])  # a reader that goes no further
+    monkeypatch.setattr(fetch_ahead, "STALL_S", 0.5)
     reader = RecordReader(index, cache_gb=2 * size / 1e9)
     with pytest.raises(
         ValueError, match=r"images-00002\.tar found no room in the cache .*cache_gb"
@@ -307,10 +304,8 @@ def test_abandoned_epochs_and_loaders_leave_nothing_held(
     assert len(held_files(tmp_path)) == 1
     del loader
     assert held_files(tmp_path) == []
-    deadline = time.monotonic() + 30
-    while threading.active_count() > before + 1:  # fsspec keeps one for its event loop
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    # fsspec keeps one for its event loop
+    wait_until(lambda: threading.active_count() <= before + 1, "the end of all threads")
 
 
 def test_a_loader_of_a_remote_data_set_resumes(web: WebServer, size: int, tmp_path: Path) -> None:

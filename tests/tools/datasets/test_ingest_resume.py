@@ -27,6 +27,7 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets import ingest_containers, ingest_pieces
 from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
+from tests.support.patience import PATIENCE_S, wait_until
 
 REPOSITORY = Path(coke.__file__).parents[1]
 IMAGES = 80
@@ -117,7 +118,7 @@ class Launcher:
         """Lets the ingest finish so many pieces, waits a little longer, and kills it."""
         group = self._start(src, out, options, None)
         partial, seen = out.parent / f".{out.name}.partial", False
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             seen = seen or partial.exists()
             finished = len([*partial.glob("*/journal/*.done")])
@@ -352,7 +353,7 @@ def die_while_publishing(src: Path, out: Path, moment: str) -> None:
         [sys.executable, "-c", FATAL, str(src), str(out), moment],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -390,7 +391,7 @@ def test_two_runs_do_not_write_the_same_data_set(src: Path, tmp_path: Path) -> N
     script = (
         "import sys, time\n"
         "from coke.tools.datasets import ingest\n"
-        "ingest.check_images = lambda task: time.sleep(60)\n"
+        "ingest.check_images = lambda task: time.sleep(600)\n"
         "ingest.ingest(sys.argv[1], sys.argv[2], workers=1)\n"
     )
     first = subprocess.Popen(
@@ -399,9 +400,7 @@ def test_two_runs_do_not_write_the_same_data_set(src: Path, tmp_path: Path) -> N
         stdout=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
-        while not [*tmp_path.glob(".out.partial/*/journal")] and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: any(tmp_path.glob(".out.partial/*/journal")), "the first run")
         with pytest.raises(ValueError, match=f"process {first.pid} on .* is writing .*out at this"):
             ingest(src, tmp_path / "out", **OPTIONS)
     finally:

@@ -171,6 +171,7 @@ def test_requests_that_fail_now_and_then_are_repeated(
 def test_what_cannot_work_is_said_before_work_starts(
     src: Path, store: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("aiohttp", reason="http:// needs coke[http]")
     with pytest.raises(ValueError, match=r"http:// only reads; give a folder, or s3://"):
         ingest(src, "http://127.0.0.1:9/set", **QUIET)
     with pytest.raises(ValueError, match="base is s3://a/b; give a local copy"):

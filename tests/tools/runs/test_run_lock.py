@@ -18,6 +18,7 @@ import pytest
 from coke.tools.runs import run_lock
 from coke.tools.runs.interruption import RunStopped
 from coke.tools.runs.run_lock import RunLock, RunStatus, current_status, read_status
+from tests.support.patience import wait_until
 
 
 def state(run: Path) -> str:
@@ -138,10 +139,7 @@ def test_a_heart_that_stopped_long_ago_holds_nothing(tmp_path: Path) -> None:
 def test_a_session_beats(tmp_path: Path) -> None:
     with RunLock(tmp_path):
         os.utime(tmp_path / "lock", (0, 0))
-        deadline = time.monotonic() + 30
-        while (tmp_path / "lock").stat().st_mtime == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: (tmp_path / "lock").stat().st_mtime != 0, "a heartbeat")
 
 
 def test_a_torn_status_is_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import types
 from pathlib import Path
@@ -33,6 +34,24 @@ class FakeWandb(types.ModuleType):
 
     def finish(self, exit_code: int) -> None:
         self.exit_codes.append(exit_code)
+
+
+def test_tensorboard_gets_every_run_where_it_is_installed(
+    stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs coke[tensorboard]")
+    train(tiny.changed(optimizer={"epochs": 1}), stripes, tmp_path / "run", console=quiet)
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_without_tensorboard_the_run_says_so(
+    stripes: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    console = Console(file=io.StringIO(), width=200)
+    train(tiny.changed(optimizer={"epochs": 1}), stripes, tmp_path / "run", console=console)
+    assert "TensorBoard is not installed" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert not list((tmp_path / "run").glob("tensorboard/events*"))
 
 
 def test_weights_and_biases_gets_every_epoch_of_one_run(

@@ -19,7 +19,7 @@ from rich.console import Console
 from coke.tools.datasets.ingest import ingest
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "short_runs.json"
-STORED = json.loads(GOLDEN.read_text())
+STORED = json.loads(GOLDEN.read_text(encoding="utf-8"))
 #: One thread, and the instructions that every x86-64 has: the same bits on all of them.
 SAME_BITS = {
     "OMP_NUM_THREADS": "1",
@@ -76,7 +76,7 @@ def test_a_short_run_gives_the_stored_metrics(waves: Path, tmp_path: Path, run: 
         capture_output=True,
         env={**os.environ, **SAME_BITS, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     found: list[dict[str, Any]] = [json.loads(line) for line in lines]
     for record in found:
         for name in TIMES:

@@ -34,6 +34,7 @@ from coke.tools.training import learner as learner_module
 from coke.tools.training import step as train_step_module
 from coke.tools.training.train import train
 from tests.support.equal_states import equal_states
+from tests.support.patience import PATIENCE_S
 
 STEPS = 4  # of an epoch: three batches of 16 and one of 12
 
@@ -216,7 +217,7 @@ def test_the_process_ends_with_a_status_of_its_own(
     ) as process:
         _wait_for_a_step(process)
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == STOPPED_STATUS == 75
     assert "stopped: SIGTERM in epoch" in errors and "Traceback" not in errors
 

@@ -22,11 +22,12 @@ from coke.tools.runs.run_folder import RunFolder
 from coke.tools.training import learner as learner_module
 from coke.tools.training.train import train
 from tests.support.equal_states import equal_states
+from tests.support.patience import PATIENCE_S
 from tests.support.ranks import free_port, run_ranks, saved, take_place
 from tests.support.tiny_config import gentle_config, tiny_config
 
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
-STEPS, LIMIT_S = 4, 300
+STEPS, LIMIT_S = 4, 2 * PATIENCE_S
 
 
 def watch() -> tuple[list[list[int]], list[int]]:
