@@ -1,4 +1,4 @@
-"""A batch out of the ranks' parts; ranks that cluster it stay equal to one process, bit for bit."""
+"""Gathered batches: ranks that cluster them equal one process, bit for bit."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_two_ranks_are_one_process_on_the_same_global_batches(tmp_path: Path) ->
             assert torch.equal(a, c)
 
 
-def test_alone_the_rows_come_back_without_a_gradient() -> None:
+def test_one_process_gets_its_rows_back_without_a_gradient() -> None:
     x, ids = torch.randn(3, 2, requires_grad=True), torch.arange(3)
     features, gathered = gather_batch(x, ids)
     assert torch.equal(features, x)
@@ -120,6 +120,8 @@ def test_alone_the_rows_come_back_without_a_gradient() -> None:
         (torch.zeros(3, 2), torch.arange(3).int(), "and ids torch.int32; give float32 and int64"),
     ],
 )
-def test_what_cannot_be_sent_is_refused(features: Tensor, ids: Tensor, message: str) -> None:
+def test_batches_that_cannot_be_sent_are_refused(
+    features: Tensor, ids: Tensor, message: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         gather_batch(features, ids)

@@ -1,4 +1,4 @@
-"""Numbers that arrive later are the numbers that were sent."""
+"""Copies to the host that are read later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coke.distributed.host_copy import HostCopy
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_what_is_read_is_what_was_sent(device: str) -> None:
+def test_the_numbers_that_were_copied_are_read(device: str) -> None:
     values = torch.tensor([1.5, -2.0], device=device)
     sent = HostCopy(values)
     assert sent.read().tolist() == [1.5, -2.0]
@@ -17,7 +17,7 @@ def test_what_is_read_is_what_was_sent(device: str) -> None:
 
 
 @pytest.mark.gpu
-def test_sending_and_reading_a_step_later_do_not_wait() -> None:
+def test_copying_and_reading_a_step_later_do_not_wait() -> None:
     values = torch.ones(3, device="cuda")
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

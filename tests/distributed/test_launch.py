@@ -87,7 +87,7 @@ def test_ranks_that_do_not_listen_are_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_who_lost_a_peer_is_not_to_blame(tmp_path: Path) -> None:
+def test_a_rank_that_lost_another_is_not_the_first_to_fail(tmp_path: Path) -> None:
     outcome = run(
         tmp_path,
         f"""
@@ -104,7 +104,7 @@ def test_who_lost_a_peer_is_not_to_blame(tmp_path: Path) -> None:
     assert outcome.message is not None and "lost contact with each other" in outcome.message
 
 
-def test_what_rank_0_says_is_not_said_twice(
+def test_an_error_that_rank_0_has_printed_is_not_repeated(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     outcome = run(tmp_path, "print('error: no such data', file=sys.stderr); sys.exit(2)")

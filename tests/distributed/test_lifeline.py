@@ -1,4 +1,4 @@
-"""A process ends with the one that started it."""
+"""A process ends when the process that started it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places and devices of ranks; what ranks do together is in
+"""Ranks and their devices. What ranks do together is tested in
 tests/tools/training/test_train_ranks.py."""
 
 from __future__ import annotations

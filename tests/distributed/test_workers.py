@@ -1,4 +1,4 @@
-"""Worker processes: results in order, and what is said when a worker dies."""
+"""Worker processes: results in order, and messages when a worker dies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_error_of_the_function_comes_as_it_is() -> None:
         list(run(refuse, [2, 3]))
 
 
-def test_a_worker_that_is_killed_is_told_of() -> None:
+def test_a_killed_worker_is_an_error() -> None:
     with (
         pytest.raises(ValueError, match=r"a worker process died.*fewer --workers \(now 2\)"),
         worker_pool(2) as run,
@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_is_told_of() -> None:
         list(run(die, [1, 2]))
 
 
-def test_a_script_without_a_main_guard_is_told_of_the_guard(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_hears_of_the_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from coke.distributed.workers import worker_pool\n"
         "with worker_pool(2) as run:\n"

@@ -45,7 +45,7 @@ def test_a_file_is_never_replaced(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file").endswith("is a file; give a folder for the thing")
 
 
-def test_what_is_foreign_is_never_replaced(thing: Path) -> None:
+def test_foreign_files_are_never_replaced(thing: Path) -> None:
     (thing / "b.txt").touch()
     assert f"holds {thing / 'b.txt'}, which is no part of a coke thing" in refusal(thing)
     (thing / "b.txt").unlink()

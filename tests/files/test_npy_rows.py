@@ -1,4 +1,4 @@
-"""`.npy` files by rows are what numpy writes and reads."""
+"""`.npy` files written by rows equal those that numpy writes."""
 
 from __future__ import annotations
 

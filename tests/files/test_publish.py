@@ -47,7 +47,7 @@ def test_a_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
-def test_what_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+def test_a_failed_run_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
         with published(tmp_path / "out", overwrite=False, kind=KIND) as folder:
             fill(folder, "x")
@@ -71,7 +71,7 @@ def test_only_one_run_at_a_time(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_lock_that_its_holder_has_removed_is_not_taken_for_one(
+def test_a_lock_file_that_its_holder_removed_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between opening the file and locking it, the run that held it may end and clean up."""
@@ -90,7 +90,7 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken_for_one(
         assert (partial / "lock").read_text(encoding="utf-8").startswith("process ")
 
 
-def test_a_file_system_without_locks_is_told_of(
+def test_a_file_system_without_locks_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(descriptor: int, operation: int) -> None:
@@ -105,7 +105,7 @@ def test_a_file_system_without_locks_is_told_of(
     assert "has no locks" in console.export_text()
 
 
-def test_what_a_killed_removal_leaves_is_removed_by_the_next_run(tmp_path: Path) -> None:
+def test_the_next_run_finishes_a_killed_removal(tmp_path: Path) -> None:
     (tmp_path / ".out.done" / "journal").mkdir(parents=True)
     with claimed(tmp_path / "out", overwrite=False, kind=KIND, console=QUIET):
         assert not (tmp_path / ".out.done").exists()
