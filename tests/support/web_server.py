@@ -18,9 +18,10 @@ class WebServer:
         url: of the folder.
         served: how often each file was asked for.
         answer: decides, from a file's name and how many requests came in all, what happens:
-            ``""`` it is served, ``"fail"`` error 503, ``"gone"`` error 404, ``"short"`` a file of
-            half the size, ``"cut"`` the connection breaks halfway, ``"hang"`` no byte until
-            the server stops, ``"flip"`` a byte is another.
+            ``""`` it is served, ``"fail"`` error 503, ``"gone"`` error 404, ``"403"`` and other
+            numbers that error, ``"short"`` a file of half the size, ``"cut"`` the connection
+            breaks halfway, ``"hang"`` no byte until the server stops, ``"flip"`` a byte is
+            another.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +54,8 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_error(503)
         elif answer == "gone":
             self.send_error(404)
+        elif answer.isdigit():
+            self.send_error(int(answer))
         elif answer == "hang":
             self.owner.stopping.wait()
         else:

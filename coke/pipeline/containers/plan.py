@@ -63,12 +63,13 @@ def prepared_image(plan: ContainerPlan, i: int) -> PreparedImage:
     try:
         data = source.read(i)
     except OSError as error:
-        data, gone = b"", f" ({error.strerror})"
-    else:
-        gone = ""
+        raise ValueError(
+            f"{source.describe(i)} was read before, and cannot be now ({error.strerror}): run the "
+            "same command again, or with --restart if the image stays away"
+        ) from error
     if zlib.crc32(data) != candidate.crc32:
         raise ValueError(
-            f"{source.describe(i)} changed while it was being ingested{gone}; "
+            f"{source.describe(i)} changed while it was being ingested; "
             "run again when nothing else writes to the source"
         )
     verdict = candidate.verdict

@@ -102,7 +102,7 @@ class Files:
     names: tuple[str, ...]
 
     def read(self, i: int) -> bytes:
-        return storage.read(self.path(i))
+        return storage.read_image(self.path(i))
 
     def describe(self, i: int) -> str:
         return self.path(i)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from coke.pipeline.remote import web
 from coke.pipeline.remote.filesystem import filesystem_of
 from coke.pipeline.sources.keys import to_system
 
@@ -80,6 +81,17 @@ def read(path: str) -> bytes:
             return file.readall()
     system, inside = filesystem_of(path)
     return bytes(patiently(path, lambda: system.cat_file(inside)))
+
+
+def read_image(path: str) -> bytes:
+    """All bytes of an image file; of one on the web, within the limits of :mod:`remote.web`.
+
+    Raises:
+        RefusedError, NoAnswerError: a web server gives no image.
+        ConnectionError: another URL's storage did not answer.
+        OSError: the file is missing or cannot be read.
+    """
+    return web.fetch_image(path) if web.is_web(path) else read(path)
 
 
 def read_range(path: str, offset: int, length: int) -> bytes:

@@ -299,8 +299,22 @@ def _checked(run: IngestRun, name: str, source: Source) -> Checked:
         for number, first in enumerate(firsts)
     )
     progress = PassProgress(run.progress, f"checking {name}", len(source))
-    parts = []
+    parts, unanswered = [], 0
     for part in run.map(check_images, tasks):
         parts.append(part)
         progress.advance(len(part.verdicts), part.bytes, resumed=part.resumed > 0)
+        unanswered += part.unanswered
+        if 2 * unanswered > len(source):
+            raise ValueError(_no_answers(source, Checked.joined(parts)))
     return Checked.joined(parts)
+
+
+def _no_answers(source: Source, checked: Checked) -> str:
+    """Dead links are rejected one by one; a network that is down must not empty a data set."""
+    first = checked.unread[0]
+    why = checked.problems[first].removeprefix("cannot be read: ")
+    return (
+        f"no answer for {checked.unanswered:,} of the {len(source):,} images of {source.origin}, "
+        f"more than half of them (first: {source.describe(first)}: {why}); run the same command "
+        "again when the servers answer, or remove their lines"
+    )

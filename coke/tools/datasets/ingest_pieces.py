@@ -12,7 +12,7 @@ import socket
 import uuid
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from coke.pipeline.dataset.index import INDEX_DTYPE
 from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.images.jpeg import Verdict, check, check_header
 from coke.pipeline.images.settings import StorageSettings
+from coke.pipeline.remote.web import NoAnswerError, RefusedError
 from coke.pipeline.sources import Source, key_problem
 from coke.pipeline.sources.keys import key_bytes
 
@@ -85,6 +86,8 @@ class Checked:
     Attributes:
         verdicts: (n,) of :data:`VERDICT_DTYPE`.
         problems: why an image is left out, by its position.
+        unread: positions of images that could not be read, so that another time they may be.
+        unanswered: how many of these are on the web, where no server answered.
         bytes: how many were read.
         resumed: images whose verdict an earlier run had found.
     """
@@ -92,6 +95,8 @@ class Checked:
     verdicts: NDArray[np.void]
     problems: dict[int, str]
     bytes: int
+    unread: tuple[int, ...] = ()
+    unanswered: int = 0
     resumed: int = 0
 
     def candidate(self, i: int) -> Candidate:
@@ -101,16 +106,24 @@ class Checked:
         return Candidate(verdict=verdict, crc32=crc32)
 
     @staticmethod
+    def nothing(n: int) -> Checked:
+        """Before ``n`` images were looked at."""
+        return Checked(verdicts=np.zeros(n, VERDICT_DTYPE), problems={}, bytes=0)
+
+    @staticmethod
     def joined(parts: Sequence[Checked]) -> Checked:
         """Verdicts of several runs of images as one."""
-        problems, first = {}, 0
+        problems, unread, first = {}, [], 0
         for part in parts:
             problems.update({first + i: problem for i, problem in part.problems.items()})
+            unread += [first + i for i in part.unread]
             first += len(part.verdicts)
         return Checked(
             verdicts=np.concatenate([part.verdicts for part in parts]),
             problems=problems,
             bytes=sum(part.bytes for part in parts),
+            unread=tuple(unread),
+            unanswered=sum(part.unanswered for part in parts),
             resumed=sum(part.resumed for part in parts),
         )
 
@@ -170,31 +183,35 @@ def check_images(task: CheckTask) -> Checked:
     _require(task.must_exist)
     made_from = _fingerprint_of_files(task.source)
     found = journal.load(task.entry, made_from)
-    if found is not None:
+    if found is None:
+        checked = _check(task, Checked.nothing(len(task.source)), range(len(task.source)))
+    else:
         about, verdicts = found
-        return Checked(
+        before = Checked(
             verdicts=verdicts,
             problems={int(i): problem for i, problem in about["problems"].items()},
             bytes=about["bytes"],
-            resumed=len(verdicts),
+            resumed=len(verdicts) - len(about["unread"]),
         )
-    checked, transient = _check(task)
-    if not transient:
-        about = {"problems": checked.problems, "bytes": checked.bytes}
-        journal.save(task.entry, made_from, about, checked.verdicts)
+        if not about["unread"]:
+            return before
+        checked = _check(task, before, about["unread"])
+    about = {"problems": checked.problems, "bytes": checked.bytes, "unread": checked.unread}
+    journal.save(task.entry, made_from, about, checked.verdicts)
     return checked
 
 
-def _check(task: CheckTask) -> tuple[Checked, bool]:
-    """Verdicts, and whether some of them may be others next time: a file could not be read."""
-    source, look, transient = task.source, CHECKS[task.check], False
-    verdicts = np.zeros(len(source), VERDICT_DTYPE)
-    problems: dict[int, str] = {}
-    size = 0
+def _check(task: CheckTask, before: Checked, positions: Iterable[int]) -> Checked:
+    """What is known of a piece, with a fresh look at the images at some positions."""
+    source, look = task.source, CHECKS[task.check]
+    verdicts = before.verdicts.copy()
+    problems = {i: why for i, why in before.problems.items() if i not in set(positions)}
+    unread: list[int] = []
+    size, unanswered = 0, 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's; an image is either accepted or rejected
-        for i, key in enumerate(source.keys):
-            if problem := key_problem(key):
+        for i in positions:
+            if problem := key_problem(source.keys[i]):
                 problems[i] = problem
                 continue
             try:
@@ -207,8 +224,12 @@ def _check(task: CheckTask) -> tuple[Checked, bool]:
                     f"{source.describe(i)} cannot be read: {error.strerror or error}; run the same "
                     "command again when the storage answers"
                 ) from error
+            except RefusedError as error:  # asking again would not help
+                problems[i] = f"cannot be read: {error.strerror}"
             except OSError as error:
-                problems[i], transient = f"cannot be read: {error.strerror}", True
+                problems[i] = f"cannot be read: {error.strerror}"
+                unread.append(i)
+                unanswered += isinstance(error, NoAnswerError)
             except ValueError as error:
                 problems[i] = str(error)
             else:
@@ -218,7 +239,14 @@ def _check(task: CheckTask) -> tuple[Checked, bool]:
                 row["crc32"] = zlib.crc32(data)
                 if task.hash_all or not found.as_is:
                     row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-    return Checked(verdicts=verdicts, problems=problems, bytes=size), transient
+    return replace(
+        before,
+        verdicts=verdicts,
+        problems=problems,
+        bytes=before.bytes + size,
+        unread=tuple(unread),
+        unanswered=unanswered,
+    )
 
 
 def write_piece(task: WriteTask) -> Written:

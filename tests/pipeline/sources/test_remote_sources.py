@@ -23,6 +23,7 @@ from benchmarks.sources import (
     write_plain_tar,
 )
 from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.remote.web import RefusedError
 from coke.pipeline.sources import Source, find_splits, parquet, storage
 from coke.tools.datasets.ingest import ingest
 
@@ -270,7 +271,7 @@ def test_single_files_over_http(http: tuple[str, type[_Files]], tmp_path: Path) 
         assert source.keys == KEYS
         assert source.read(4) == PICTURES[4].data
         assert source.labels == tuple(i for i in source.labels if i >= 0)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RefusedError, match="404"):
         only(find_splits(f"{host}/x/labels.csv")).read(0)
     with pytest.raises(ValueError, match="over HTTP, a source is one file"):
         find_splits(f"{host}/x")

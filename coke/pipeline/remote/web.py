@@ -1,0 +1,190 @@
+"""An image on the web, by its URL: fetched whole within limits, or the reason why it cannot be.
+
+Tables of URLs come from crawls. Some of their links are dead, some servers are slow or broken, and
+some responses never end. A server's refusal is an answer (:class:`RefusedError`). Everything else
+that is no image is no answer (:class:`NoAnswerError`), and another time there may be one.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from coke.pipeline.remote.filesystem import filesystem_of
+
+MOST_BYTES = 128_000_000  # of one image: all of it is held in memory
+MOST_SECONDS = 60.0  # for one image, all tries and the pauses between them together
+_CONNECT_SECONDS, _SILENCE_SECONDS = 15.0, 30.0
+_TRIES = 5
+FIRST_PAUSE_S = 0.5  # doubles with each try
+#: A host that has not answered for so many images in a row gets one short try for each further
+#: one, until it answers.
+_SUSPECT_AFTER, _SUSPECT_SECONDS = 3, 5.0
+_WORTH_ANOTHER_TRY = (408, 425, 429)  # besides all of 500 and above
+_unanswered: Counter[str] = Counter()  # images in a row, by host, in this process
+
+
+class RefusedError(OSError):
+    """The server has answered that it does not give the image, or gives something else."""
+
+
+class NoAnswerError(OSError):
+    """No image, and no answer that there is none: another time there may be one."""
+
+
+@dataclass(frozen=True)
+class _Response:
+    status: int
+    reason: str
+    wait: str  # the header Retry-After
+    body: bytes
+
+
+def is_web(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def fetch_image(url: str) -> bytes:
+    """All bytes of a file on the web.
+
+    Raises:
+        RefusedError: there is none, or it is too large; ``strerror`` says why.
+        NoAnswerError: none has come after all tries; ``strerror`` says why.
+    """
+    try:
+        host = urlsplit(url).netloc
+    except ValueError as error:
+        raise RefusedError(errno.EINVAL, f"no valid URL ({error})", url) from error
+    suspect = _unanswered[host] >= _SUSPECT_AFTER
+    try:
+        data = _tried(url, *((1, _SUSPECT_SECONDS) if suspect else (_TRIES, MOST_SECONDS)))
+    except NoAnswerError:
+        _unanswered[host] += 1
+        raise
+    except RefusedError:
+        _unanswered[host] = 0
+        raise
+    _unanswered[host] = 0
+    return data
+
+
+def _tried(url: str, tries: int, seconds: float) -> bytes:
+    end = time.monotonic() + seconds
+    for number in range(1, tries + 1):
+        pause = FIRST_PAUSE_S * 2 ** (number - 1)
+        try:
+            response = _response(url, end - time.monotonic())
+        except (RefusedError, NoAnswerError):
+            raise
+        except Exception as error:
+            if refusal := _refusal(error):
+                raise RefusedError(errno.EINVAL, refusal, url) from error
+            why = _why(error)
+            if _is_final(error):
+                break
+        else:
+            if 200 <= response.status < 300:
+                return response.body
+            why = f"the server answered {response.status} {_phrase(response)}"
+            if response.status < 500 and response.status not in _WORTH_ANOTHER_TRY:
+                raise RefusedError(errno.EACCES, why, url)
+            if response.wait.isdigit():
+                pause = max(pause, float(response.wait))
+        if number == tries or time.monotonic() + pause >= end:
+            break
+        time.sleep(pause)
+    times = f", {number} times" if number > 1 else ""
+    raise NoAnswerError(errno.EIO, f"{why}{times}", url)
+
+
+def _response(url: str, seconds: float) -> _Response:
+    """One try, within a time, its body no longer than the limit.
+
+    The bytes are counted as they come: fsspec's own reading takes all that is sent into memory.
+    """
+    import aiohttp
+    from fsspec.asyn import sync
+
+    system, inside = filesystem_of(url)
+    timeout = aiohttp.ClientTimeout(
+        total=max(seconds, 0.1),
+        sock_connect=min(_CONNECT_SECONDS, seconds),
+        sock_read=min(_SILENCE_SECONDS, seconds),
+    )
+
+    async def get() -> _Response:
+        session = await system.set_session()
+        async with session.get(system.encode_url(inside), timeout=timeout) as response:
+            wait = response.headers.get("Retry-After", "")
+            found, chunks = 200 <= response.status < 300, []
+            size = response.content_length or 0
+            if found and size <= MOST_BYTES:
+                size = 0
+                async for chunk in response.content.iter_chunked(1 << 16):
+                    size += len(chunk)
+                    if size > MOST_BYTES:
+                        break
+                    chunks.append(chunk)
+            if found and size > MOST_BYTES:
+                response.close()  # rather than reading on for the sake of the connection
+                raise RefusedError(
+                    errno.EFBIG,
+                    f"the response has more than {MOST_BYTES:,} bytes: if it is an image, "
+                    "download it and give its path",
+                    url,
+                )
+            return _Response(response.status, response.reason or "", wait, b"".join(chunks))
+
+    response: _Response = sync(system.loop, get)
+    return response
+
+
+def _phrase(response: _Response) -> str:
+    if response.reason:
+        return response.reason
+    known = {status.value: status.phrase for status in HTTPStatus}
+    return known.get(response.status, "")
+
+
+def _refusal(error: Exception) -> str | None:
+    """What an error says of the URL itself; None where it says something of the connection."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "too many redirects"
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return f"no valid URL ({error})"
+    return None
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether the next try would end the same."""
+    return _is_insecure(error) or _is_unknown_host(error)
+
+
+def _is_insecure(error: Exception) -> bool:
+    import aiohttp
+
+    return isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
+
+
+def _is_unknown_host(error: Exception) -> bool:
+    cause: Any = getattr(error, "os_error", None)
+    names = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+    return isinstance(cause, socket.gaierror) and cause.errno in names
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no whole answer in time"
+    if _is_unknown_host(error):
+        return "the name of its host is unknown"
+    if _is_insecure(error):
+        return f"no secure connection ({error})"
+    return f"no answer ({error})" if str(error) else f"no answer ({type(error).__name__})"
