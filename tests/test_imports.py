@@ -42,7 +42,6 @@ KNOWN = frozenset(
         ("tools/page/bench.py", "tools/bench/report.py"),
         ("tools/page/bench.py", "tools/bench/result.py"),
         ("tools/page/bench.py", "tools/bench/timing.py"),
-        ("tools/runs/run_folder.py", "tools/runs/initial_weights.py"),
     }
 )
 

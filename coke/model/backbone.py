@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from coke.config.model import RESNET, TIMM, check_backbone
@@ -66,10 +69,27 @@ def fixed_image_size(backbone: nn.Module) -> int:
 def _import_timm(backbone: str) -> ModuleType:
     try:
         import timm
-    except (ImportError, RuntimeError) as error:  # torchvision's CUDA wheel beside a CPU torch
+    except ModuleNotFoundError as error:
+        missing = f"model.backbone is {backbone!r}, but {error.name} is not installed; "
+        commands = f"`{_torchvision_command()}`, then `pip install 'coke[timm]'`, bring it"
+        raise ValueError(missing + commands) from error
+    except (ImportError, RuntimeError) as error:
         raise ValueError(
-            f"model.backbone is {backbone!r}, but timm cannot be imported ({error}); "
-            "`pip install 'coke[timm]'` brings it, with the torchvision that fits your torch"
+            f"model.backbone is {backbone!r}, but timm cannot be imported ({error}). If "
+            f"torchvision was built for another torch than yours ({torch.__version__}), "
+            f"`pip uninstall -y torchvision`, then `{_torchvision_command()}`, mend it"
         ) from error
     module: ModuleType = timm
     return module
+
+
+def _torchvision_command() -> str:
+    """Brings the torchvision of the installed torch. On PyPI there is one for one build only, and
+    beside another it does not import.
+    """
+    version = torch.__version__
+    build = version.partition("+")[2] or ("cpu" if torch.version.cuda is None else "")
+    command = f"pip install torchvision torch=={version}"
+    if sys.platform == "darwin" or not re.fullmatch(r"cpu|xpu|(cu|rocm)[\d.]+", build):
+        return command
+    return f"{command} --index-url https://download.pytorch.org/whl/{build}"

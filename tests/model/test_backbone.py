@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -139,10 +140,44 @@ def test_an_unknown_network_and_a_size_it_does_not_take_are_named(
         build_model(replace(CONFIG, backbone="timm:convolution", image_size=32), seed=0)
 
 
-def test_without_timm_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("version", "cuda", "platform", "command"),
+    [
+        ("2.13.0+cpu", None, "linux", "torch==2.13.0+cpu --index-url .*/whl/cpu"),
+        ("2.13.0+cu130", "13.0", "linux", "torch==2.13.0+cu130 --index-url .*/whl/cu130"),
+        ("2.13.0", None, "linux", "torch==2.13.0 --index-url .*/whl/cpu"),
+        ("2.13.0", "13.0", "linux", "torch==2.13.0"),
+        ("2.14.0a0+git1", "13.0", "linux", r"torch==2.14.0a0\+git1"),
+        ("2.13.0", None, "darwin", "torch==2.13.0"),
+    ],
+)
+def test_without_timm_the_commands_fit_the_torch_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, version: str, cuda: str | None, platform: str, command: str
+) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"'timm:patches', but .*pip install 'coke\[timm\]'"):
+    expected = (
+        rf"timm is not installed; `pip install torchvision {command.replace('0+c', '0.c')}`, then"
+    )
+    with pytest.raises(ValueError, match=expected):
         build_model(CONFIG, seed=0)
+
+
+def test_a_torchvision_of_another_torch_is_not_answered_with_the_command_that_brought_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "timm.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')\n", encoding="utf-8"
+    )
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"nms .*pip uninstall -y torchvision`, then `pip"
+    ) as found:
+        build_model(CONFIG, seed=0)
+    assert "coke[timm]" not in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -1,126 +1,183 @@
-"""``--init-from``: weights to start from, of another run, a checkpoint, or a plain state dict."""
+"""``--init-from``: weights to start from, of another run, a checkpoint, or another project."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from coke.tools.runs.architecture import resnet_of
 from coke.tools.runs.run_folder import RunFolder
+from coke.tools.runs.weight_names import FoundBackbone, by_our_names, find_backbones, same_values
+from coke.tools.runs.weights_file import Groups, read_weights, tensors_by_name
+from coke.tools.runs.weights_report import InitialWeights, some
 
-_WRAPPERS = ("state_dict", "model")  # keys that other projects save weights under
-_PREFIXES = ("module.", "_orig_mod.")  # that DataParallel and torch.compile add to names
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitialWeights:
-    """What was taken from a source, by the names of the model.
-
-    Attributes:
-        loaded: names of tensors that were taken.
-        missing: names of the model's tensors that the source has not.
-        unused: names in the source that the model has not, such as a classifier.
-        misfits: names that both have, in other shapes, as ``name: saved != the model's``.
-    """
-
-    source: str
-    loaded: list[str]
-    missing: list[str]
-    unused: list[str]
-    misfits: list[str]
-
-    def lines(self) -> list[str]:
-        """The report, for people."""
-        found = [f"weights: {len(self.loaded)} tensors from {self.source}"]
-        for what, names in (
-            ("stay random", self.missing),
-            ("not used", self.unused),
-            ("of another shape, stay random", self.misfits),
-        ):
-            if names:
-                rest = f", and {len(names) - 4} more" if len(names) > 4 else ""
-                found.append(f"  {what}: {', '.join(names[:4])}{rest}")
-        return found
+_HEADS = ("projector", "predictor")
+_BACKBONE = "backbone."
+#: Layers whose shape depends on the images' size or channels. They may differ and stay random then.
+_INPUT_LAYERS = ("conv1.weight", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+_EXPANSION = "expand."  # our convolution behind the ResNet, which other projects have not
 
 
 def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights:
-    """Copies what fits into a model whose backbone is ``model.backbone``.
+    """Copies weights into a model whose backbone is ``model.backbone``.
+
+    The backbone is taken whole, from wherever in the file it is: prefixes are found by the shapes
+    and the ends of names. Layers that depend on the images' size (the first convolution, position
+    embeddings) may differ in shape; they stay random. Projector and predictor are taken from a
+    whole model of ours, each whole or not at all.
 
     Args:
-        source: a run folder (its newest epoch), a checkpoint folder or its ``state.pt``, or a file
-            of a state dict: of the whole model, or of a backbone with torchvision's names.
+        source: a run folder (its newest epoch), a checkpoint folder or its ``state.pt``, a file of
+            ``torch.save`` or ``.safetensors``, or a folder of a Hugging Face model. ResNets may
+            have the names of torchvision, timm or Hugging Face.
+
+    Returns: what was taken and what was not.
 
     Raises:
-        ValueError: the source cannot be read, or nothing in it fits; the message shows names of
-            both sides.
+        ValueError: the source cannot be read; its weights are of another network; it has several
+            backbones and nothing tells which is meant; or a weight is NaN or infinite. The model
+            is as it was.
     """
-    saved = {_plain(name): value for name, value in _weights(Path(source)).items()}
-    own = model.state_dict()
-    loaded, unused, misfits = [], [], []
-    for name, value in saved.items():
-        place = next((p for p in (name, f"backbone.{name}") if p in own), None)
-        if place is None:
-            unused.append(name)
-        elif own[place].shape != value.shape:
-            misfits.append(f"{place}: {tuple(value.shape)} != {tuple(own[place].shape)}")
-        else:
-            with torch.no_grad():
-                own[place].copy_(value)  # the state dict shares its memory with the model
-            loaded.append(place)
-    # A counter or a statistic of equal shape alone is chance.
-    if not any(name in loaded for name, _ in model.named_parameters()):
-        raise ValueError(
-            f"nothing in {source} fits this model: it has "
-            f"{_some(misfits or unused)}, the model {_some(list(own))}. "
-            "Set model.depth, model.width and model.stem to what the weights were trained with"
-        )
-    taken = {*loaded, *(line.split(":")[0] for line in misfits)}
-    missing = [name for name in own if name not in taken]
-    return InitialWeights(
-        source=str(source), loaded=loaded, missing=missing, unused=unused, misfits=misfits
-    )
-
-
-def _weights(source: Path) -> dict[str, Tensor]:
-    if (source / "config.toml").is_file():
-        state: Any = RunFolder(source).state()
+    path = Path(source).expanduser()
+    if (path / "config.toml").is_file():
+        groups = tensors_by_name(RunFolder(path).state())
     else:
-        file = source / "state.pt" if source.is_dir() else source
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise ValueError(
-                f"--init-from {source}: there is no {file}; name a run folder, a checkpoint, or a "
-                "file of weights"
-            ) from None
-        except Exception as error:  # torch raises half a dozen unrelated types here
-            raise ValueError(
-                f"--init-from {source}: {file} cannot be read as weights ({type(error).__name__}); "
-                "save them with torch.save(model.state_dict(), FILE)"
-            ) from error
-    for key in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    tensors = (
-        {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        if isinstance(state, Mapping)
-        else {}
+        groups = read_weights(path)
+    backbone = model.backbone
+    assert isinstance(backbone, nn.Module)
+    own = {name: value.shape for name, value in backbone.state_dict().items()}
+    places = find_backbones(groups, own)
+    if not places:
+        names = [name for tensors in groups.values() for name in tensors]
+        raise ValueError(
+            f"--init-from {source}: nothing in it has a name of the model's backbone, a "
+            f"{_network(model, own)}: it has {some(names, 3)}; the backbone has "
+            f"{some(list(own), 3)}"
+        )
+    place = places[0]
+    _check_network(model, own, by_our_names(groups, place), place, source)
+    equals = [other for other in places[1:] if len(other.fits) == len(place.fits)]
+    _check_choice(groups, place, equals, source)
+
+    tensors, target = groups[place.group], model.state_dict()
+    sources = {_BACKBONE + name: saved for name, saved in place.saved.items()}
+    if place.prefix.endswith(_BACKBONE):
+        sources |= _heads(target, tensors, place.prefix.removesuffix(_BACKBONE))
+    shared = {name: saved for name, saved in sources.items() if name in target}
+    fitting = {n: s for n, s in shared.items() if tensors[s].shape == target[n].shape}
+    _check_finite({s: tensors[s] for s in fitting.values()}, source)
+    with torch.no_grad():
+        for name, saved in fitting.items():
+            target[name].copy_(tensors[saved])  # the state dict shares its memory with the model
+    used = {*shared.values()}
+    return InitialWeights(
+        source=str(source),
+        under=place.under,
+        names=place.names,
+        others=[other.under for other in equals],
+        loaded=[name for name in target if name in fitting],
+        missing=[name for name in target if name not in shared],
+        unused=[name for name in tensors if name not in used],
+        misfits=[
+            f"{name}: {tuple(tensors[saved].shape)} != {tuple(target[name].shape)}"
+            for name, saved in shared.items()
+            if name not in fitting
+        ],
     )
-    if not tensors:
-        raise ValueError(f"--init-from {source}: it holds no tensors by name")
-    return tensors
 
 
-def _plain(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def _heads(
+    target: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str
+) -> dict[str, str]:
+    """Saved names of projector and predictor by the model's; none of a head that differs."""
+    found: dict[str, str] = {}
+    for head in _HEADS:
+        names = [name for name in target if name.startswith(f"{head}.")]
+        saved = {name: prefix + name for name in names if prefix + name in tensors}
+        fits = all(tensors[s].shape == target[n].shape for n, s in saved.items())
+        if len(saved) == len(names) and fits:
+            found |= saved
+    return found
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _check_network(
+    model: nn.Module,
+    own: Mapping[str, torch.Size],
+    saved: Mapping[str, Tensor],
+    place: FoundBackbone,
+    source: str | Path,
+) -> None:
+    """Raises ValueError, naming both networks, where a backbone would be taken only in part."""
+    backbone = model.backbone
+    assert isinstance(backbone, nn.Module)
+    modules = {name for name, _ in backbone.named_modules()}
+    parts = {
+        name for name, child in backbone.named_children() if not isinstance(child, nn.Identity)
+    }
+    parameters = [n for n, _ in backbone.named_parameters() if not n.startswith(_EXPANSION)]
+    fits = set(place.fits)
+    differences = [
+        f"{name} is not there"
+        if name not in saved
+        else f"{name} is {tuple(saved[name].shape)}, the model's {tuple(own[name])}"
+        for name in parameters
+        if name not in fits and not (name in saved and name in _INPUT_LAYERS)
+    ]
+    differences += [
+        f"{name} is of a layer that the model has not"
+        for name in saved
+        if name.partition(".")[0] in parts
+        and not name.startswith(_EXPANSION)
+        and name.rpartition(".")[0] not in modules
+    ]
+    if not differences:
+        return
+    theirs = resnet_of({name: tuple(value.shape) for name, value in saved.items()})
+    held = "weights of another network" if theirs is None else f"a {theirs.name}"
+    network = _network(model, own)
+    remedy = f"give weights of a {network}"
+    if theirs is not None and theirs.name == network:
+        held, remedy = f"a {theirs.name}, but not all of it or with other layers", "give them whole"
+    elif theirs is not None and theirs.settings:
+        remedy = f"{theirs.settings} trains that one; or {remedy}"
+    raise ValueError(
+        f"--init-from {source} holds {held}"
+        + (f" (under {place.under!r})" if place.under else "")
+        + f", and the model is a {network}: {some(differences, 2)}. Nothing was taken; {remedy}"
+    )
+
+
+def _network(model: nn.Module, own: Mapping[str, torch.Size]) -> str:
+    ours = resnet_of({name: tuple(shape) for name, shape in own.items()})
+    if ours is not None:
+        return ours.name
+    return str(getattr(getattr(model, "config", None), "network", type(model.backbone).__name__))
+
+
+def _check_choice(
+    groups: Groups, place: FoundBackbone, equals: list[FoundBackbone], source: str | Path
+) -> None:
+    """Raises ValueError where several backbones fit and no word in front says which is meant."""
+    rivals = [
+        other.under
+        for other in equals
+        if other.preference == place.preference and not same_values(groups, place, other)
+    ]
+    if rivals:
+        raise ValueError(
+            f"--init-from {source} holds several backbones that fit: "
+            f"{some([repr(name) for name in (place.under, *rivals)], 4)}; save the one that you "
+            "mean in a file of its own"
+        )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    bad = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"--init-from {source}: {some(bad, 3)} {'has' if len(bad) == 1 else 'have'} NaN or "
+            "infinite weights; give weights of an earlier epoch"
+        )

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coke.config.config import MAY_DIFFER_ON_RESUME, Config
 from coke.config.overrides import differences, load_toml, to_toml, with_settings
@@ -15,9 +15,7 @@ from coke.files.durable import draft_name
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.runs import run_lock
 from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
-
-if TYPE_CHECKING:
-    from coke.tools.runs.initial_weights import InitialWeights
+from coke.tools.runs.weights_report import InitialWeights
 
 #: How to treat a run folder: start a run, continue the one in it, or what fits.
 START, RESUME, AUTO = "start", "resume", "auto"

@@ -26,7 +26,8 @@ from coke.model.optimizer import build_optimizer, learning_rate, set_learning_ra
 from coke.model.precision import gradient_scaler, resolve_precision, set_tensor_cores
 from coke.model.replica import replicate
 from coke.pipeline.loading.loader import Batch
-from coke.tools.runs.initial_weights import InitialWeights, load_initial_weights
+from coke.tools.runs.initial_weights import load_initial_weights
+from coke.tools.runs.weights_report import InitialWeights
 from coke.tools.training.layer_randomness import seed_layers
 from coke.tools.training.micro_batches import global_batch
 from coke.tools.training.step import Gradients, add_gradients, scan_batch, train_step

@@ -26,8 +26,8 @@ from coke.tools.evaluation.labelled_data import labels_of, rows_of
 from coke.tools.evaluation.linear import eval_linear
 from coke.tools.evaluation.representations import Representation, extract, load_run, raw_pixels
 from coke.tools.training.train import train
+from tests.support.eval_report import REPORT
 from tests.support.stripes import draw_stripes
-from tests.tools.evaluation.test_results import REPORT
 
 
 @pytest.fixture

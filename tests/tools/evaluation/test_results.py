@@ -12,25 +12,9 @@ import pytest
 from rich.console import Console
 
 from coke.tools.evaluation.accuracy import Accuracy
-from coke.tools.evaluation.labelled_data import DataRecord, DataRecords
 from coke.tools.evaluation.report import EvalReport, show
 from coke.tools.evaluation.results import check_results, keep_result
-
-DATA = DataRecord(
-    location="/d/val", split="val", identity="11", labels_sha256="22", images=10, unlabelled=0
-)
-REPORT = EvalReport(
-    method="knn",
-    run="r",
-    epoch=1,
-    weights_sha256="33",
-    data=DataRecords(train=replace(DATA, location="/d/train", split="train"), test=DATA),
-    train_images=10,
-    test_images=10,
-    untrained_classes={},
-    settings={"k": 20},
-    rows={"CoKe": Accuracy(top1=50.0, top5=90.0)},
-)
+from tests.support.eval_report import DATA, REPORT
 
 
 def test_a_result_replaces_only_its_equal(tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from coke.config.config import Config
+from coke.config.model import ModelConfig
 from coke.model.coke_model import CoKe, build_model
 from coke.tools.runs.checkpoint import load_checkpoint
 from coke.tools.runs.initial_weights import load_initial_weights
@@ -44,6 +49,7 @@ def test_a_backbone_by_torchvisions_names(tiny: Config, model: CoKe, tmp_path: P
     assert taken.missing == [f"projector.{name}" for name in projector]
     assert taken.unused == ["fc.weight", "fc.bias"] and taken.misfits == []
     assert taken.lines()[0] == f"weights: {len(taken.loaded)} tensors from {tmp_path}/weights.pth"
+    assert (taken.under, taken.names, taken.others) == ("", "torchvision", [])
     assert "  not used: fc.weight, fc.bias" in taken.lines()
     assert any(line.startswith("  stay random: projector.0.weight") for line in taken.lines())
 
@@ -94,20 +100,239 @@ def test_a_run_a_checkpoint_and_its_file(
         train(config, stripes, second, init_from=run, resume=True, console=quiet)
 
 
+def prefixed(model: CoKe, prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in model.backbone.state_dict().items()}
+
+
+def of_hugging_face(model: CoKe) -> dict[str, Tensor]:
+    """The backbone by the names that transformers' ResNetForImageClassification has."""
+    found = {}
+    for name, value in model.backbone.state_dict().items():
+        parts = name.split(".")
+        kind = "normalization" if parts[-2].startswith("bn") or parts[-2] == "1" else "convolution"
+        if len(parts) == 2:
+            ours = f"embedder.embedder.{kind}.{parts[-1]}"
+        elif "downsample" in parts:
+            ours = f"shortcut.{kind}.{parts[-1]}"
+        else:
+            ours = f"layer.{int(parts[2][-1]) - 1}.{kind}.{parts[-1]}"
+        if len(parts) > 2:
+            ours = f"encoder.stages.{int(parts[0][-1]) - 1}.layers.{parts[1]}.{ours}"
+        found[f"resnet.{ours}"] = value
+    return found
+
+
+def as_sequence(model: CoKe, *, max_pooling: bool) -> dict[str, Tensor]:
+    """The backbone as ``nn.Sequential(*resnet.children())``, without its linear layer."""
+    children = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
+    if not max_pooling:
+        children.remove("maxpool")
+    return {
+        f"backbone.{children.index(name.partition('.')[0])}.{name.partition('.')[2]}": value
+        for name, value in model.backbone.state_dict().items()
+    }
+
+
+PROJECTS: dict[str, tuple[Callable[[CoKe, CoKe], Any], str]] = {
+    "MoCo": (
+        lambda a, b: {
+            "arch": "resnet50",
+            "state_dict": {
+                **prefixed(b, "module.encoder_k."),
+                **prefixed(a, "module.encoder_q."),
+                "module.queue": torch.zeros(4, 9),
+            },
+        },
+        "state_dict.module.encoder_q.",
+    ),
+    "MoCo v3": (
+        lambda a, b: {
+            "state_dict": {
+                **prefixed(b, "module.momentum_encoder."),
+                **prefixed(a, "module.base_encoder."),
+            }
+        },
+        "state_dict.module.base_encoder.",
+    ),
+    "SimSiam": (
+        lambda a, _: {"state_dict": prefixed(a, "module.encoder.")},
+        "state_dict.module.encoder.",
+    ),
+    "DINO": (
+        lambda a, b: {
+            "student": prefixed(b, "module.backbone."),
+            "teacher": prefixed(a, "backbone."),
+            "args": argparse.Namespace(arch="resnet50", out=Path("x")),
+            "best": np.float64(3.5),
+        },
+        "teacher.backbone.",
+    ),
+    "BYOL": (
+        lambda a, b: {
+            "target_network.projector.0.weight": torch.zeros(3, 3),
+            **prefixed(b, "target_network.encoder."),
+            **prefixed(a, "online_network.encoder."),
+        },
+        "online_network.encoder.",
+    ),
+    "a momentum copy": (
+        lambda a, b: {"state_dict": prefixed(b, "momentum_backbone.") | prefixed(a, "backbone.")},
+        "state_dict.backbone.",
+    ),
+    "SwAV": (
+        lambda a, _: prefixed(a, "module.") | {"module.prototypes.weight": torch.zeros(3, 3)},
+        "module.",
+    ),
+    "Lightning": (
+        lambda a, _: {
+            "pytorch-lightning_version": "2.0",
+            "state_dict": prefixed(a, "model.encoder."),
+            "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(3)}}}],
+        },
+        "state_dict.model.encoder.",
+    ),
+    "averaged weights": (
+        lambda a, b: {"state_dict": prefixed(b, ""), "state_dict_ema": prefixed(a, "module.")},
+        "state_dict_ema.module.",
+    ),
+    "nested": (
+        lambda a, _: {"classy": {"base": {"trunk": prefixed(a, "_feature_blocks.")}}},
+        "classy.base.trunk._feature_blocks.",
+    ),
+    "compiled": (lambda a, _: prefixed(a, "module._orig_mod.net._orig_mod."), "module.net."),
+    "a sequence": (
+        lambda a, _: {"state_dict": as_sequence(a, max_pooling=True)},
+        "state_dict.backbone.",
+    ),
+    "a sequence without max pooling": (lambda a, _: as_sequence(a, max_pooling=False), "backbone."),
+    "Hugging Face": (lambda a, _: of_hugging_face(a), "resnet."),
+}
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_backbones_of_other_projects(
+    tiny: Config, model: CoKe, tmp_path: Path, project: str
+) -> None:
+    saved, under = PROJECTS[project]
+    meant, other = build_model(tiny.model, seed=2), build_model(tiny.model, seed=3)
+    taken = load_initial_weights(model, save(tmp_path / "w.pth", saved(meant, other)))
+    for name, value in meant.backbone.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], value), name
+    assert taken.under == under and f"under {under!r}" in taken.lines()[0]
+    assert len(taken.loaded) == len(meant.backbone.state_dict()) and taken.misfits == []
+
+
+def test_the_way_back_of_hugging_face_is_a_whole_resnet_50(tmp_path: Path) -> None:
+    config = ModelConfig(depth=50, width=8, projector_hidden=8, dim=4)
+    meant, model = build_model(config, seed=2), build_model(config, seed=1)
+    taken = load_initial_weights(model, save(tmp_path / "w.bin", of_hugging_face(meant)))
+    assert taken.names == "Hugging Face" and len(taken.loaded) == 318
+    assert all(
+        torch.equal(value, meant.backbone.state_dict()[name])
+        for name, value in model.backbone.state_dict().items()
+    )
+
+
+def test_weights_without_statistics_are_taken_and_it_is_told(
+    tiny: Config, model: CoKe, tmp_path: Path
+) -> None:
+    weights = dict(build_model(tiny.model, seed=2).backbone.named_parameters())
+    taken = load_initial_weights(model, save(tmp_path / "w.pth", weights))
+    assert "backbone.bn1.running_mean" in taken.missing
+    assert len(taken.loaded) == len(weights)
+
+
+def test_a_head_is_taken_whole_or_not_at_all(tiny: Config, model: CoKe, tmp_path: Path) -> None:
+    other = build_model(replace(tiny.model, dim=4), seed=2)
+    before = model.projector.state_dict()["0.weight"].clone()
+    taken = load_initial_weights(model, save(tmp_path / "w.pth", other.state_dict()))
+    assert "projector.0.weight" in taken.missing and "projector.0.weight" in taken.unused
+    assert torch.equal(model.projector.state_dict()["0.weight"], before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"depth": 18},
+            r"holds a ResNet-18 of width 8.*, and the model is a ResNet-10 of width 8: ",
+        ),
+        ({"depth": 8}, r"holds a ResNet-8 of width 8.* layer1.0.conv1.weight is not there"),
+        (
+            {"depth": 50},
+            r"holds a ResNet-50 of width 8.*--set model.depth=50 --set model.width=8",
+        ),
+        (
+            {"width": 16},
+            r"holds a ResNet-10 of width 16.* give weights of a ResNet-10 of width 8",
+        ),
+    ],
+)
+def test_another_network_is_refused_and_both_are_named(
+    tiny: Config, model: CoKe, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = build_model(replace(tiny.model, **changes), seed=2)
+    for names in (prefixed(other, ""), {"state_dict": prefixed(other, "module.")}):
+        with pytest.raises(ValueError, match=message):
+            load_initial_weights(model, save(tmp_path / "w.pth", names))
+    assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
+
+
+def test_a_deeper_network_has_layers_that_the_model_has_not(tiny: Config, tmp_path: Path) -> None:
+    """All tensors of the smaller network are in the larger one."""
+    shallow = build_model(replace(tiny.model, depth=8), seed=1)
+    deep = build_model(tiny.model, seed=2)
+    with pytest.raises(ValueError, match=r"ResNet-10 .*ResNet-8 .*layer1\.0\.conv1\.weight is of"):
+        load_initial_weights(shallow, save(tmp_path / "w.pth", prefixed(deep, "")))
+
+
+def test_a_file_that_is_cut_blames_no_setting(tiny: Config, model: CoKe, tmp_path: Path) -> None:
+    whole = prefixed(build_model(tiny.model, seed=2), "")
+    cut = {n: v for n, v in whole.items() if n != "layer4.0.bn2.weight"}
+    with pytest.raises(
+        ValueError, match=r"not all of it.*layer4\.0\.bn2\.weight is not there"
+    ) as e:
+        load_initial_weights(model, save(tmp_path / "w.pth", cut))
+    assert "--set" not in str(e.value)
+
+
+def test_several_backbones_without_a_word_that_tells_which(
+    tiny: Config, model: CoKe, tmp_path: Path
+) -> None:
+    one, two = build_model(tiny.model, seed=2), build_model(tiny.model, seed=3)
+    saved = prefixed(one, "left.") | prefixed(two, "right.")
+    with pytest.raises(ValueError, match=r"several backbones that fit: 'left\.', 'right\.'"):
+        load_initial_weights(model, save(tmp_path / "w.pth", saved))
+    taken = load_initial_weights(
+        model, save(tmp_path / "w.pth", prefixed(one, "left.") | prefixed(one, "right."))
+    )
+    assert taken.others == ["right."], "the same twice"
+
+
+def test_weights_that_are_not_finite_are_refused(tiny: Config, model: CoKe, tmp_path: Path) -> None:
+    saved = prefixed(build_model(tiny.model, seed=2), "")
+    saved["layer1.0.conv1.weight"][0] = torch.nan
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight has NaN"):
+        load_initial_weights(model, save(tmp_path / "w.pth", saved))
+
+
+def test_scripts_find_it_under_its_short_name() -> None:
+    from coke.tools import initial_weights
+
+    assert initial_weights.load_initial_weights is load_initial_weights
+
+
 def test_what_cannot_be_used_is_named(model: CoKe, tmp_path: Path) -> None:
     def error(source: Path) -> str:
         before = {n: v.clone() for n, v in model.state_dict().items()}
-        with pytest.raises(ValueError, match="--init-from|nothing in") as raised:
+        with pytest.raises(ValueError, match="--init-from") as raised:
             load_initial_weights(model, source)
         assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
         return str(raised.value)
 
-    assert "there is no" in error(tmp_path / "none.pt")
-    (tmp_path / "text.pt").write_text("text", encoding="utf-8")
-    assert "cannot be read as weights" in error(tmp_path / "text.pt")
-    assert "holds no tensors by name" in error(save(tmp_path / "list.pt", [1, 2]))
     line = error(save(tmp_path / "vit.pt", {"blocks.0.attn.qkv.weight": torch.zeros(9, 3)}))
-    assert "nothing in" in line and "blocks.0.attn.qkv.weight" in line
-    assert "backbone.conv1.weight" in line and "model.depth" in line
+    assert "nothing in it has a name of the model's backbone, a ResNet-10 of width 8" in line
+    assert "blocks.0.attn.qkv.weight" in line and "conv1.weight" in line
     wide = save(tmp_path / "wide.pt", {"conv1.weight": torch.zeros(64, 3, 3, 3)})
-    assert "backbone.conv1.weight: (64, 3, 3, 3) != (8, 3, 3, 3)" in error(wide)
+    assert "another network" in error(wide) and "bn1.weight is not there" in error(wide)

@@ -1,0 +1,25 @@
+"""A small result of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coke.tools.evaluation.accuracy import Accuracy
+from coke.tools.evaluation.labelled_data import DataRecord, DataRecords
+from coke.tools.evaluation.report import EvalReport
+
+DATA = DataRecord(
+    location="/d/val", split="val", identity="11", labels_sha256="22", images=10, unlabelled=0
+)
+REPORT = EvalReport(
+    method="knn",
+    run="r",
+    epoch=1,
+    weights_sha256="33",
+    data=DataRecords(train=replace(DATA, location="/d/train", split="train"), test=DATA),
+    train_images=10,
+    test_images=10,
+    untrained_classes={},
+    settings={"k": 20},
+    rows={"CoKe": Accuracy(top1=50.0, top5=90.0)},
+)

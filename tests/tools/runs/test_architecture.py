@@ -1,0 +1,32 @@
+"""A ResNet is told from names and shapes."""
+
+from __future__ import annotations
+
+import pytest
+
+from coke.model.resnet import ResNet
+from coke.tools.runs.architecture import resnet_of
+
+
+@pytest.mark.parametrize("depth", [8, 10, 18, 34, 50, 101])
+@pytest.mark.parametrize(("width", "stem"), [(8, "imagenet"), (16, "small")])
+def test_depth_width_and_stem(depth: int, width: int, stem: str) -> None:
+    net = ResNet(depth=depth, width=width, stem=stem)
+    found = resnet_of({name: tuple(v.shape) for name, v in net.state_dict().items()})
+    assert found is not None and found.name == f"ResNet-{depth} of width {width}"
+    assert found.settings == (
+        f"--set model.depth={depth} --set model.width={width} --set model.stem={stem}"
+    )
+
+
+def test_networks_that_no_setting_gives() -> None:
+    shapes = {n: tuple(v.shape) for n, v in ResNet(depth=50, width=8).state_dict().items()}
+    wide = shapes | {"layer1.0.conv2.weight": (16, 16, 3, 3)}
+    found = resnet_of(wide)
+    assert found is not None and found.settings == "" and "wider or grouped" in found.name
+    longer = shapes | {f"layer3.{i}.conv1.weight": (32, 128, 1, 1) for i in range(6, 36)}
+    longer |= {"layer2.4.conv1.weight": (1, 1, 1, 1), "layer2.5.conv1.weight": (1, 1, 1, 1)}
+    longer |= {"layer2.6.conv1.weight": (1, 1, 1, 1), "layer2.7.conv1.weight": (1, 1, 1, 1)}
+    found = resnet_of(longer)
+    assert found is not None and found.name == "ResNet-152 of width 8" and found.settings == ""
+    assert resnet_of({"blocks.0.attn.qkv.weight": (9, 3)}) is None
