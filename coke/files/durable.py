@@ -74,6 +74,13 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Adds text in UTF-8 to the end of a file and syncs it. A kill may leave a part of the text."""
+    with path.open("ab") as file:
+        file.write(text.encode())
+    flush(path)
+
+
 def rename(finished: Path, path: Path) -> None:
     """Gives a finished file the name ``path``, in place of what has it; for a power cut too.
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
+from coke.files.durable import flush
+
 
 def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether the order is Fortran's (columns first), and dtype. Nothing is unpickled.
@@ -62,6 +64,7 @@ class NpyRows:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self.rows = done
+        self._path = path
         self._file = path.open("r+b" if done else "wb")
         header = {
             "descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape
@@ -80,7 +83,7 @@ class NpyRows:
     def flush(self) -> None:
         """Makes all rows so far survive a power cut."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        flush(self._path)
 
     def close(self) -> None:
         self._file.close()

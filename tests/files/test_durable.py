@@ -183,3 +183,9 @@ def test_finished_files_move_into_a_folder(tmp_path: Path) -> None:
     durable.move_into(tmp_path / "out", [tmp_path / "drafts" / "a"])
     assert names(tmp_path / "drafts") == [] and names(tmp_path / "out") == ["a", "c"]
     assert (tmp_path / "out" / "c").read_text(encoding="utf-8") == "b"
+
+
+def test_text_is_added_at_the_end(tmp_path: Path) -> None:
+    for text in ("1\n", "ü\n"):
+        durable.append_text(tmp_path / "lines", text)
+    assert (tmp_path / "lines").read_bytes() == b"1\n\xc3\xbc\n"

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
 
+from coke.files.durable import draft_of
 from coke.pipeline.sources import storage
 from coke.pipeline.sources.keys import to_system
 from coke.pipeline.sources.listing import Listing
@@ -83,22 +84,19 @@ def _unpack(path: str, kind: str, copy: Path) -> None:
     stamp = storage.modified_ns(path)
     if copy.exists() and stamp and copy.stat().st_mtime_ns == stamp:
         return
-    draft = copy.with_name(f"{copy.name}.draft")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as out:
-            for block in _blocks(path, kind):
-                out.write(block)
-        if stamp:  # so that a later run knows the copy, and the images in it, as the same
-            os.utime(draft, ns=(stamp, stamp))
-        draft.rename(copy)
+        with draft_of(copy, sync=False) as draft:
+            with draft.open("wb") as out:
+                for block in _blocks(path, kind):
+                    out.write(block)
+            if stamp:  # so that a later run knows the copy, and the images in it, as the same
+                os.utime(draft, ns=(stamp, stamp))
     except OSError as error:
         raise ValueError(
             f"{path} is compressed with {kind} and cannot be unpacked into {copy.parent}: "
             f"{error.strerror or error}; make room there, or unpack it elsewhere first"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _blocks(path: str, kind: str) -> Iterator[bytes]:

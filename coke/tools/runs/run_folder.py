@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -176,10 +175,7 @@ class RunFolder:
         return load_checkpoint(found[epoch])
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # the checkpoint that follows is synced: no line may miss
+        durable.append_text(self.metrics, json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``, without one that was torn by whatever ended the run."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from coke.config.config import Config
+from coke.files.durable import write_text
 from coke.tools.runs.run_folder import RunFolder
 
 WANDB_ID = "wandb.id"
@@ -88,7 +89,7 @@ class WandbSink:
         wandb = check_wandb()
         saved = run / WANDB_ID
         if not saved.is_file():
-            saved.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
+            write_text(saved, uuid.uuid4().hex + "\n")
         self._run: Any = wandb.init(
             project=project,
             name=run.resolve().name,
