@@ -235,10 +235,10 @@ class _Spool:
     def __init__(self, width: int, dtype: np.dtype[Any]) -> None:
         self.width, self.rows = width, 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (its map outlives it)
-        self._dtype = _stored(dtype)
+        self._dtype = float_type(dtype)
 
     def append(self, rows: NDArray[Any]) -> None:
-        wider = np.promote_types(self._dtype, _stored(rows.dtype))
+        wider = np.promote_types(self._dtype, float_type(rows.dtype))
         if wider != self._dtype:
             self._widen(wider)
         np.ascontiguousarray(rows, dtype=self._dtype).tofile(self._file)
@@ -258,6 +258,6 @@ class _Spool:
         self._file, self._dtype = file, dtype
 
 
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The narrower of float32 and float64 that holds such numbers."""
+def float_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The narrower of float32 and float64 that holds such numbers exactly."""
     return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)

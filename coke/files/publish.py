@@ -130,8 +130,8 @@ def claimed(
     Raises:
         ValueError: ``out`` is taken, or another run is writing it.
     """
-    place = place_of(out)
     try:
+        place = place_of(out)
         place.final.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(out, place, console)
     except OSError as error:

@@ -44,6 +44,8 @@ CLUSTERS = kind_of_files(
     files=_FILES,
 )
 _LABEL_BATCH = 1 << 16
+#: Types whose numbers float32 holds exactly; others are copied as float64.
+_NARROW = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "bool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +160,9 @@ def cluster(
 ) -> ClusterReport:
     """Clusters features and writes a folder of labels, centers, sizes and a summary.
 
-    ``.npy`` files are read where they are. Others are copied to a temporary file first (4 N D
-    bytes, in $TMPDIR): rows are read in random order, many times.
+    ``.npy`` files are read where they are. Others are copied to a temporary file first, in $TMPDIR
+    (4 N D bytes, 8 N D of numbers that float32 cannot hold): rows are read in random order, many
+    times.
 
     Args:
         features: files or a folder, see :func:`coke.tools.features.feature_files.open_features`.
@@ -184,6 +187,7 @@ def cluster(
         if found.has_ids:
             found.check_ids()
         fitted = _fitted(found, settings, console)
+        found.check_unchanged()
         with claim.workspace("clusters", "") as work:
             _write_labels(work.dataset, found, fitted.labels_, settings.clusters)
             np.save(work.dataset / "centers.npy", fitted.cluster_centers_)
@@ -258,7 +262,7 @@ def _fitted(
 
 def _with_progress(
     features: Features, directed: bool, verb: str, console: Console
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[NDArray[Any]]:
     with Progress(console=console, transient=True, disable=console.quiet) as progress:
         task = progress.add_task(f"{verb} {features.path.name}", total=features.rows)
         for batch_BD in features.batches(directed=directed):
@@ -268,7 +272,8 @@ def _with_progress(
 
 def _check_room(features: Features) -> None:
     folder = tempfile.gettempdir()
-    needed, free = 4 * features.rows * features.width, shutil.disk_usage(folder).free
+    number = 4 if features.dtype in _NARROW else 8  # bytes
+    needed, free = number * features.rows * features.width, shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
             f"{features.path} is copied to a temporary file of {needed / 1e9:.1f} GB, {folder} has "

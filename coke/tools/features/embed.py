@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +21,13 @@ from torch import Tensor, nn
 from coke.config.config import Config
 from coke.config.presets import preset_named
 from coke.config.view_recipe import ViewRecipe
-from coke.files import journal
 from coke.files.kind import kind_of_files
-from coke.files.npy_rows import NpyRows
 from coke.files.publish import claimed
-from coke.files.workspace import Workspace
 from coke.model.coke_model import CoKe, build_model, unit
 from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split, is_dataset
+from coke.pipeline.loading.loader import Batch
 from coke.pipeline.remote.remote import location
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.evaluation.labelled_data import live_labels
@@ -41,6 +41,7 @@ from coke.tools.evaluation.representations import (
     raw_pixels,
 )
 from coke.tools.features.feature_files import ARRAY, ARRAY_IDS, ARRAY_KEYS
+from coke.tools.features.feature_rows import FeatureRows
 
 FORMAT = "coke-embedding"
 VERSION = 1
@@ -52,9 +53,8 @@ EMBEDDING = kind_of_files(
 )
 LAYERS = ("backbone", "projector")
 DTYPES = ("float32", "float16")
-RANDOM, PIXELS = "random", "pixels"  # instead of a run: what evaluations compare with
+RANDOM, PIXELS = "random", "pixels"  # the two baselines of evaluations, in place of a run
 _DEFAULT_PRESET = "imagenet-1view"
-_SAVED_EVERY = 20.0  # seconds of work that an interruption may cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +62,14 @@ class EmbedSettings:
     """How images become features.
 
     Attributes:
-        layer: ``"backbone"``, what evaluations look at, or ``"projector"``: of unit norm, what
+        layer: ``"backbone"``, whose output evaluations use; or ``"projector"``, whose unit vectors
             training clusters.
-        epoch: whose checkpoint; the newest when None.
-        preset: settings of ``random`` and ``pixels``, which have no run; ``imagenet-1view`` when
+        epoch: epoch of the checkpoint; the newest one if None.
+        preset: settings for ``random`` and ``pixels``, which have no run; ``imagenet-1view`` if
             None.
-        size: side of the center crops in pixels; as in evaluations when None.
+        size: side of the center crops in pixels; the one of evaluations if None.
         batch_size: images per forward pass.
-        dtype: of the file, ``"float32"`` or ``"float16"``.
+        dtype: type of the features in the file, ``"float32"`` or ``"float16"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     """
 
@@ -97,8 +97,8 @@ class EmbedReport:
     Attributes:
         rows, width: N and D.
         resumed: rows that an interrupted run had written.
-        epoch: of the checkpoint; None without a run.
-        seconds: of this run.
+        epoch: epoch of the checkpoint; None without a run.
+        seconds: time that this run took.
     """
 
     rows: int
@@ -118,24 +118,25 @@ def embed(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> EmbedReport:
-    """Writes a folder of features, ids, keys and classes of a data set, row by row.
+    """Writes the features, ids, keys and classes of a data set's images into a folder.
 
     ``features.npy`` (N, D), ``ids.npy`` (N,) int64 ascending, ``keys.txt`` (a line per row),
-    ``classes.npy`` (N,) int32 where images have classes (-1 = none), and ``embed.json``. Tombstones
-    have no row. The view is that of evaluations: a center crop. The same command continues what was
-    interrupted.
+    ``classes.npy`` (N,) int32 if images have classes (-1 = none), and ``embed.json``. Ids without
+    an image have no row. Images are center crops, as in evaluations. The same command continues an
+    interrupted one.
 
     Args:
         run: a run folder; or ``random``, an untrained network with the batch-norm statistics of the
             data; or ``pixels``, the images themselves.
         data: a data set, or a folder of splits.
         out: the new folder; it appears when it is complete.
-        settings: the defaults when None.
-        split: which one of a folder of splits; ``train`` when None.
-        overwrite: replace an embedding (and nothing else) in ``out``.
+        settings: the defaults if None.
+        split: the split to take from a folder of splits; ``train`` if None.
+        overwrite: replace an embedding, and nothing else, that is in ``out``.
 
     Raises:
-        ValueError: no such run or data set, settings that do not fit, or an ``out`` that is taken.
+        ValueError: no such run or data set, settings that do not fit, an ``out`` that is taken or
+            cannot be written, or features that are not finite.
     """
     console = console or Console()
     settings = settings or EmbedSettings()
@@ -153,45 +154,58 @@ def embed(
         network = _network(model, settings.layer)
         if network is not None and str(run) == RANDOM:
             calibrate(network, index, config, recipe, settings.batch_size, device)
-        about = {
-            "format": FORMAT,
-            "version": VERSION,
-            "data": index.location,
-            "identity": index.identity,
-            "run": str(run) if str(run) in (RANDOM, PIXELS) else str(Path(run).resolve()),
-            "epoch": epoch,
-            "weights_sha256": None if network is None else hash_of_weights(network),
-            "layer": None if network is None else settings.layer,
-            "view": asdict(recipe),
-            "batch_size": settings.batch_size,
-            "dtype": settings.dtype,
-        }
+        about = _about(run, index, epoch, network, recipe, settings)
         plan = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         represent = raw_pixels if network is None else frozen(network, device)
         with claim.workspace(plan, "") as work:
-            width, resumed = _write_features(
-                work, plan, represent, index, config, recipe, settings, device, console
-            )
+            loader = evaluation_loader(index, config, recipe, settings.batch_size, device)
+            with FeatureRows(work, plan, index.n_live, settings.dtype) as rows:
+                resumed, batches = rows.done, loader.epoch(0, start=rows.done)
+                _write_features(rows, represent, index, batches, device, settings.dtype, console)
             _write_companions(work.dataset, index)
             report = EmbedReport(
                 rows=index.n_live,
-                width=width,
+                width=rows.width,
                 resumed=resumed,
                 epoch=epoch,
                 seconds=round(time.monotonic() - started, 3),
             )
-            classes = index.manifest.classes
-            text = json.dumps({**about, **asdict(report), "classes": classes}, indent=1)
+            text = json.dumps(
+                {**about, **asdict(report), "classes": index.manifest.classes}, indent=1
+            )
             (work.dataset / "embed.json").write_text(text + "\n", encoding="utf-8")
             work.publish({})
-    _show(
-        report, PIXELS if network is None else settings.layer, settings.dtype, index, out, console
-    )
+    layer = PIXELS if network is None else settings.layer
+    _show(report, layer, settings.dtype, index, out, console)
     return report
 
 
+def _about(
+    run: str | Path,
+    index: ImageIndex,
+    epoch: int | None,
+    network: nn.Module | None,
+    recipe: ViewRecipe,
+    settings: EmbedSettings,
+) -> dict[str, Any]:
+    """Everything that the features depend on; ``embed.json`` holds it."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "data": index.location,
+        "identity": index.identity,
+        "run": str(run) if str(run) in (RANDOM, PIXELS) else str(Path(run).resolve()),
+        "epoch": epoch,
+        "weights_sha256": None if network is None else hash_of_weights(network),
+        "layer": None if network is None else settings.layer,
+        "view": asdict(recipe),
+        "batch_size": settings.batch_size,
+        "dtype": settings.dtype,
+    }
+
+
 def _source(run: str, settings: EmbedSettings) -> tuple[Config, CoKe | None, int | None]:
-    """Settings, network (None for pixels) and epoch of what makes the features."""
+    """Settings, network (None for pixels) and checkpoint's epoch (None without a run)."""
     if run not in (RANDOM, PIXELS):
         if settings.preset is not None:
             raise ValueError(
@@ -230,69 +244,36 @@ def _network(model: CoKe | None, layer: str) -> nn.Module | None:
 
 
 def _write_features(
-    work: Workspace,
-    plan: str,
+    rows: FeatureRows,
     represent: Representation,
     index: ImageIndex,
-    config: Config,
-    recipe: ViewRecipe,
-    settings: EmbedSettings,
+    batches: Iterable[Batch],
     device: torch.device,
+    dtype: str,
     console: Console,
-) -> tuple[int, int]:
-    """Their width, and how many rows were there from an interrupted run."""
-    mark = work.journal / f"features{journal.SUFFIX}"
-    path = work.dataset / ARRAY
-    saved = journal.load(mark, plan)
-    done, width = (0, 0) if saved is None else (saved[0]["rows"], saved[0]["width"])
-    file = NpyRows(path, (index.n_live, width), settings.dtype, done=done) if done else None
-    resumed, last_saved = done, time.monotonic()
+) -> None:
+    """Appends the features of all images that have none yet."""
     live = index.live_ids
-    loader = evaluation_loader(index, config, recipe, settings.batch_size, device)
-    try:
-        with Progress(console=console, transient=True, disable=console.quiet) as progress:
-            name = f"features of {index.folder.name}"
-            task = progress.add_task(name, total=index.n_live, completed=done)
-            for batch in loader.epoch(0, start=done):
-                features_BD = represent(batch.views[0].to(device)).float().cpu()
-                rows = np.arange(done, done + len(batch.ids))
-                assert np.array_equal(batch.ids.numpy(), rows if live is None else live[rows])
-                if not bool(torch.isfinite(features_BD.to(getattr(torch, settings.dtype))).all()):
-                    raise ValueError(
-                        f"features of ids {int(batch.ids[0])} to {int(batch.ids[-1])} are not "
-                        f"finite in {settings.dtype}; " + _remedy(settings.dtype)
-                    )
-                if file is None:
-                    width = features_BD.shape[1]
-                    file = NpyRows(path, (index.n_live, width), settings.dtype)
-                file.append(features_BD.numpy())
-                done += len(rows)
-                progress.advance(task, len(rows))
-                if time.monotonic() - last_saved >= _SAVED_EVERY:
-                    _save(file, mark, plan)
-                    last_saved = time.monotonic()
-    except KeyboardInterrupt:
-        if file is not None:
-            _save(file, mark, plan)
-        raise
-    finally:
-        if file is not None:
-            file.close()
-    assert done == index.n_live
-    return width, resumed
+    with Progress(console=console, transient=True, disable=console.quiet) as progress:
+        name = f"features of {index.folder.name}"
+        task = progress.add_task(name, total=index.n_live, completed=rows.done)
+        for batch in batches:
+            features_BD = represent(batch.views[0].to(device)).float().cpu()
+            at = np.arange(rows.done, rows.done + len(batch.ids))
+            assert np.array_equal(batch.ids.numpy(), at if live is None else live[at])
+            if not bool(torch.isfinite(features_BD.to(getattr(torch, dtype))).all()):
+                raise ValueError(
+                    f"features of ids {int(batch.ids[0])} to {int(batch.ids[-1])} are not "
+                    f"finite in {dtype}; " + _remedy(dtype)
+                )
+            rows.append(features_BD.numpy())
+            progress.advance(task, len(at))
 
 
 def _remedy(dtype: str) -> str:
     if dtype == "float16":
         return "use --dtype float32"
     return "the run's weights have diverged: choose an earlier checkpoint with --epoch"
-
-
-def _save(file: NpyRows, mark: Path, plan: str) -> None:
-    """Rows first, then the word that they are there."""
-    file.flush()
-    about = {"rows": file.rows, "width": file.shape[1]}
-    journal.save(mark, plan, about, np.zeros(0, dtype=[("none", "u1")]))
 
 
 def _write_companions(folder: Path, index: ImageIndex) -> None:

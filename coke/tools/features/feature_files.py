@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.clustering.point_array import float_type
 from coke.clustering.stacked_rows import StackedRows
 from coke.pipeline.dataset.open import is_dataset
 from coke.tools.features.formats import SUFFIXES, TEXT_SUFFIXES, open_feature_file
-from coke.tools.features.formats.feature_file import FeatureFile
+from coke.tools.features.formats.feature_file import FeatureFile, state_of
 from coke.tools.features.formats.npy import NpyFile, NpyIds
 
 ARRAY, ARRAY_IDS, ARRAY_KEYS = "features.npy", "ids.npy", "keys.txt"
 _BATCH_BYTES = 8 << 20  # of rows that are read at a time
 _ID_BATCH = 1 << 16
+_CHANGED = "has changed while it was read; run again when nothing writes to it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,26 +87,26 @@ class Features:
         text = f"{self.path}" if not what else f"{self.path} ({what})"
         return text if len(self.files) == 1 else f"{text}, {len(self.files)} files"
 
-    def batches(self, *, directed: bool) -> Iterator[NDArray[np.float32]]:
-        """Checked rows (B, D) float32, in order.
+    def batches(self, *, directed: bool) -> Iterator[NDArray[Any]]:
+        """Checked rows (B, D), in order: float32, or float64 where numbers have more digits.
 
         Args:
             directed: refuse zero vectors, which have no direction.
 
         Raises:
-            ValueError: a value that is not finite in float32, a zero vector, damage; the message
-                names file and row.
+            ValueError: a value that is not finite, a zero vector, damage, or a file that has
+                changed; the message names file and row.
         """
         size = max(1, _BATCH_BYTES // (4 * self.width))
         for file in self.files:
             start = 0
             for raw_BD in file.batches(size):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    batch_BD = np.asarray(raw_BD, dtype=np.float32)
-                _check_values(file, start, raw_BD, batch_BD, directed)
+                batch_BD = np.asarray(raw_BD, dtype=float_type(raw_BD.dtype))
+                _check_values(file, start, batch_BD, directed)
                 yield batch_BD
                 start += len(batch_BD)
-            assert start == file.rows
+            if start != file.rows:
+                raise ValueError(f"{file.path} {_CHANGED}")
 
     def ids(self) -> Iterator[NDArray[Any]]:
         """Ids (B,) int64 of the rows, where ``has_ids``.
@@ -135,6 +137,12 @@ class Features:
             return
         for file in self.files:
             yield from file.keys(_ID_BATCH)
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError where a file is not the one that was opened."""
+        for file in self.files:
+            if state_of(file.path) != file.state:
+                raise ValueError(f"{file.path} {_CHANGED}")
 
     def check_ids(self) -> None:
         """Raises ValueError where an id is there twice. Takes a sort where ids do not ascend."""
@@ -239,6 +247,7 @@ def _feature_files_in(folder: Path) -> list[Path]:
         if path.suffix.lower() in SUFFIXES
         and path.name != ARRAY_IDS
         and not path.name.startswith(".")
+        and path.is_file()
     ]
     paths = [path for path in paths if path.suffix.lower() not in TEXT_SUFFIXES] or paths
     if not paths:
@@ -273,8 +282,7 @@ def _check_lines(keys: Path, rows: int) -> None:
 def _check_values(
     file: FeatureFile,
     start: int,
-    raw_BD: NDArray[Any],
-    batch_BD: NDArray[np.float32],
+    batch_BD: NDArray[Any],
     directed: bool,
 ) -> None:
     # A sum is finite only where all its values are; the slow look is for what it cannot tell.
@@ -284,8 +292,8 @@ def _check_values(
         row, column = (int(i) for i in np.argwhere(~finite_BD)[0])
         name = repr(file.columns[column]) if file.columns else column
         raise ValueError(
-            f"{file.path} has {raw_BD[row, column]} in row {start + row}, column {name}; only "
-            "numbers that are finite in float32 can be clustered: leave such rows out"
+            f"{file.path} has {batch_BD[row, column]} in row {start + row}, column {name}; only "
+            "finite numbers can be clustered: leave such rows out"
         )
     if directed and not (nonzero_B := batch_BD.any(axis=1)).all():
         raise ValueError(

@@ -169,6 +169,35 @@ def test_an_interruption_leaves_nothing(
     assert names(tmp_path) == ["x.npz"]
 
 
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_read(
+    x: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "x.npz", x)
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    monkeypatch.setattr(Features, "batches", None)
+    for out in ("file", "file/out", "file/a/out", "a" * 300):
+        with pytest.raises(ValueError, match="is a file; give a folder|cannot write .*; choose an"):
+            cluster(tmp_path / "x.npz", tmp_path / out, SETTINGS, console=QUIET)
+    assert names(tmp_path) == ["file", "x.npz"]
+
+
+def test_features_that_change_meanwhile_are_refused(
+    x: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "x.npz", x)
+    fit = OnlineConstrainedKMeans.fit
+
+    def slow(self: OnlineConstrainedKMeans, points: Any) -> OnlineConstrainedKMeans:
+        fit(self, points)
+        np.savez(tmp_path / "x.npz", x[:99])
+        return self
+
+    monkeypatch.setattr(OnlineConstrainedKMeans, "fit", slow)
+    with pytest.raises(ValueError, match=r"x\.npz has changed while it was read"):
+        cluster(tmp_path / "x.npz", tmp_path / "out", SETTINGS, console=QUIET)
+    assert names(tmp_path) == ["x.npz"]
+
+
 def test_what_cannot_be_clustered_is_refused_and_leaves_nothing(
     x: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.representations import Representation, extract, frozen, load_run
 from coke.tools.features import embed as embed_module
+from coke.tools.features import feature_rows
 from coke.tools.features.cluster import ClusterSettings, cluster
 from coke.tools.features.embed import EmbedSettings, embed
 from coke.tools.training.train import train
@@ -162,7 +163,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(embed_module, "frozen", failing)
-        patch.setattr(embed_module, "_SAVED_EVERY", 0.0 if killed else 1e9)
+        patch.setattr(feature_rows, "_SAVED_EVERY", 0.0 if killed else 1e9)
         with pytest.raises(RuntimeError if killed else KeyboardInterrupt):
             embed(run, stripes, out, SMALL, console=QUIET)
     assert not out.exists()
@@ -207,6 +208,17 @@ def test_other_settings_start_afresh(
     report = embed(run, stripes, tmp_path / "out", replace(SMALL, size=24), console=QUIET)
     assert report.resumed == 0
     assert names(tmp_path) == ["out"]
+
+
+def test_a_disk_without_room_is_found_at_the_first_batch(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 60 * 768 * 4 - 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ValueError, match=r"features of 60 images take 0\.0 GB, .* --dtype float16"):
+        embed("pixels", stripes, tmp_path / "e", PIXELS, console=QUIET)
+    assert names(tmp_path) == []
+    embed("pixels", stripes, tmp_path / "e", replace(PIXELS, dtype="float16"), console=QUIET)
 
 
 def test_refuses_what_it_cannot_embed(run: Path, stripes: Path, tmp_path: Path) -> None:

@@ -95,11 +95,6 @@ class DelimitedFile(FeatureFile):
         """
         count, whole = 0, dict.fromkeys(chosen.naming, True)
         for line, cells in self._rows():
-            if len(cells) != len(self._all):
-                raise ValueError(
-                    f"{self.path} has {len(cells)} cells in line {line}, {len(self._all)} in the "
-                    "first: all rows need the same number"
-                )
             for column in chosen.naming:
                 if not cells[column]:
                     raise ValueError(
@@ -150,19 +145,25 @@ class DelimitedFile(FeatureFile):
         with _text_of(self.path) as file:
             reader = csv.reader(file, delimiter=self._separator)
             skip = 0 if header else int(self._has_header)
-            blank = 0
+            blank, width = 0, 0
             for cells in reader:
                 if not cells:
                     blank = blank or reader.line_num
-                    continue
-                if skip:
-                    skip -= 1
                     continue
                 if blank and len(cells) == 1:
                     raise ValueError(
                         f"{self.path} has a blank line {blank} before other rows; remove it"
                     )
-                yield reader.line_num, cells
+                width = width or len(cells)
+                if len(cells) != width:
+                    raise ValueError(
+                        f"{self.path} has {len(cells)} cells in line {reader.line_num}, {width} in "
+                        "the first: all rows need the same number"
+                    )
+                if skip:
+                    skip -= 1
+                else:
+                    yield reader.line_num, cells
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ class FeatureFile(ABC):
 
     Attributes:
         path: the file.
+        state: what :func:`state_of` says of it when it is opened.
         rows, width: N and D.
         dtype: name of the numbers' type.
         what: the part of the file that is read; empty where it is all.
@@ -38,7 +40,7 @@ class FeatureFile(ABC):
     has_keys: bool = False
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.state = path, state_of(path)
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[NDArray[Any]]:
@@ -55,6 +57,23 @@ class FeatureFile(ABC):
     def keys(self, size: int) -> Iterator[list[str]]:
         """Texts, where ``has_keys``."""
         raise NotImplementedError
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Inode, bytes and time of the last change in nanoseconds: they differ after a change.
+
+    Raises:
+        ValueError: there is no such file, it cannot be read, or it is a pipe or a device.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{path} is no regular file; features are read more than once")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -18,7 +18,12 @@ from coke.tools.features.formats.feature_file import (
 )
 from coke.tools.features.formats.members import IDS, chosen_member
 
-_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_BITS = ("8", "16", "32", "64")
+_TYPES = {"BF16": "bfloat16", "BOOL": "bool"} | {
+    f"{short}{bits}": f"{name}{bits}"
+    for short, name in (("F", "float"), ("I", "int"), ("U", "uint"))
+    for bits in _BITS
+}
 
 
 class SafetensorsFile(FeatureFile):
@@ -64,7 +69,9 @@ class SafetensorsFile(FeatureFile):
 
     def batches(self, size: int) -> Iterator[NDArray[Any]]:
         for part in self._slices(self._member, size):
-            yield part.float().numpy()
+            # numpy has no bfloat16; whole numbers and float64 keep their digits
+            narrow = part.is_floating_point() and part.element_size() < 4
+            yield (part.float() if narrow else part).numpy()
 
     def ids(self, size: int) -> Iterator[NDArray[Any]]:
         for part in self._slices(IDS, size):
