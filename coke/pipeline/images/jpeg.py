@@ -2,17 +2,28 @@
 
 A data set stores JPEGs that every decoder accepts, because one undecodable record stops a whole
 DALI pipeline. Good JPEGs are kept byte for byte; other images are converted; the rest is refused.
-EXIF rotation is never applied: training sees the stored pixel grid.
+
+JPEGs that their EXIF tag turns are turned here and encoded again. So the stored pixels are upright
+for every reader of the containers: no decoder looks at the tag.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from coke.pipeline.images.decode import Decoded, decode
+from coke.pipeline.images.encode import encode, own_options, quality_options
+from coke.pipeline.images.jpeg_header import read_header
+from coke.pipeline.images.orientation import (
+    KEEP,
+    orientation_in,
+    orientation_of,
+    turned,
+    upright_size,
+)
 from coke.pipeline.images.pixels import brightest, eight_bits
 from coke.pipeline.images.settings import StorageSettings
 
@@ -54,7 +65,7 @@ def decode_problem(data: bytes) -> str | None:
         decode(data, max_pixels=None)
     except ValueError as error:
         return str(error)
-    if data.startswith(_JPEG_START) and _frame(data) is None:
+    if data.startswith(_JPEG_START) and read_header(data) is None:
         return "corrupt JPEG: a segment does not start with a marker"
     return None
 
@@ -65,7 +76,7 @@ def check(data: bytes, settings: StorageSettings) -> Verdict:
     Raises:
         ValueError: it cannot be stored; the message is the reason.
     """
-    return _judged(data, settings)[0]
+    return _judged(data, settings).verdict
 
 
 def check_header(data: bytes, settings: StorageSettings) -> Verdict:
@@ -77,101 +88,67 @@ def check_header(data: bytes, settings: StorageSettings) -> Verdict:
     Raises:
         ValueError: it cannot be stored; the message is the reason.
     """
-    frame = _frame(data) if data.startswith(_JPEG_START) and data.endswith(_JPEG_END) else None
-    if frame is not None:
-        shorter, pixels = min(frame.height, frame.width), frame.height * frame.width
+    whole = data.startswith(_JPEG_START) and data.endswith(_JPEG_END)
+    header = read_header(data) if whole else None
+    if header is not None:
+        shorter, pixels = min(header.height, header.width), header.height * header.width
         fits = settings.resize_shorter is None or shorter <= settings.resize_shorter
-        plain = frame.marker in _STORED_FRAMES and frame.bits == 8 and frame.components in (1, 3)
-        if plain and fits and 0 < pixels <= settings.max_pixels:
-            return Verdict(height=frame.height, width=frame.width, as_is=True)
+        plain = header.marker in _STORED_FRAMES and header.bits == 8 and header.components in (1, 3)
+        upright = settings.orientation == KEEP or orientation_in(header.exif) == 1
+        if plain and fits and upright and 0 < pixels <= settings.max_pixels:
+            return Verdict(height=header.height, width=header.width, as_is=True)
     return check(data, settings)
 
 
 def prepare(data: bytes, settings: StorageSettings) -> PreparedImage:
     """Turns the bytes of a whole image file into the JPEG that is stored.
 
-    Baseline and progressive JPEGs in RGB or gray that need no shrinking are kept byte for byte.
+    Baseline and progressive JPEGs in RGB or gray that are upright and need no shrinking are kept
+    byte for byte.
 
     Raises:
         ValueError: the image cannot be stored; the message is the reason.
     """
-    verdict, image = _judged(data, settings)
+    judged = _judged(data, settings)
+    verdict = judged.verdict
     if not verdict.as_is:
-        data = _encode(image, (verdict.width, verdict.height), settings.quality)
+        data = encode(judged.image, (verdict.width, verdict.height), judged.options)
     return PreparedImage(data=data, height=verdict.height, width=verdict.width)
 
 
-def _judged(data: bytes, settings: StorageSettings) -> tuple[Verdict, Image.Image]:
-    """How an image will be stored, and the pixels to encode, not resized yet."""
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """How an image will be stored; its pixels, upright and not resized yet; how to encode them."""
+
+    verdict: Verdict
+    image: Image.Image
+    options: dict[str, Any]
+
+
+def _judged(data: bytes, settings: StorageSettings) -> _Judged:
     decoded = decode(data, max_pixels=settings.max_pixels)
     image, shorter = decoded.image, settings.resize_shorter
-    width, height = image.size
-    if shorter is not None and min(image.size) > shorter:
-        width, height = (max(1, round(side * shorter / min(image.size))) for side in image.size)
-    as_is = _is_plain_jpeg(decoded) and (width, height) == image.size
+    orientation = 1 if settings.orientation == KEEP else orientation_of(image)
+    size = width, height = upright_size(image.size, orientation)
+    if shorter is not None and min(size) > shorter:
+        width, height = (max(1, round(side * shorter / min(size))) for side in size)
+    plain = _is_plain_jpeg(decoded) and (width, height) == size
+    as_is = plain and orientation == 1
     limit = _MAX_STORED_SIDE if as_is else _MAX_ENCODED_SIDE
     if max(width, height) > limit:
         raise ValueError(f"too large: {width}x{height} pixels; a side may have {limit}")
     if as_is:
-        return Verdict(height=height, width=width, as_is=True), image
-    image = eight_bits(decoded, settings.sixteen_bit)
+        verdict = Verdict(height=height, width=width, as_is=True)
+        return _Judged(verdict=verdict, image=image, options={})
+    image = turned(eight_bits(decoded, settings.sixteen_bit), orientation)
     verdict = Verdict(height=height, width=width, as_is=False, brightest=brightest(image))
-    return verdict, image
+    own = own_options(decoded.image, transposed=orientation >= 5) if plain else None
+    options = own or quality_options(image.mode, settings.quality)
+    return _Judged(verdict=verdict, image=image, options=options)
 
 
 def _is_plain_jpeg(decoded: Decoded) -> bool:
     """Whether every decoder reads the file as it is."""
-    frame = _frame(decoded.data) if decoded.format == "JPEG" else None
-    known = frame is not None and frame.marker in _STORED_FRAMES
+    header = read_header(decoded.data) if decoded.format == "JPEG" else None
+    known = header is not None and header.marker in _STORED_FRAMES
     return known and decoded.image.mode in ("RGB", "L")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Frame:
-    """What a JPEG's frame header says; marker 0xC0, 0xC1 is baseline, 0xC2 progressive."""
-
-    marker: int
-    bits: int
-    height: int
-    width: int
-    components: int
-
-
-def _frame(data: bytes) -> _Frame | None:
-    """The JPEG's frame header; None for a broken header.
-
-    PIL skips garbage between header segments, DALI's parser refuses it. Found by flipping bits:
-    with this check both accept the same files.
-    """
-    position, frame = 2, None
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xDA:  # start of scan: the header ends here
-            return frame
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            fields = data[position + 4 : position + 10]
-            if len(fields) < 6:
-                return None
-            frame = _Frame(
-                marker=marker,
-                bits=fields[0],
-                height=int.from_bytes(fields[1:3], "big"),
-                width=int.from_bytes(fields[3:5], "big"),
-                components=fields[5],
-            )
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
-
-
-def _encode(image: Image.Image, size: tuple[int, int], quality: int) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BICUBIC)
-        # 0 is 4:4:4, 2 is 4:2:0. No metadata goes along: it would describe another file.
-        subsampling = {"subsampling": 0 if quality >= 95 else 2} if image.mode == "RGB" else {}
-        image.info.clear()
-        image.save(buffer, "JPEG", quality=quality, **subsampling)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot become a JPEG: {error}") from None
-    return buffer.getvalue()

@@ -18,9 +18,12 @@ class StorageSettings:
         quality: JPEG quality, 1..100, of images that have to be encoded.
         sixteen_bit: how 16 bits become 8; see :data:`coke.pipeline.images.pixels.SIXTEEN_BIT`.
         max_pixels: refuse images of more pixels.
+        orientation: whether the EXIF orientation is applied; see
+            :data:`coke.pipeline.images.orientation.ORIENTATIONS`.
     """
 
     resize_shorter: int | None = None
     quality: int = 95
     sixteen_bit: str = "high-byte"
     max_pixels: int = MAX_PIXELS
+    orientation: str = "upright"

@@ -26,6 +26,9 @@ def ingest(
     max_pixels: Annotated[
         int, typer.Option(help="Reject images of more pixels, as decompression bombs.")
     ] = 178_956_970,
+    orientation: Annotated[
+        str, typer.Option(help="upright: apply the EXIF orientation; keep: ignore it.")
+    ] = "upright",
     labels: Annotated[str, typer.Option(help="auto, folders or none.")] = "auto",
     source: Annotated[
         str, typer.Option(help="auto, folders, idx, imagenet, parquet, wds or table.")
@@ -65,6 +68,7 @@ def ingest(
         quality=quality,
         sixteen_bit=sixteen_bit,
         max_pixels=max_pixels,
+        orientation=orientation,
         labels=labels,
         source=source,
         check=check,

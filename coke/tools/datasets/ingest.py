@@ -57,6 +57,7 @@ def ingest(
     quality: int = 95,
     sixteen_bit: str = "high-byte",
     max_pixels: int = MAX_PIXELS,
+    orientation: str = "upright",
     labels: str = "auto",
     source: str = "auto",
     format: str = "wds",
@@ -93,6 +94,7 @@ def ingest(
             a number of bits such as ``"12"`` the upper 8 of so many, ``"scale"`` maps each
             image's own range to 0..255; see :mod:`coke.pipeline.images.pixels`.
         max_pixels: reject images of more pixels.
+        orientation: ``"upright"`` applies the EXIF orientation, ``"keep"`` ignores it.
         labels: ``"auto"``, ``"folders"`` or ``"none"``; see :func:`find_splits`.
         source: the layout of ``src``; see :func:`find_splits`.
         format: of the containers: ``"wds"`` (tars) or ``"ffcv"`` (betons); ids, keys and images
@@ -124,6 +126,7 @@ def ingest(
         quality=quality,
         sixteen_bit=sixteen_bit,
         max_pixels=max_pixels,
+        orientation=orientation,
         labels=labels,
         source=source,
         check=check,

@@ -12,6 +12,7 @@ import PIL
 
 from coke.pipeline.containers.formats import CONTAINER_WRITERS
 from coke.pipeline.dataset.manifest import FORMAT_VERSION
+from coke.pipeline.images.orientation import ORIENTATIONS
 from coke.pipeline.images.pixels import SIXTEEN_BIT
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Splits
@@ -33,6 +34,7 @@ class IngestSettings:
     quality: int
     sixteen_bit: str
     max_pixels: int
+    orientation: str
     labels: str
     source: str
     check: str
@@ -48,6 +50,7 @@ class IngestSettings:
             quality=self.quality,
             sixteen_bit=self.sixteen_bit,
             max_pixels=self.max_pixels,
+            orientation=self.orientation,
         )
 
 
@@ -71,6 +74,7 @@ def check_arguments(
         ("format", settings.format, tuple(CONTAINER_WRITERS)),
         ("check", settings.check, tuple(CHECKS)),
         ("sixteen_bit", settings.sixteen_bit, SIXTEEN_BIT),
+        ("orientation", settings.orientation, ORIENTATIONS),
         ("match", settings.match, MATCHES),
         ("dedupe", settings.dedupe, (None, *DEDUPES)),
         ("engine", engine, ENGINES),
