@@ -32,19 +32,6 @@ FLOORS = (
     ("public face",),
 )
 
-#: Arrows that are known to be wrong, as (importing file, imported file). An entry that is no longer
-#: needed fails the test: remove it.
-KNOWN = frozenset(
-    {
-        ("tools/page/bench.py", "tools/bench/figures.py"),
-        ("tools/page/bench.py", "tools/bench/methods.py"),
-        ("tools/page/bench.py", "tools/bench/paper.py"),
-        ("tools/page/bench.py", "tools/bench/report.py"),
-        ("tools/page/bench.py", "tools/bench/result.py"),
-        ("tools/page/bench.py", "tools/bench/timing.py"),
-    }
-)
-
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Arrow:
@@ -177,22 +164,16 @@ def _way(start: str, goal: str, from_file: dict[str, list[Arrow]]) -> list[Arrow
     return []
 
 
-def problems(package: Path, known: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
-    """One line for each thing that is wrong with a package's imports, beyond what is known."""
+def problems(package: Path) -> list[str]:
+    """One line for each thing that is wrong with a package's imports."""
     arrows = arrows_in(package)
-    others = [arrow for arrow in arrows if arrow.ends not in known]
-    found = [f"upwards: {arrow}" for arrow in upward(others)]
-    found += [f"in a circle: {', '.join(map(str, circle))}" for circle in circles(others)]
-    from_file = _by_source(others)
-    for source, target in sorted(known):
-        held = [arrow for arrow in arrows if arrow.ends == (source, target)]
-        if not held or not (upward(held) or _way(target, source, from_file)):
-            found.append(f"no longer wrong, remove it from the known ones: {source} -> {target}")
-    return found
+    return [f"upwards: {arrow}" for arrow in upward(arrows)] + [
+        f"in a circle: {', '.join(map(str, circle))}" for circle in circles(arrows)
+    ]
 
 
 def test_arrows_point_down_and_never_in_a_circle() -> None:
-    assert problems(PACKAGE, KNOWN) == []
+    assert problems(PACKAGE) == []
 
 
 def test_every_room_is_there() -> None:
@@ -314,29 +295,6 @@ def test_a_package_that_imports_its_own_part_makes_a_circle_with_it(tmp_path: Pa
     assert problems(package) == [
         "in a circle: model/__init__.py:1 -> model/one.py, model/one.py:1 -> model/__init__.py"
     ]
-
-
-def test_a_known_arrow_is_passed_over_until_it_is_right(tmp_path: Path) -> None:
-    package = made(
-        tmp_path,
-        files__a="from coke.files import b\n",
-        files__b="from coke.files import a\nfrom coke.model import loss\n",
-        model__loss="",
-    )
-    circle, up = ("files/b.py", "files/a.py"), ("files/b.py", "model/loss.py")
-    assert problems(package, frozenset({circle, up})) == []
-    assert problems(package, frozenset({up})) == [
-        "in a circle: files/a.py:1 -> files/b.py, files/b.py:1 -> files/a.py"
-    ]
-    other_half = ("files/a.py", "files/b.py")
-    assert len(problems(package, frozenset({circle, other_half, up}))) == 2, "one is enough"
-    (package / "files" / "b.py").write_text("from coke.files import a\n", encoding="utf-8")
-    assert problems(package, frozenset({circle, up})) == [
-        "no longer wrong, remove it from the known ones: files/b.py -> model/loss.py"
-    ]
-    (package / "files" / "b.py").write_text("", encoding="utf-8")
-    (package / "files" / "a.py").write_text("", encoding="utf-8")
-    assert len(problems(package, frozenset({circle, up}))) == 2
 
 
 def test_a_file_in_no_room_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split
 from coke.tools.bench.advice import advise
+from coke.tools.bench.bench_page import write_bench_page
 from coke.tools.bench.limit import find_limit
 from coke.tools.bench.machine import described, device_name
 from coke.tools.bench.measurement import Measurement, longest_stage
@@ -30,7 +31,7 @@ from coke.tools.bench.report import save_json, show
 from coke.tools.bench.result import EpochBench
 from coke.tools.bench.threads import ThreadSplit, tune
 from coke.tools.bench.timing import Turns
-from coke.tools.page.bench import write_page
+from coke.tools.page.render import check_pages
 
 
 def bench_epoch(
@@ -74,6 +75,8 @@ def bench_epoch(
         )
     _check_writable("--json", json_file)
     _check_writable("--html", html_file)
+    if html_file is not None:
+        check_pages()
     budget = parse_bytes(memory_budget)
     console = console or Console()
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
@@ -155,7 +158,7 @@ def bench_epoch(
     if json_file is not None:
         save_json(bench, json_file)
     if html_file is not None:
-        write_page(bench, html_file)
+        write_bench_page(bench, html_file)
     return bench
 
 

@@ -30,13 +30,12 @@ from coke.files.npy_rows import NpyRows
 from coke.files.publish import claimed
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.features.feature_files import Features, open_features
-from coke.tools.features.size_histogram import size_histogram
 
 FORMAT = "coke-clusters"
 VERSION = 1
 _FILES = frozenset(
     f"{name}.npy" for name in ("labels", "ids", "centers", "sizes", "duals")
-) | frozenset(("labels.tsv", "sizes.png", "summary.json"))
+) | frozenset(("labels.tsv", "sizes.html", "summary.json"))
 CLUSTERS = kind_of_files(
     "clustering",
     marker="summary.json",
@@ -193,7 +192,6 @@ def cluster(
             np.save(work.dataset / "centers.npy", fitted.cluster_centers_)
             np.save(work.dataset / "sizes.npy", fitted.counts_)
             np.save(work.dataset / "duals.npy", fitted.duals_)
-            size_histogram(fitted.counts_, bounds).save(work.dataset / "sizes.png")
             report = ClusterReport(
                 rows=found.rows,
                 width=found.width,

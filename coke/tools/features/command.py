@@ -92,3 +92,17 @@ def cluster(
         seed=seed,
     )
     run(features, out, settings, key=key, overwrite=overwrite)
+    _write_page(out)
+
+
+def _write_page(out: Path) -> None:
+    """The page of sizes beside the clusters; without its packages, how to get it."""
+    from rich.console import Console
+
+    from coke.tools.page.clusters import SIZES_PAGE, write_sizes_page
+    from coke.tools.page.render import MISSING, pages_are_possible
+
+    if pages_are_possible():
+        write_sizes_page(out)
+    else:
+        Console().print(f"no {SIZES_PAGE}: {MISSING}", highlight=False, markup=False)

@@ -1,0 +1,62 @@
+"""A page as one HTML file: text from a Jinja2 template, charts by plotly.js, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from coke.files.durable import write_text
+from coke.tools.page.content import Chart, Page
+
+MISSING = "pages need Jinja2 and plotly: `pip install 'coke[report]'`"
+
+
+def pages_are_possible() -> bool:
+    """Whether the packages for pages are installed."""
+    return all(find_spec(name) is not None for name in ("jinja2", "plotly"))
+
+
+def check_pages() -> None:
+    """Raises ValueError, with the remedy, if the packages for pages are not installed."""
+    if not pages_are_possible():
+        raise ValueError(MISSING)
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Writes a page of about 5 MB, most of which is plotly.js; a file that is there is replaced.
+
+    Raises:
+        ValueError: the packages for pages are not installed.
+    """
+    write_text(path, render(page))
+
+
+def render(page: Page) -> str:
+    """The page as text. All text in it is escaped."""
+    check_pages()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("coke.tools.page"), autoescape=True, undefined=StrictUndefined
+    )
+    charts = any(section.charts for section in page.sections)
+    return environment.get_template("page.html").render(
+        page=page, plotly_js=_plotly_js() if charts else "", script_of=_script_of
+    )
+
+
+def _script_of(chart: Chart) -> str:
+    """The figure as JSON that no text in it can end: ``</script>`` in a name stays a name."""
+    text = json.dumps(chart.figure, allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+@cache
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: Any = get_plotlyjs()
+    return str(text)
