@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
 SUDO := $(shell [ "$$(id -u)" = 0 ] || (command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo sudo -n))
 
-.PHONY: help setup dev ffcv demo test test-fast lint type bench clean
+.PHONY: help setup dev ffcv demo test test-fast test-machines lint type bench clean
 
 help:
 	@echo "make demo   Fashion-MNIST from files to an evaluated representation (minutes, 2 cores)"
 	@echo "make test   the tests        make lint   ruff        make type   mypy --strict"
 	@echo "make test-fast      those that take under a minute together"
+	@echo "make test-machines  the same as on other machines: cores, bf16, GPU, locale, user, packages"
 	@echo "make ffcv   FFCV itself, to compare with and for its tests (apt packages of 150 MB)"
 	@echo "make bench  the loader benchmark (needs COKE_TEST_DATA, see CONTRIBUTING.md)"
 
@@ -56,6 +57,9 @@ test: dev
 # Under a minute on 2 cores: what is left out takes most of the time, and starts processes or kills.
 test-fast: dev
 	$(BIN)/pytest -m "not slow"
+
+test-machines: dev
+	$(BIN)/python -m tests.machines
 
 lint: dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -34,6 +34,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Only tests marked `gpu` see one: to all others, and to their processes, `auto` is the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("gpu"):
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+            patch.setattr(torch.cuda, "device_count", lambda: 0)
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache of remote data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with cifar10.tar.gz and imagenet-sample.tar."""

@@ -244,8 +244,20 @@ def _is_final(error: Exception) -> bool:
 
 
 def default_cache_dir() -> Path:
-    """Where remote data sets are kept: ``$COKE_CACHE``, or ``coke`` in the user's caches."""
+    """Where remote data sets are kept: ``$COKE_CACHE``, or ``coke`` in the user's caches.
+
+    Raises:
+        ValueError: the user has no home folder, and neither ``COKE_CACHE`` nor ``XDG_CACHE_HOME``
+            is set.
+    """
     named = os.environ.get("COKE_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coke"
+    caches = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(caches or Path.home() / ".cache") / "coke"
+    except RuntimeError as error:  # neither HOME nor an entry in the user database
+        raise ValueError(
+            "this user has no home folder to keep a cache of remote data in; set COKE_CACHE to a "
+            "folder for it"
+        ) from error

@@ -38,9 +38,21 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert default_cache_dir() == Path("/x/coke")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache" / "coke"
+    monkeypatch.setenv("HOME", "/home/x")
+    assert default_cache_dir() == Path("/home/x/.cache/coke")
     monkeypatch.setenv("COKE_CACHE", "/y")
     assert default_cache_dir() == Path("/y")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("COKE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ValueError, match="no home folder .*set COKE_CACHE"):
+        default_cache_dir()
 
 
 def test_bytes_arrive(web: WebServer, shards: Path, first: Container, tmp_path: Path) -> None:
