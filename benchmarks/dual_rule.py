@@ -95,7 +95,7 @@ def optimum(values_NK: Tensor, bounds: SizeBounds, duals_K: Tensor) -> float:
     """The best sum of similarities under the bounds, exact for few points."""
     if values_NK.numel() <= EXACT:
         return _by_flow(values_NK, int(bounds.lower))
-    duals_K = refine_duals(
+    duals_K, _ = refine_duals(
         values_NK.T.contiguous(),
         duals_K,
         bounds,

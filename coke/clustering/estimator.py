@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
-from torch.nn import functional as F
 
+from coke.clustering.assignment import best_columns
+from coke.clustering.coordinates import Coordinates
 from coke.clustering.distances import distances, own_losses
 from coke.clustering.estimator_base import ClusterBase
 from coke.clustering.estimator_settings import check_settings, is_sampled, number_of_starts
@@ -22,7 +23,15 @@ from coke.clustering.feature_names import check_same_names
 from coke.clustering.fitting import Fit, fit_once
 from coke.clustering.initial_centers import checked_centers
 from coke.clustering.point_array import PointArray, point_array
-from coke.clustering.points import Points, means, similarities
+from coke.clustering.points import (
+    Points,
+    fine_grained,
+    means,
+    narrowed,
+    on_sphere,
+    similarities,
+    unit_rows,
+)
 from coke.clustering.random_state import generator_of
 from coke.clustering.sample_weights import checked_weights
 from coke.clustering.seeding import kmeans_plus_plus, sampled
@@ -31,6 +40,7 @@ from coke.clustering.stream import Stream
 from coke.clustering.streaming_assignment import assign_stream
 
 _SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
+_SMALL = 1_000_000  # similarities, up to which float64 costs next to nothing
 
 
 class OnlineConstrainedKMeans(ClusterBase):
@@ -53,7 +63,8 @@ class OnlineConstrainedKMeans(ClusterBase):
         n_init: starts; the best one is kept. ``"auto"`` means 10 for ``"random"`` and a function,
             otherwise 1. An array is one start.
         max_iter: passes over the points.
-        tol: ends when centers move less than this, relative to the spread of the points.
+        tol: ends when the centers' squared moves add up to no more than this share of the variance
+            of a feature, as scikit-learn's KMeans does.
         batch_size: points that are compared with the centers at a time.
         random_state: seed; the same seed gives the same result. A whole number, or a generator of
             numpy or torch, from which the seed is drawn. None gives another result each time.
@@ -61,13 +72,17 @@ class OnlineConstrainedKMeans(ClusterBase):
 
     Attributes:
         labels_: (N,) int64 cluster of each point of ``fit``.
-        cluster_centers_: (K, D) float32; of unit norm for cosine.
+        cluster_centers_: (K, D) in the coordinates of the points: float64 for euclidean points of
+            more than float32's precision, otherwise float32; of unit norm for cosine.
         counts_: (K,) int64 sizes.
-        duals_: (K,) float32; positive where the minimum size binds, negative where the maximum.
+        duals_: (K,) float64; positive where the minimum size binds, negative where the maximum.
         inertia_: sum of squared distances (euclidean), or of 1 - cosine, to the own center.
-        objective_, bound_: sum of similarities, and what no assignment that keeps the sizes can
-            exceed at these centers (the Lagrangian dual).
-        optimality_gap_: how far the assignment may be from the best one, as a share of it.
+        objective_: sum of similarities (euclidean: x c - c c / 2) to the own center.
+        bound_: sum of similarities that no assignment of these points to these centers can exceed
+            if it keeps the sizes (the Lagrangian dual).
+        optimality_gap_: how far the assignment may be from the best one to these centers, as a
+            share of ``inertia_`` (euclidean) or of the sum of similarities (cosine). It is not the
+            difference of the two sums, which far from the origin would be lost in rounding.
         violation_: largest breach of a size, relative; 0 after ``fit``.
         n_iter_, n_features_in_: passes made, and D.
         feature_names_in_: (D,) names, after a data frame whose columns have texts as names.
@@ -104,7 +119,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         self.random_state = random_state
         self.verbose = verbose
 
-    cluster_centers_: NDArray[np.float32]
+    cluster_centers_: NDArray[np.floating]
 
     def fit(self, X: Any, y: Any = None) -> OnlineConstrainedKMeans:
         """Clusters the points.
@@ -132,10 +147,10 @@ class OnlineConstrainedKMeans(ClusterBase):
         with Progress(disable=not self.verbose) as progress:
             task = progress.add_task("clustering", total=starts * self.max_iter)
             for start in range(starts):
-                among = points.sample(_SEEDS_PER_CLUSTER * self.n_clusters + 1000, generator)
+                among = self._sample(points, generator)
                 fit = fit_once(
                     points,
-                    self._seeded(given, among, generator),
+                    self._seeded(given, among, points.coordinates, generator),
                     bounds,
                     max_iter=self.max_iter,
                     tol=self.tol,
@@ -144,10 +159,10 @@ class OnlineConstrainedKMeans(ClusterBase):
                     advance=lambda: progress.advance(task),
                 )
                 progress.update(task, completed=(start + 1) * self.max_iter)
-                if best is None or fit.objective > best.objective:
+                if best is None or fit.squared_distances < best.squared_distances:
                     best = fit
         assert best is not None
-        self._keep(best, bounds)
+        self._keep(best, points, bounds)
         self._learn_names(given, points.d)
         return given
 
@@ -175,42 +190,42 @@ class OnlineConstrainedKMeans(ClusterBase):
         first = not hasattr(self, "cluster_centers_")
         if not first:
             self._check_same_features(given)
-        points = Points(given.array, self.metric)
+        points = Points(given.array, self.metric, None if first else self._coordinates())
+        points.dtype = torch.float64
         _check_ids(ids, points.n)
-        batch_BD = points.read(slice(0, points.n))
+        batch_BD, unit = points.whole(), points.coordinates.scale**2
         if first:
             if points.n < self.n_clusters:
                 raise ValueError(
                     f"n_samples={points.n} should be >= n_clusters={self.n_clusters}: the first "
                     "batch seeds the centers"
                 )
-            centers_KD = self._seeded(given, batch_BD, generator_of(self.random_state))
+            centers_KD = self._seeded(
+                given, batch_BD, points.coordinates, generator_of(self.random_state)
+            )
             self.counts_ = np.zeros(self.n_clusters, dtype=np.int64)
-            self.duals_ = np.zeros(self.n_clusters, dtype=np.float32)
+            self.duals_ = np.zeros(self.n_clusters)
             self.n_iter_ = 0
             self._learn_names(given, points.d)
         else:
-            centers_KD = torch.from_numpy(self.cluster_centers_)
+            centers_KD = torch.from_numpy(points.coordinates.into(self._centers()))
         counts_K = torch.from_numpy(self.counts_).clone()
-        values_BK = similarities(batch_BD, centers_KD, self.metric)
         seen = int(counts_K.sum()) + points.n
         bounds = SizeBounds(lower=self.min_ratio * seen / self.n_clusters)
         labels_B, duals_K, _ = assign_stream(
-            values_BK,
+            narrowed(similarities(batch_BD, centers_KD)),
             torch.full((points.n,), -1),
-            torch.from_numpy(self.duals_),
+            torch.from_numpy(self.duals_ / unit).float(),
             counts_K.to(torch.float32),
             Stream(n_points=seen, steered=bounds, held=0, sweep=8),
         )
         added_K = torch.bincount(labels_B, minlength=self.n_clusters)
-        sums_KD = torch.zeros_like(centers_KD).index_add_(0, labels_B, batch_BD)
-        before_K1 = counts_K.to(torch.float32).unsqueeze(1)
-        centers_KD = means(
-            sums_KD + centers_KD * before_K1, counts_K + added_K, centers_KD, self.metric
-        )
+        sums_KD = centers_KD * counts_K.unsqueeze(1)
+        sums_KD.index_add_(0, labels_B, batch_BD)
+        centers_KD = means(sums_KD, counts_K + added_K, centers_KD, self.metric, points.coordinates)
         self.counts_ = (counts_K + added_K).numpy()
-        self.duals_ = duals_K.numpy()
-        self.cluster_centers_ = centers_KD.numpy()
+        self.duals_ = duals_K.double().numpy() * unit
+        self._keep_centers(centers_KD, points)
         self.labels_ = labels_B.numpy()
         self.violation_ = bounds.violation(counts_K + added_K)
         self.n_iter_ += 1
@@ -226,8 +241,8 @@ class OnlineConstrainedKMeans(ClusterBase):
         Raises:
             ValueError: points of another width, or whose features have other names.
         """
-        points = Points(self._new(X).array, self.metric)
-        return torch.cat([labels_B for _, labels_B in self._labelled(points)]).numpy()
+        given = self._new(X)
+        return torch.cat([labels_B for _, labels_B in self._labelled(given)]).numpy()
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Distances (N, K) of points to centers: Euclidean; under cosine, 1 minus the cosine.
@@ -254,12 +269,12 @@ class OnlineConstrainedKMeans(ClusterBase):
         Raises:
             ValueError: as ``predict``; or weights that are not N finite numbers, 0 or more.
         """
-        points = Points(self._new(X).array, self.metric)
-        weights_N = checked_weights(sample_weight, points.n)
-        centers_KD = torch.from_numpy(self.cluster_centers_)
-        total = 0.0
-        for (rows, batch_BD), labels_B in self._labelled(points):
-            losses_B = own_losses(batch_BD, centers_KD[labels_B], self.metric)
+        given = self._new(X)
+        weights_N = checked_weights(sample_weight, given.array.shape[0])
+        centers_KD = torch.from_numpy(self._centers())
+        points, total = self._as_given(given), 0.0
+        for rows, labels_B in self._labelled(given):
+            losses_B = own_losses(points.read(rows), centers_KD[labels_B], self.metric)
             total += float(losses_B.sum() if weights_N is None else losses_B @ weights_N[rows])
         return -total
 
@@ -277,11 +292,11 @@ class OnlineConstrainedKMeans(ClusterBase):
         return len(self.cluster_centers_)
 
     def _distances(self, given: PointArray) -> NDArray[Any]:
-        centers_KD = torch.from_numpy(self.cluster_centers_)
+        centers_KD = torch.from_numpy(self._centers())
         kept = given.array.dtype in (np.float16, np.float32)
         parts = [
             distances(batch_BD, centers_KD, self.metric).numpy()
-            for _, batch_BD in Points(given.array, self.metric).batches(self.batch_size)
+            for _, batch_BD in self._as_given(given).batches(self.batch_size)
         ]
         return np.concatenate(parts, dtype=np.float32 if kept else np.float64, casting="same_kind")
 
@@ -293,29 +308,59 @@ class OnlineConstrainedKMeans(ClusterBase):
         self._check_same_features(given)
         return given
 
-    def _labelled(self, points: Points) -> Iterator[tuple[tuple[slice, Tensor], Tensor]]:
-        """Batches of points, (rows, (B, D)), and their labels (B,) at the prices learned."""
-        centers_KD = torch.from_numpy(self.cluster_centers_)
-        duals_K = torch.from_numpy(self.duals_)
-        for rows, batch_BD in points.batches(self.batch_size):
-            values_BK = similarities(batch_BD, centers_KD, self.metric) + duals_K
-            yield (rows, batch_BD), values_BK.argmax(dim=1)
+    def _as_given(self, given: PointArray) -> Points:
+        """Points in float64, in the user's coordinates."""
+        width = given.array.shape[1]
+        points = Points(given.array, self.metric, Coordinates.plain(width))
+        points.dtype = torch.float64
+        return points
 
-    def _keep(self, fit: Fit, bounds: SizeBounds) -> None:
-        self.cluster_centers_ = fit.centers.numpy()
+    def _labelled(self, given: PointArray) -> Iterator[tuple[slice, Tensor]]:
+        """Batches of rows, and their labels (B,) at the prices learned."""
+        coordinates = self._coordinates()
+        points = Points(given.array, self.metric, coordinates)
+        if points.exact is np.float64 or points.n * self.n_clusters <= _SMALL:
+            points.dtype = torch.float64
+        centers_KD = torch.from_numpy(coordinates.into(self._centers())).to(points.dtype)
+        duals_K = torch.from_numpy(self.duals_ / coordinates.scale**2).to(points.dtype)
+        for rows, batch_BD in points.batches(self.batch_size):
+            yield rows, best_columns(similarities(batch_BD, centers_KD).add_(duals_K))
+
+    def _keep(self, fit: Fit, points: Points, bounds: SizeBounds) -> None:
+        self._keep_centers(fit.centers, points)
         self.labels_ = fit.labels.numpy()
         self.counts_ = fit.sizes.numpy()
-        self.duals_ = fit.duals.numpy()
-        self.objective_, self.bound_ = fit.objective, fit.bound
+        unit = points.coordinates.scale**2
+        self.duals_ = fit.duals.double().numpy() * unit
         self.violation_ = bounds.violation(fit.sizes)
         self.n_iter_ = fit.passes
         if self.metric == "cosine":
-            self.inertia_ = len(self.labels_) - fit.objective
-            scale = abs(fit.bound)
+            self.inertia_ = fit.squared_distances * unit / 2
+            self.objective_ = points.n - self.inertia_
+            scale = max(abs(self.objective_), self.inertia_)
         else:
-            self.inertia_ = max(fit.squares - 2 * fit.objective, 0.0)
+            self.inertia_ = fit.squared_distances * unit
+            self.objective_ = (points.squares - self.inertia_) / 2
             scale = self.inertia_ / 2
-        self.optimality_gap_ = max(fit.bound - fit.objective, 0.0) / scale if scale > 0 else 0.0
+        self.bound_ = self.objective_ + fit.shortfall * unit
+        self.optimality_gap_ = fit.shortfall * unit / scale if scale > 0 else 0.0
+
+    def _keep_centers(self, centers_KD: Tensor, points: Points) -> None:
+        """Also in float64: far from the origin, float32 rounds more than centers move."""
+        self._exact_centers = points.coordinates.back(centers_KD.numpy())
+        dtype = points.exact if self.metric == "euclidean" else np.float32
+        self.cluster_centers_ = self._exact_centers.astype(dtype)
+
+    def _centers(self) -> NDArray[np.float64]:
+        """The centers, as exactly as they are known."""
+        given, exact = self.cluster_centers_, getattr(self, "_exact_centers", None)
+        if exact is not None and np.array_equal(exact.astype(given.dtype), given):
+            return np.asarray(exact)
+        return given.astype(np.float64)
+
+    def _coordinates(self) -> Coordinates:
+        """Those in which new points are compared with the centers."""
+        return Coordinates.around(self._centers())
 
     def _bounds(self, n_points: int) -> SizeBounds:
         if self.n_clusters > n_points:
@@ -331,8 +376,22 @@ class OnlineConstrainedKMeans(ClusterBase):
             max_size=self.max_size,
         )
 
-    def _seeded(self, given: PointArray, among_ND: Tensor, generator: torch.Generator) -> Tensor:
-        """Where a start begins, (K, D).
+    def _sample(self, points: Points, generator: torch.Generator) -> Tensor:
+        """Points that seeding chooses from; decides on the type in which all are calculated."""
+        points.dtype = torch.float64
+        among_ND = points.sample(_SEEDS_PER_CLUSTER * self.n_clusters + 1000, generator)
+        if points.n * self.n_clusters > _SMALL and not fine_grained(among_ND, self.n_clusters):
+            points.dtype = torch.float32
+        return among_ND.to(points.dtype)
+
+    def _seeded(
+        self,
+        given: PointArray,
+        among_ND: Tensor,
+        coordinates: Coordinates,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Where a start begins, (K, D), in these coordinates.
 
         Args:
             given: all points, for a function that makes the centers.
@@ -350,8 +409,10 @@ class OnlineConstrainedKMeans(ClusterBase):
                 name = "what init returned"
             width = among_ND.shape[1]
             checked_KD = checked_centers(centers, self.n_clusters, width, self.metric, name)
-            centers_KD = torch.from_numpy(checked_KD).to(torch.float32)
-        return F.normalize(centers_KD, dim=1) if self.metric == "cosine" else centers_KD
+            if self.metric == "cosine":
+                checked_KD = unit_rows(checked_KD)
+            centers_KD = torch.from_numpy(coordinates.into(checked_KD)).to(among_ND.dtype)
+        return on_sphere(centers_KD, coordinates) if self.metric == "cosine" else centers_KD
 
     def _learn_names(self, given: PointArray, width: int) -> None:
         self.n_features_in_ = width

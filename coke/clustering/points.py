@@ -11,53 +11,70 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from coke.clustering.coordinates import Coordinates, power_of_two
 from coke.clustering.stacked_rows import StackedRows
 
 METRICS = ("cosine", "euclidean")
 _RUN = 64  # rows of a file that are read together: single rows would cost a seek each
+_CHUNK = 1 << 18  # values (2 MB in float64, so that they stay in a cache) that are read together
+_ALIKE = 0.1  # root mean square distance of unit vectors from their mean that calls for centering
+_AMONG = 256  # points whose distance to the nearest of a sample is looked at
+_FINE = 1e-5  # share of the variance; float32 rounds squared distances to about 1e-7 of it
 
 
 class Points:
-    """N points of D dimensions; batches are float32, of unit norm for the cosine metric.
+    """N points of D dimensions, read in batches, in coordinates that are good to calculate with.
+
+    For the cosine metric, points are of unit norm in the user's coordinates.
 
     Args:
         array: (N, D) real numbers, as :func:`~coke.clustering.point_array.point_array` gives them.
         metric: ``"cosine"`` or ``"euclidean"``.
+        coordinates: those in which points are read; without them, ones around the points' mean,
+            for which all points are looked at.
+
+    Attributes:
+        variance: of a feature, in these coordinates; 0 where ``coordinates`` were given.
+        squares: sum of squared norms in the user's coordinates; likewise.
+        dtype: of what is read; float32 unless it is set.
+
+    Raises:
+        ValueError: without ``coordinates``, as :meth:`read`; or values whose squares are too large.
     """
 
-    def __init__(self, array: NDArray[Any] | StackedRows, metric: str) -> None:
+    def __init__(
+        self,
+        array: NDArray[Any] | StackedRows,
+        metric: str,
+        coordinates: Coordinates | None = None,
+    ) -> None:
         self._array = array
         self.metric = metric
         self.n, self.d = self._array.shape
         self.on_disk = isinstance(self._array, np.memmap | StackedRows)
+        self.dtype = torch.float32
+        self.exact = _exact_type(self._array.dtype)
+        self.coordinates = Coordinates.plain(self.d)
+        self.variance = self.squares = 0.0
+        if coordinates is None:
+            self._measure()
+        else:
+            self.coordinates = coordinates
 
     def read(self, rows: slice | NDArray[np.int64]) -> Tensor:
-        """Points (B, D) of these rows.
+        """Points (B, D) of these rows, a copy.
 
         Raises:
             ValueError: a value is not finite, or a vector without direction under cosine.
         """
-        values_BD = np.require(self._array[rows], np.float32, ["C", "W"])
-        points_BD = torch.from_numpy(values_BD)
-        # A sum is finite only where all its values are; it needs no memory, unlike a closer look.
-        if not bool(points_BD.sum().isfinite()) and not bool(torch.isfinite(points_BD).all()):
-            bad = int((~torch.isfinite(points_BD)).any(dim=1).nonzero()[0])
-            raise ValueError(
-                f"Input X contains NaN, infinity or a value too large for float32, in row "
-                f"{_row(rows, bad)}; remove such rows first"
-            )
-        if self.metric == "euclidean":
-            return points_BD
-        norms_B1: Tensor = torch.linalg.vector_norm(points_BD, dim=1, keepdim=True)
-        if bool((norms_B1 == 0).any()):
-            bad = int((norms_B1[:, 0] == 0).nonzero()[0])
-            raise ValueError(
-                f"row {_row(rows, bad)} is a zero vector, which has no direction; remove it, or "
-                'use metric="euclidean"'
-            )
-        if isinstance(self._array, StackedRows) or not np.may_share_memory(values_BD, self._array):
-            return points_BD.div_(norms_B1)  # a copy, of rows on disk for example: ours to change
-        return points_BD / norms_B1
+        values_BD = self._directed(rows)
+        if not self.coordinates.is_plain:
+            # In the type of the input, in which this is exact for points near the origin.
+            values_BD = values_BD - self.coordinates.origin.astype(self.exact)
+            values_BD /= self.exact(self.coordinates.scale)
+        points_BD = torch.from_numpy(values_BD).to(self.dtype)
+        shared = np.may_share_memory(values_BD, self._array) if not self.on_disk else False
+        return points_BD.clone() if shared and points_BD.dtype == self.dtype else points_BD
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Any]:
         """(rows, points (B, D)) of all points, each once: in order, or shuffled.
@@ -83,30 +100,130 @@ class Points:
         rows = torch.randperm(self.n, generator=generator)[:count].numpy()
         return self.read(np.sort(rows))[torch.randperm(len(rows), generator=generator)]
 
+    def whole(self) -> Tensor:
+        """All points (N, D)."""
+        points_ND = torch.empty(self.n, self.d, dtype=self.dtype)
+        for rows, batch_BD in self.batches(max(_CHUNK // self.d, 1)):
+            points_ND[rows] = batch_BD
+        return points_ND
 
-def similarities(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
-    """(B, K): what an assignment maximises. Cosine, or minus half the squared distance but for
-    the point's own norm, which no assignment changes."""
-    if metric == "cosine":
-        return points_BD @ centers_KD.T
-    return torch.addmm(centers_KD.square().sum(dim=1), points_BD, centers_KD.T, beta=-0.5)
+    def _directed(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Points (B, D) in the user's coordinates, checked; of unit norm for cosine."""
+        values_BD = np.asarray(self._array[rows], dtype=self.exact)
+        # A sum is finite only where all its values are; it needs no memory, unlike a closer look.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(values_BD.sum())) or bool(np.isfinite(values_BD).all())
+        if not finite:
+            bad = int(np.flatnonzero((~np.isfinite(values_BD)).any(axis=1))[0])
+            raise ValueError(
+                f"Input X contains NaN, infinity or a value too large for "
+                f"{np.dtype(self.exact).name}, in row {_row(rows, bad)}; remove such rows first"
+            )
+        if self.metric == "euclidean":
+            return values_BD
+        unit_BD = unit_rows(values_BD)
+        if np.isnan(unit_BD.sum()):
+            bad = int(np.flatnonzero(np.isnan(unit_BD).any(axis=1))[0])
+            raise ValueError(
+                f"row {_row(rows, bad)} is a zero vector, which has no direction; remove it, or "
+                'use metric="euclidean"'
+            )
+        return unit_BD
+
+    def _measure(self) -> None:
+        """Mean and variance of all points, chunk by chunk (Chan, Golub and LeVeque, 1983)."""
+        mean_D, squares, count = np.zeros(self.d), 0.0, 0
+        step = max(_CHUNK // self.d, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, self.n, step):
+                chunk_BD = self._directed(slice(start, min(start + step, self.n)))
+                center_D = chunk_BD.mean(axis=0, dtype=np.float64)
+                off_BD = chunk_BD - center_D
+                moved_D = center_D - mean_D
+                total = count + len(chunk_BD)
+                squares += float(np.vdot(off_BD, off_BD))
+                squares += float(moved_D @ moved_D) * count * len(chunk_BD) / total
+                mean_D += moved_D * (len(chunk_BD) / total)
+                count = total
+            self.squares = squares + self.n * float(mean_D @ mean_D)
+        if not np.isfinite(self.squares):
+            raise ValueError(
+                "Input X contains a value too large for squared distances in float64; scale the "
+                "points down"
+            )
+        spread = float(np.sqrt(squares / self.n))
+        # Directions that are not nearly alike need no other coordinates than their own.
+        if self.metric == "euclidean" or spread < _ALIKE:
+            # Rounded, so that points minus origin is exact.
+            origin_D = mean_D.astype(self.exact).astype(np.float64)
+            self.coordinates = Coordinates(origin=origin_D, scale=power_of_two(spread))
+        self.variance = squares / self.n / self.d / self.coordinates.scale**2
 
 
-def similarities_by_cluster(points_ND: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
-    """(K, N): :func:`similarities`, cluster by cluster."""
-    products_KN = centers_KD @ points_ND.T
-    if metric == "cosine":
-        return products_KN
-    return products_KN.sub_(0.5 * centers_KD.square().sum(dim=1, keepdim=True))
+def unit_rows(values_BD: NDArray[Any]) -> NDArray[Any]:
+    """Rows of unit norm, whatever norm they had; NaN for rows of zeros."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        norms_B = np.sqrt(np.einsum("bd,bd->b", values_BD, values_BD))
+        # Squares of very large and very small values leave the range of the type.
+        limit = np.sqrt(np.finfo(values_BD.dtype).max) / 1e3
+        extreme = np.flatnonzero(~((norms_B < limit) & (norms_B > 1 / limit)))
+        if len(extreme):
+            some_MD = values_BD[extreme].astype(np.float64)
+            some_MD /= np.abs(some_MD).max(axis=1, keepdims=True)
+            values_BD = values_BD.copy()
+            values_BD[extreme] = some_MD
+            norms_B[extreme] = np.linalg.norm(some_MD, axis=1)
+        unit_BD: NDArray[Any] = values_BD / norms_B[:, None]
+    return unit_BD
 
 
-def own_similarities(points_BD: Tensor, centers_BD: Tensor, metric: str) -> Tensor:
-    """(B,): :func:`similarities`, of each point to the center in its row."""
-    products_B = (points_BD * centers_BD).sum(dim=1)
-    return products_B if metric == "cosine" else products_B - 0.5 * centers_BD.square().sum(dim=1)
+def fine_grained(some_SD: Tensor, n_clusters: int) -> bool:
+    """Whether clusters are so small against all points' extent that float32 cannot tell points of
+    one from points of the next.
+
+    Args:
+        some_SD: a sample of the points in their coordinates.
+    """
+    some_SD = some_SD[: max(2 * n_clusters, _AMONG)].double()
+    if len(some_SD) < 2:
+        return False
+    distances_SM = torch.cdist(some_SD[:_AMONG], some_SD)
+    distances_SM[distances_SM == 0] = torch.inf  # the point itself, and identical ones
+    nearest_S = distances_SM.amin(dim=1).square()
+    nearest_S = nearest_S[nearest_S.isfinite()]
+    if not len(nearest_S):
+        return False
+    return float(nearest_S.median()) < _FINE * float(some_SD.square().sum(dim=1).mean())
 
 
-def means(sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str) -> Tensor:
+def similarities(points_BD: Tensor, centers_KD: Tensor) -> Tensor:
+    """(B, K): what an assignment maximises, minus half the squared distance but for the point's
+    own norm, which no assignment changes."""
+    squares_K = centers_KD.square().sum(dim=1)
+    return torch.addmm(squares_K, points_BD, centers_KD.T, beta=-0.5)
+
+
+def narrowed(values_BK: Tensor) -> Tensor:
+    """Similarities in float32, which keeps of float64 what tells the best centers apart."""
+    if values_BK.dtype == torch.float32:
+        return values_BK
+    return values_BK.sub_(values_BK.amax(dim=1, keepdim=True)).float()
+
+
+def similarities_by_cluster(points_UD: Tensor, centers_KD: Tensor) -> Tensor:
+    """(K, U): :func:`similarities`, cluster by cluster, in the precision of the points."""
+    products_KU = centers_KD @ points_UD.T
+    return products_KU.sub_(0.5 * centers_KD.square().sum(dim=1, keepdim=True))
+
+
+def squared_distances(points_BD: Tensor, centers_BD: Tensor) -> Tensor:
+    """(B,) float64: of each point to the center in its row."""
+    return (points_BD - centers_BD).square_().sum(dim=1, dtype=torch.float64)
+
+
+def means(
+    sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str, coordinates: Coordinates
+) -> Tensor:
     """Centers (K, D): means of what the clusters received, on the unit sphere for cosine.
 
     Args:
@@ -117,9 +234,22 @@ def means(sums_KD: Tensor, counts_K: Tensor, before_KD: Tensor, metric: str) -> 
     received_K = counts_K > 0
     centers_KD = sums_KD / torch.where(received_K, counts_K, 1).unsqueeze(1)
     if metric == "cosine":
-        centers_KD = F.normalize(centers_KD, dim=1)
-    return torch.where(received_K.unsqueeze(1), centers_KD, before_KD)
+        centers_KD = on_sphere(centers_KD, coordinates)
+    return torch.where(received_K.unsqueeze(1), centers_KD.to(before_KD.dtype), before_KD)
+
+
+def on_sphere(centers_KD: Tensor, coordinates: Coordinates) -> Tensor:
+    """Of unit norm in the user's coordinates."""
+    if coordinates.is_plain:
+        return F.normalize(centers_KD, dim=1)
+    outside_KD = F.normalize(torch.from_numpy(coordinates.back(centers_KD.numpy())), dim=1)
+    return torch.from_numpy(coordinates.into(outside_KD.numpy())).to(centers_KD.dtype)
 
 
 def _row(rows: slice | NDArray[np.int64], i: int) -> int:
     return (rows.start or 0) + i if isinstance(rows, slice) else int(rows[i])
+
+
+def _exact_type(dtype: np.dtype[Any]) -> type[np.floating]:
+    """The type in which values of this one are calculated with: float32 where it holds them."""
+    return np.float32 if np.can_cast(dtype, np.float32) else np.float64

@@ -1,135 +1,131 @@
-"""Sizes made to fit: the cheapest moves that bring every cluster inside its bounds.
+"""Sizes made to fit: points moved where it costs least until every cluster keeps its bounds.
 
-Prices (the duals) bring an assignment close to its bounds; points come one by one, so some cluster
-stays a few points short. Here these are taken from where they cost least.
+Prices (the duals) bring an assignment close to its bounds. Points come one by one, so some clusters
+end a few points short. A pass looks for the points that could fill them at the least cost; these
+few are then assigned anew, and moved through other clusters where that is cheaper.
+
+Shapes: N points, B of a chunk, M candidates, K clusters, C columns: lists of candidates, L long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from coke.clustering.sizes import SizeBounds
+from coke.clustering.assignment import best_columns
+from coke.clustering.sizes import SizeBounds, typical_difference
+from coke.clustering.transport import assigned
 
-#: Chunks of all points: their first row, and the priced similarities (B, K) of that chunk.
-PricedChunks = Callable[[], Iterable[tuple[int, Tensor]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moved:
-    """Points that changed their cluster, (M,) each: which, from where and to where."""
-
-    points: Tensor
-    sources: Tensor
-    targets: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Moves:
-    """Moves that would help, (M,) each: points, where to, and the similarity that is lost."""
-
-    points: Tensor
-    targets: Tensor
-    costs: Tensor
+#: First row and similarities (B, K) of chunks of all points, as often as it is called.
+Chunks = Callable[[], Iterable[tuple[int, Tensor]]]
+_SPARE = 8  # candidates beyond the number of points that a cluster misses
+_APART = 1e-4  # of the typical difference, by which equal costs are told apart
+_SOME = 256  # points that tell how far similarities are apart
+_ROUNDING = 1e-6  # of float32, relative to the largest similarity
 
 
 def repair(
-    labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds, priced: PricedChunks
-) -> list[Moved]:
+    labels_N: Tensor,
+    sizes_K: Tensor,
+    duals_K: Tensor,
+    bounds: SizeBounds,
+    chunks: Chunks,
+    similarities_of: Callable[[Tensor], Tensor],
+    in_memory: int,
+) -> None:
     """Moves points until every cluster keeps its bounds; changes labels and sizes in place.
 
     Args:
         labels_N: (N,) int64.
         sizes_K: (K,) int64, what ``labels_N`` counts to.
+        duals_K: the prices of the assignment, at which moves are compared.
         bounds: feasible ones: K * lower <= N <= K * upper.
-        priced: similarities plus duals, chunk by chunk, as often as it is called: once per round.
-
-    Returns: what was moved, round by round.
+        chunks: called once per round.
+        similarities_of: (M, K) of the points in rows (M,).
+        in_memory: similarities that may be kept.
     """
-    rounds: list[Moved] = []
-    while True:
-        missing_K = (bounds.lower - sizes_K).clamp(min=0)
-        excess_K = (sizes_K - bounds.upper).clamp(min=0)
-        if not bool((missing_K > 0).any() or (excess_K > 0).any()):
-            return rounds
-        moves = _joined(
-            _moves_of(first, values_BK, labels_N, sizes_K, missing_K, excess_K, bounds)
-            for first, values_BK in priced()
+    generator = torch.Generator().manual_seed(0)
+    while bounds.violation(sizes_K) > 0:
+        rows_M = _candidates(labels_N, sizes_K, duals_K, bounds, chunks, in_memory, generator)
+        values_MK = similarities_of(rows_M)
+        before_M = labels_N[rows_M]
+        others_K = sizes_K - torch.bincount(before_M, minlength=len(sizes_K))
+        found = assigned(
+            values_MK.T.contiguous().numpy(),
+            np.ones(len(rows_M), dtype=np.int64),
+            best_columns(values_MK + duals_K.to(values_MK.dtype)).numpy(),
+            duals_K.numpy(),
+            bounds,
+            tolerance=_ROUNDING * float(values_MK.abs().max()),
+            others_K=others_K.numpy(),
         )
-        moved = _apply(moves, labels_N, sizes_K, bounds)
-        assert len(moved.points), "feasible bounds leave a move that helps"
-        rounds.append(moved)
+        labels_N[rows_M[torch.from_numpy(found.rows)]] = torch.from_numpy(found.labels)
+        before, broken = _broken(sizes_K, bounds), _broken(torch.from_numpy(found.sizes), bounds)
+        assert broken < before, "feasible bounds leave a move that helps"
+        sizes_K.copy_(torch.from_numpy(found.sizes))
 
 
-def _moves_of(
-    first: int,
-    values_BK: Tensor,
+def _broken(sizes_K: Tensor, bounds: SizeBounds) -> float:
+    """Points that clusters miss or have too many."""
+    return float(
+        ((bounds.lower - sizes_K).clamp(min=0) + (sizes_K - bounds.upper).clamp(min=0)).sum()
+    )
+
+
+def _candidates(
     labels_N: Tensor,
     sizes_K: Tensor,
-    missing_K: Tensor,
-    excess_K: Tensor,
+    duals_K: Tensor,
     bounds: SizeBounds,
-) -> _Moves:
-    """The cheapest moves of one chunk: as many into each short cluster as it misses, and one for
-    each point of a cluster that is too large."""
-    labels_B = labels_N[first : first + len(values_BK)]
-    own_B = values_BK.gather(1, labels_B.unsqueeze(1)).squeeze(1)
-    can_give_B = (sizes_K > bounds.lower)[labels_B]
-    points, targets, costs = [], [], []
-    for cluster in missing_K.nonzero().flatten().tolist():
-        cost_B = torch.where(can_give_B, own_B - values_BK[:, cluster], torch.inf)
-        count = min(int(missing_K[cluster].ceil()), int(can_give_B.sum()))
-        cheapest = cost_B.topk(count, largest=False).indices
-        points.append(cheapest)
-        targets.append(torch.full_like(cheapest, cluster))
-        costs.append(cost_B[cheapest])
-    leavers = (excess_K > 0)[labels_B].nonzero().flatten()
-    if len(leavers):
-        open_K = sizes_K < bounds.upper
-        value_M, target_M = values_BK[leavers].masked_fill(~open_K, -torch.inf).max(dim=1)
-        points.append(leavers)
-        targets.append(target_M)
-        costs.append(own_B[leavers] - value_M)
-    if not points:
-        empty = torch.empty(0, dtype=torch.int64)
-        return _Moves(points=empty, targets=empty, costs=empty.float())
-    return _Moves(
-        points=torch.cat(points) + first,
-        targets=torch.cat(targets),
-        costs=torch.cat(costs),
-    )
+    chunks: Chunks,
+    in_memory: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Rows (M,) of the points with the cheapest moves: into each cluster that is short, and out of
+    each that is too large."""
+    most = max(in_memory // len(sizes_K), 1)
+    short = (sizes_K < bounds.lower).nonzero().flatten()[: max(most // 2, 1)]
+    large = (sizes_K > bounds.upper).nonzero().flatten()[: max(most // 2, 1)]
+    missing = int(max((bounds.lower - sizes_K).max(), (sizes_K - bounds.upper).max()))
+    length = max(min(missing + _SPARE, most // (2 * len(short) + len(large))), 1)
+    costs_LC, rows_LC = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    for first, values_BK in chunks():
+        labels_B = labels_N[first : first + len(values_BK)]
+        costs_BC = _costs(values_BK, labels_B, sizes_K, duals_K, bounds, short, large)
+        # Equal costs are told apart at random: else all clusters would ask for the same points.
+        noise_BC = torch.rand(costs_BC.shape, generator=generator)
+        costs_BC = costs_BC + noise_BC.mul_(_APART * typical_difference(values_BK[:_SOME]))
+        found = costs_BC.topk(min(length, len(costs_BC)), dim=0, largest=False)
+        costs_LC = torch.cat([costs_LC.view(-1, costs_BC.shape[1]), found.values])
+        rows_LC = torch.cat([rows_LC.view(-1, costs_BC.shape[1]), found.indices + first])
+        costs_LC, kept_LC = costs_LC.topk(min(length, len(costs_LC)), dim=0, largest=False)
+        rows_LC = rows_LC.gather(0, kept_LC)
+    rows_M: Tensor = rows_LC[costs_LC.isfinite()].unique()
+    return rows_M
 
 
-def _joined(chunks: Iterable[_Moves]) -> _Moves:
-    moves = list(chunks)
-    return _Moves(
-        points=torch.cat([m.points for m in moves]),
-        targets=torch.cat([m.targets for m in moves]),
-        costs=torch.cat([m.costs for m in moves]),
-    )
-
-
-def _apply(moves: _Moves, labels_N: Tensor, sizes_K: Tensor, bounds: SizeBounds) -> Moved:
-    """Makes the moves, cheapest first, as long as each still helps and breaks nothing."""
-    order = moves.costs.argsort(stable=True)
-    sizes = sizes_K.tolist()
-    done: dict[int, int] = {}
-    pairs = zip(moves.points[order].tolist(), moves.targets[order].tolist(), strict=True)
-    sources = labels_N[moves.points[order]].tolist()
-    for (point, target), source in zip(pairs, sources, strict=True):
-        helps = sizes[target] < bounds.lower or sizes[source] > bounds.upper
-        allowed = sizes[source] > bounds.lower and sizes[target] < bounds.upper
-        if point in done or not helps or not allowed:
-            continue
-        sizes[source] -= 1
-        sizes[target] += 1
-        done[point] = target
-    points_M = torch.tensor(list(done), dtype=torch.int64)
-    targets_M = torch.tensor(list(done.values()), dtype=torch.int64)
-    moved = Moved(points=points_M, sources=labels_N[points_M], targets=targets_M)
-    labels_N[points_M] = targets_M
-    sizes_K.copy_(torch.tensor(sizes))
-    return moved
+def _costs(
+    values_BK: Tensor,
+    labels_B: Tensor,
+    sizes_K: Tensor,
+    duals_K: Tensor,
+    bounds: SizeBounds,
+    short_S: Tensor,
+    large_L: Tensor,
+) -> Tensor:
+    """Costs (B, C) of moves: into short clusters, from all clusters and from those that have points
+    to spare; and out of large ones, into the best that has room."""
+    own_B1 = (values_BK.gather(1, labels_B.unsqueeze(1))[:, 0] + duals_K[labels_B]).unsqueeze(1)
+    into_BS = own_B1 - (values_BK[:, short_S] + duals_K[short_S])
+    into_BS[labels_B.unsqueeze(1) == short_S] = torch.inf
+    spared_B1 = (sizes_K > bounds.lower)[labels_B].unsqueeze(1)
+    costs = [into_BS, torch.where(spared_B1, into_BS, torch.inf)]
+    if len(large_L):
+        closed_K = ~(sizes_K < bounds.upper)
+        best_B1 = (values_BK + duals_K.masked_fill(closed_K, -torch.inf)).amax(dim=1, keepdim=True)
+        out_B1 = own_B1 - best_B1
+        costs.append(torch.where(labels_B.unsqueeze(1) == large_L, out_B1, torch.inf))
+    return torch.cat(costs, dim=1)

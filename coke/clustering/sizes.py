@@ -111,48 +111,80 @@ def size_bounds(
     return SizeBounds(lower=lower, upper=math.inf if max_size is None else max_size)
 
 
+def typical_difference(similarities_BK: Tensor) -> float:
+    """The standard deviation of a typical point's similarities to the centers.
+
+    From medians, so that neither a few far points nor a few far centers decide.
+    """
+    if similarities_BK.shape[1] < 2:
+        return 1.0
+    middle_B1 = similarities_BK.median(dim=1, keepdim=True).values
+    typical = 1.4826 * (similarities_BK - middle_B1).abs_().median(dim=1).values.median()
+    if typical > 0:
+        return float(typical)
+    return float(similarities_BK.std(dim=1).mean()) or 1.0
+
+
 def refine_duals(
-    similarities_KN: Tensor,
+    similarities_KU: Tensor,
     duals_K: Tensor,
     bounds: SizeBounds,
     *,
     steps: int,
     settled: float,
     reaches: Sequence[float] = (1.0,),
-) -> Tensor:
+    amounts_U: Tensor | None = None,
+) -> tuple[Tensor, bool]:
     """Duals (K,) that lower the bound: subgradient descent, the step shrinking, best one kept.
 
-    Each step reads the whole matrix, which lies cluster by cluster: the best value of every point
+    Each step reads the whole matrix, which lies cluster by cluster: the best value of every row
     is then ten times as fast to find as in rows of a few clusters. Steps are normalised per cluster
     (a share of its size) and scaled to how far similarities of a point are apart, so nothing needs
     tuning. With several ``reaches``, ``steps`` are taken at each of these scales, from the best
     duals so far.
 
     Args:
-        settled: duals are good that leave this share of the spread of similarities, per point.
+        settled: duals are good that leave this share of the typical difference, per point.
+        amounts_U: (U,) int64, points in each row; one by default.
+
+    Returns: the duals, and whether they are good.
     """
-    k, n = similarities_KN.shape
-    some_KN = similarities_KN[:, :: max(n // _SPREAD_POINTS, 1)]
-    spread = float(some_KN.std(dim=0).mean()) if k > 1 else 1.0
+    k, rows = similarities_KU.shape
+    some_BK = similarities_KU[:, :: max(rows // _SPREAD_POINTS, 1)].T
+    spread = typical_difference(some_BK)
+    extra_U, extra = _extra(amounts_U)
+    n = rows + int(extra.sum())
     scale = max(n / k, 1.0)
-    priced_KN = torch.empty_like(similarities_KN)
-    best_KN = torch.empty_like(similarities_KN, dtype=torch.bool)
+    priced_KU = torch.empty_like(similarities_KU)
+    best_KU = torch.empty_like(similarities_KU, dtype=torch.bool)
+    extra = extra.to(duals_K.dtype)
     best_K, best = duals_K, math.inf
     for reach in reaches:
         duals_K, velocity_K = best_K.clone(), torch.zeros_like(best_K)
         furthest = 2 * reach * spread
         for step in range(steps):
-            torch.add(similarities_KN, duals_K.unsqueeze(1), out=priced_KN)
-            values_N = priced_KN.amax(dim=0)
-            value = float(values_N.sum(dtype=torch.float64)) - bounds.price(duals_K)
+            torch.add(similarities_KU, duals_K.unsqueeze(1), out=priced_KU)
+            values_U = priced_KU.amax(dim=0)
+            value = float(values_U.sum(dtype=torch.float64)) - bounds.price(duals_K)
+            sizes_K = torch.eq(priced_KU, values_U, out=best_KU).sum(dim=1).to(duals_K.dtype)
+            if len(extra):
+                value += float((values_U[extra_U] * extra).sum(dtype=torch.float64))
+                sizes_K += best_KU[:, extra_U].to(duals_K.dtype) @ extra
             if value < best:
                 best_K, best = duals_K.clone(), value
-            sizes_K = torch.eq(priced_KN, values_N, out=best_KN).sum(dim=1).to(duals_K.dtype)
             if bounds.slack(duals_K, sizes_K, spread) <= settled * spread * n:
-                return duals_K
+                return duals_K, True
             wanted_K = bounds.step(duals_K, sizes_K, reach * spread / scale) - duals_K
             velocity_K = 0.7 * velocity_K + 0.3 * wanted_K.clamp(-furthest, furthest)
             duals_K = duals_K + (1 - step / steps) ** 1.5 * velocity_K
             if math.isinf(bounds.upper):
                 duals_K.clamp_(min=0)
-    return best_K
+    return best_K, False
+
+
+def _extra(amounts_U: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows of several points, and how many more than one each of them has."""
+    if amounts_U is None:
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    rows = (amounts_U > 1).nonzero().flatten()
+    return rows, amounts_U[rows] - 1

@@ -1,0 +1,81 @@
+"""Identical rows as one row with a number of points.
+
+Shapes: N points, U distinct rows, P pieces of rows, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistinctRows:
+    """The different rows among points.
+
+    Attributes:
+        points: (U, D), in the order in which they first appear.
+        amounts: (U,) int64, how many points each of them is.
+        row_of: (N,) int64, the distinct row of each point.
+    """
+
+    points: Tensor
+    amounts: NDArray[np.int64]
+    row_of: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, points_ND: Tensor) -> DistinctRows:
+        """Of these points; the same tensor where all differ."""
+        keys_N = _keys(points_ND)
+        _, first_U, row_of_N, amounts_U = np.unique(
+            keys_N, return_index=True, return_inverse=True, return_counts=True
+        )
+        if len(first_U) == len(points_ND):
+            every = np.arange(len(points_ND))
+            return cls(points=points_ND, amounts=np.ones_like(every), row_of=every)
+        order_U = np.argsort(first_U)
+        place_U = np.empty_like(order_U)
+        place_U[order_U] = np.arange(len(order_U))
+        points_UD = points_ND[torch.from_numpy(first_U[order_U])]
+        return cls(points=points_UD, amounts=amounts_U[order_U], row_of=place_U[row_of_N])
+
+    def labels(
+        self, rows_P: NDArray[np.int64], labels_P: NDArray[np.int64], amounts_P: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Labels (N,) of the points, from those of pieces of the distinct rows."""
+        if len(rows_P) == len(self.amounts):
+            labels_U = np.empty_like(labels_P)
+            labels_U[rows_P] = labels_P
+            return labels_U[self.row_of]
+        pieces = np.argsort(rows_P, kind="stable")
+        labels_N = np.empty_like(self.row_of)
+        labels_N[np.argsort(self.row_of, kind="stable")] = np.repeat(
+            labels_P[pieces], amounts_P[pieces]
+        )
+        return labels_N
+
+
+def _keys(points_ND: Tensor) -> NDArray[np.uint64]:
+    """A key (N,) for each row: the same for identical rows, and for no others.
+
+    A sum of the row's bits times random odd numbers finds likely ones; a row that shares its key
+    with a different one makes all rows be compared in full.
+    """
+    n, d = points_ND.shape
+    points = (points_ND + 0.0).numpy()  # of -0.0 and 0.0, which are equal, only 0.0 is left
+    bits_ND = points.view(np.uint64 if points.dtype == np.float64 else np.uint32)
+    factors_D = np.random.default_rng(0).integers(2**63, size=d, dtype=np.uint64) * 2 + 1
+    keys_N = np.zeros(n, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column, factor in enumerate(factors_D):
+            keys_N += (bits_ND[:, column].astype(np.uint64) + np.uint64(column)) * factor
+            keys_N ^= keys_N >> np.uint64(29)
+    _, first_U, row_of_N = np.unique(keys_N, return_index=True, return_inverse=True)
+    if len(first_U) < n and not np.array_equal(points[first_U[row_of_N]], points):
+        _, row_of_N = np.unique(points, axis=0, return_inverse=True)
+        return row_of_N.astype(np.uint64).reshape(n)
+    return keys_N

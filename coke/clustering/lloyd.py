@@ -1,0 +1,140 @@
+"""Passes that are steps of Lloyd's algorithm under bounds: the best assignment, then the means.
+
+Shapes: U distinct rows, P pieces of rows, M rows of a chunk, D dimensions, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coke.clustering.assignment import best_columns
+from coke.clustering.distinct_rows import DistinctRows
+from coke.clustering.ending import Ending
+from coke.clustering.points import Points, means, similarities_by_cluster, squared_distances
+from coke.clustering.repair import repair
+from coke.clustering.sizes import SizeBounds, refine_duals
+from coke.clustering.transport import Assigned, assigned
+
+_STEPS, _SETTLED = 40, 1e-3  # towards the best duals, before an assignment finds them exactly
+_ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}  # of similarities, relative to the largest
+_CHUNK = 1 << 14  # rows that are looked at together
+
+
+class Lloyd:
+    """Few enough points to keep all their similarities in memory."""
+
+    def __init__(self, points: Points, centers_KD: Tensor, bounds: SizeBounds) -> None:
+        self.points, self.bounds = points, bounds
+        self.centers_KD = centers_KD.to(points.dtype)
+        self.rows = DistinctRows.of(points.whole())
+        self.distinct = len(self.rows.points) == points.n
+        self.duals_K = torch.zeros(len(centers_KD), dtype=torch.float64)
+
+    def run(self) -> None:
+        """One step."""
+        values_KU = self._similarities(self.rows.points)
+        settled = self._refine(values_KU)
+        # Good duals are good enough for a step; identical rows want to be told apart.
+        found = self._repaired(values_KU) if settled and self.distinct else self._best(values_KU)
+        sums_KD = torch.zeros(self.centers_KD.shape, dtype=torch.float64)
+        for rows_M, labels_M, amounts_M in _chunks(found):
+            points_MD = self.rows.points[rows_M].double()
+            sums_KD.index_add_(0, labels_M, points_MD.mul_(amounts_M.unsqueeze(1)))
+        self.centers_KD = means(
+            sums_KD,
+            torch.from_numpy(found.sizes),
+            self.centers_KD,
+            self.points.metric,
+            self.points.coordinates,
+        )
+
+    def finished(self) -> Ending:
+        """The points assigned to the centers as they are."""
+        self._refine(self._similarities(self.rows.points))
+        # In float64, so that nothing is left to gain but rounding of that.
+        values_KU = self._similarities(self.rows.points.double())
+        found = self._best(values_KU)
+        sizes_K = torch.from_numpy(found.sizes)
+        shortfall, distances = self.bounds.slack(self.duals_K, sizes_K, price=0.0), 0.0
+        for rows_M, labels_M, amounts_M in _chunks(found):
+            priced_KM = values_KU[:, rows_M].add_(self.duals_K.unsqueeze(1))
+            own_M = priced_KM.gather(0, labels_M.unsqueeze(0))[0]
+            shortfall += float((priced_KM.amax(dim=0).sub_(own_M) * amounts_M).sum())
+            centers_MD = self.centers_KD[labels_M].double()
+            distances_M = squared_distances(self.rows.points[rows_M].double(), centers_MD)
+            distances += float((distances_M * amounts_M).sum())
+        return Ending(
+            duals=self.duals_K,
+            labels=torch.from_numpy(self.rows.labels(found.rows, found.labels, found.amounts)),
+            sizes=sizes_K,
+            squared_distances=distances,
+            shortfall=shortfall,
+        )
+
+    def _similarities(self, points_UD: Tensor) -> Tensor:
+        return similarities_by_cluster(points_UD, self.centers_KD.to(points_UD.dtype))
+
+    def _refine(self, values_KU: Tensor) -> bool:
+        """Brings the duals near the best ones; returns whether they are good."""
+        duals_K, settled = refine_duals(
+            values_KU,
+            self.duals_K.to(values_KU.dtype),
+            self.bounds,
+            steps=_STEPS,
+            settled=_SETTLED,
+            amounts_U=torch.from_numpy(self.rows.amounts),
+        )
+        self.duals_K = duals_K.double()
+        return settled
+
+    def _repaired(self, values_KU: Tensor) -> Assigned:
+        """A good assignment of rows that are one point each."""
+        labels_U = self._highest(values_KU)
+        sizes_K = torch.bincount(labels_U, minlength=len(self.duals_K))
+        repair(
+            labels_U,
+            sizes_K,
+            self.duals_K.float(),
+            self.bounds,
+            lambda: [(0, values_KU.T)],
+            lambda rows_M: values_KU[:, rows_M].T,
+            values_KU.numel(),
+        )
+        return Assigned(
+            rows=np.arange(len(labels_U)),
+            labels=labels_U.numpy(),
+            amounts=self.rows.amounts,
+            prices=self.duals_K.numpy(),
+            sizes=sizes_K.numpy(),
+            complete=True,
+        )
+
+    def _best(self, values_KU: Tensor) -> Assigned:
+        """The best assignment; sets the duals to its prices."""
+        found = assigned(
+            values_KU.numpy(),
+            self.rows.amounts,
+            self._highest(values_KU).numpy(),
+            self.duals_K.numpy(),
+            self.bounds,
+            tolerance=_ROUNDING[values_KU.dtype] * float(values_KU.abs().max()),
+        )
+        assert found.complete, "feasible bounds leave a path to every cluster"
+        self.duals_K = torch.from_numpy(found.prices)
+        return found
+
+    def _highest(self, values_KU: Tensor) -> Tensor:
+        """The cluster (U,) of the highest similarity plus dual."""
+        duals_K1 = self.duals_K.to(values_KU.dtype).unsqueeze(1)
+        parts = values_KU.split(_CHUNK, dim=1)
+        return torch.cat([best_columns((part_KM + duals_K1).T) for part_KM in parts])
+
+
+def _chunks(found: Assigned) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows, labels and amounts (M,) of some pieces at a time."""
+    parts = (torch.from_numpy(t).split(_CHUNK) for t in (found.rows, found.labels, found.amounts))
+    return zip(*parts, strict=True)
