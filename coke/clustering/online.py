@@ -109,7 +109,7 @@ class Online:
         n, k = self.points.n, len(self.centers_KD)
         some = np.unique(np.linspace(0, n - 1, _SOME).astype(np.int64))
         values_BK = self._similarities(self.points.read(some))
-        return GAIN * typical_difference(values_BK) * k / n
+        return float(GAIN * typical_difference(values_BK) * k / n)
 
     def _similarities(self, batch_BD: Tensor) -> Tensor:
         return narrowed(similarities(batch_BD, self.centers_KD))
