@@ -24,11 +24,11 @@ class BatchCheck:
         # that comes twice in a batch, an id, a negated id.
         self._found = torch.full((5,), _NONE, dtype=torch.int64, device=device)
 
-    def add(self, features_BD: Tensor, ids_B: Tensor, where: Tensor | None = None) -> None:
-        """Looks at a batch of at least one row; at its ids alone where the scalar is false."""
+    def add(self, features_BD: Tensor, ids_B: Tensor, valid: Tensor | None = None) -> None:
+        """Looks at a batch of at least one row; only at its ids if ``valid`` is false."""
         norms_B = torch.linalg.vector_norm(features_BD, dim=1)
-        if where is not None:
-            norms_B = torch.where(where, norms_B, 1.0)
+        if valid is not None:
+            norms_B = torch.where(valid, norms_B, 1.0)
         in_order_B = ids_B.sort().values
         twice_B = in_order_B.diff(prepend=in_order_B[:1] - 1) == 0
         found = [

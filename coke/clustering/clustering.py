@@ -140,7 +140,7 @@ class Clustering:
         return [head.best(features, second_stage=self.second_stage) for head in self.heads]
 
     @torch.no_grad()
-    def step(self, features: Tensor, ids: Tensor, where: Tensor | None = None) -> list[Tensor]:
+    def step(self, features: Tensor, ids: Tensor, valid: Tensor | None = None) -> list[Tensor]:
         """Assigns a batch under the size constraint and learns from it.
 
         With several processes it is the global batch, the same on every rank, see
@@ -149,8 +149,8 @@ class Clustering:
         Args:
             features: (B, D) float32; unit norm, or the mean of unit-norm views (Eqn. 15).
             ids: (B,) int64, each at most once.
-            where: () bool on the device: whether the batch counts. Where it is false, nothing
-                changes, whatever the features hold; it is not waited for. True if None.
+            valid: () bool on the device: whether the batch counts. If it is false, nothing changes,
+                whatever the features hold. Nothing waits for it. True if None.
 
         Returns: per head the labels (B,) int64 that the ids have now.
 
@@ -168,24 +168,24 @@ class Clustering:
             )
         if ids.dtype != torch.int64:
             raise ValueError(f"ids are {ids.dtype}; give int64")
-        self._check.add(features, ids, where)
-        if where is not None:
-            features = torch.where(where, features, 0.0)
+        self._check.add(features, ids, valid)
+        if valid is not None:
+            features = torch.where(valid, features, 0.0)
         if ids.device.type == "cpu":
             self._check.raise_for_findings()
         else:
             ids = ids.clamp(0, self.n_ids - 1)  # an index out of range would end the process
         before_HB = self.label_store.read(ids)
         labels = [
-            head.step(features, before_B, second_stage=self.second_stage, where=where)
+            head.step(features, before_B, second_stage=self.second_stage, valid=valid)
             for head, before_B in zip(self.heads, before_HB, strict=True)
         ]
         labels_HB = torch.stack(labels)
         self._changed_H += (before_HB != labels_HB).sum(dim=1)  # stays on the device
-        self._labelled += len(ids) if where is None else where * len(ids)
+        self._labelled += len(ids) if valid is None else valid * len(ids)
         self.label_store.write(ids, labels_HB, self.epoch)
         if self.second_stage:
-            self._average_labels(ids, labels, where)
+            self._average_labels(ids, labels, valid)
         return labels
 
     def set_labels(self, labels_HN: Tensor) -> None:
@@ -204,13 +204,13 @@ class Clustering:
         if features.dtype != torch.float32:
             raise ValueError(f"features are {features.dtype}; give float32")
 
-    def _average_labels(self, ids: Tensor, labels: list[Tensor], where: Tensor | None) -> None:
+    def _average_labels(self, ids: Tensor, labels: list[Tensor], valid: Tensor | None) -> None:
         if self.soft_labels is None:
             stored_HN = self.label_store.read(torch.arange(self.n_ids, device=ids.device))
             self.soft_labels = self._sparse_labels(stored_HN)
         weight = 1.0 / (self.epoch - self.config.first_stage_epochs + 1)
         for soft, new in zip(self.soft_labels, labels, strict=True):
-            soft.average_in(ids, new, weight, where)
+            soft.average_in(ids, new, weight, valid)
 
     def _sparse_labels(self, labels_HN: Tensor) -> list[SparseLabels]:
         return [

@@ -86,23 +86,23 @@ class Head:
         before_B: Tensor,
         *,
         second_stage: bool,
-        where: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """Assigns a batch, then moves duals, counts and running centers. Returns labels (B,).
 
         Args:
             before_B: (B,) int64, the labels that these ids have so far; -1 for none.
-            where: () bool; the batch changes nothing where it is false, and all of it if None. It
+            valid: () bool; the batch changes nothing if it is false. True if None. It
                 costs a copy of the state and a choice between both: (K, D) numbers read and written
                 twice, where a step alone touches the rows of the batch's clusters.
         """
-        before = None if where is None else [state.clone() for state in self._moving()]
+        before = None if valid is None else [state.clone() for state in self._moving()]
         labels_B = self._step(features_BD, before_B, second_stage=second_stage)
-        if where is None or before is None:
+        if valid is None or before is None:
             return labels_B
         for moved, kept in zip(self._moving(), before, strict=True):
-            torch.where(where, moved, kept, out=moved)
-        return torch.where(where, labels_B, before_B)
+            torch.where(valid, moved, kept, out=moved)
+        return torch.where(valid, labels_B, before_B)
 
     def _moving(self) -> tuple[Tensor, ...]:
         """What a step changes."""

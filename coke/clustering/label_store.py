@@ -97,12 +97,12 @@ class SparseLabels:
         self.n_clusters = n_clusters
 
     def average_in(
-        self, ids_B: Tensor, labels_B: Tensor, weight: float, where: Tensor | None = None
+        self, ids_B: Tensor, labels_B: Tensor, weight: float, valid: Tensor | None = None
     ) -> None:
         """Mixes a new hard label into each id with ``weight``.
 
         A cluster already listed is topped up in place; any other takes the slot of the smallest
-        weight, and the rest is rescaled to sum to one. Where the scalar ``where`` is false, nothing
+        weight, and the rest is rescaled to sum to one. If the scalar ``valid`` is false, nothing
         changes.
         """
         clusters_BS = self.clusters_NS[ids_B].to(torch.int64)
@@ -120,9 +120,9 @@ class SparseLabels:
         kept_BS = kept_BS * ((1 - weight) / left_B1)
         kept_BS[rows, slot_B] += weight
         kept_BS = kept_BS / kept_BS.sum(dim=1, keepdim=True)  # where nothing else was left
-        if where is not None:
-            labels_B = torch.where(where, labels_B, clusters_BS[rows, slot_B])
-            kept_BS = torch.where(where, kept_BS, weights_BS)
+        if valid is not None:
+            labels_B = torch.where(valid, labels_B, clusters_BS[rows, slot_B])
+            kept_BS = torch.where(valid, kept_BS, weights_BS)
         clusters_BS[rows, slot_B] = labels_B
         self.clusters_NS[ids_B] = clusters_BS.to(self.clusters_NS.dtype)
         self.weights_NS[ids_B] = kept_BS

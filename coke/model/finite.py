@@ -46,10 +46,10 @@ class Statistics:
             group.keep()
 
     @torch.no_grad()
-    def restore(self, *, unless: Tensor) -> None:
-        """Puts back what was kept unless the scalar is true; does not wait for its value."""
+    def restore_unless(self, valid: Tensor) -> None:
+        """Puts back what was kept unless ``valid`` () is true; does not wait for its value."""
         for group in self._groups:
-            group.restore(unless)
+            group.restore_unless(valid)
 
 
 class _Group:
@@ -65,7 +65,7 @@ class _Group:
     def keep(self) -> None:
         torch.cat([b.flatten() for b in self._live], out=self._kept)
 
-    def restore(self, unless: Tensor) -> None:
+    def restore_unless(self, valid: Tensor) -> None:
         now = torch.cat([b.flatten() for b in self._live])
-        torch.where(unless, now, self._kept, out=self._chosen)
+        torch.where(valid, now, self._kept, out=self._chosen)
         torch._foreach_copy_(self._live, self._chosen_parts)

@@ -46,15 +46,15 @@ def _fused_sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimiz
     return sgd
 
 
-def step_where(optimizer: Optimizer, finite: Tensor) -> None:
-    """One step of an optimiser of :func:`build_optimizer`, which moves nothing unless ``finite``.
+def step_if(valid: Tensor, optimizer: Optimizer) -> None:
+    """One step of an optimiser of :func:`build_optimizer`, which moves nothing unless ``valid``.
 
     Args:
-        finite: () bool on the device, which is not waited for: the update's kernel looks at it.
+        valid: () bool on the device, which is not waited for: the update's kernel looks at it.
     """
     assert getattr(optimizer, "_step_supports_amp_scaling", False), "it would ignore found_inf"
     scaling: Any = optimizer  # as torch's gradient scaler sets them
-    scaling.grad_scale, scaling.found_inf = None, (~finite).float()
+    scaling.grad_scale, scaling.found_inf = None, (~valid).float()
     try:
         optimizer.step()
     finally:

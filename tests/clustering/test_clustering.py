@@ -409,7 +409,7 @@ def test_a_batch_that_does_not_count_changes_nothing(
     for epoch in range(3):
         for features, ids in batches(epoch):
             labels = plain.step(features, ids)
-            for found, expected in zip(asked.step(features, ids, where=yes), labels, strict=True):
+            for found, expected in zip(asked.step(features, ids, yes), labels, strict=True):
                 assert torch.equal(found, expected)
             before = copy.deepcopy(asked.state_dict())
             kept = asked.label_store.read(ids.flip(0))
@@ -421,7 +421,7 @@ def test_a_batch_that_does_not_count_changes_nothing(
         same_state(asked.state_dict(), plain.state_dict())
     never_seen = build(dual_rule=dual_rule)
     features, ids = batches(0)[0]
-    assert all((labels == -1).all() for labels in never_seen.step(features, ids, where=no))
+    assert all((labels == -1).all() for labels in never_seen.step(features, ids, no))
     assert (never_seen.label_store.read(ids) == -1).all()
 
 

@@ -50,7 +50,7 @@ def test_statistics_go_back_to_the_last_that_were_kept() -> None:
     kept = {name: b.clone() for name, b in model.named_buffers()}
     model(torch.full((5, 3), NAN))
     assert torch.isnan(model.state_dict()["1.running_mean"]).all()
-    statistics.restore(unless=torch.tensor(False))
+    statistics.restore_unless(torch.tensor(False))
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, kept[name]), name
     assert int(kept["1.num_batches_tracked"]) == 1
@@ -62,7 +62,7 @@ def test_statistics_of_a_good_step_stay() -> None:
     statistics.keep()
     model(torch.randn(5, 3))
     moved = {name: b.clone() for name, b in model.named_buffers()}
-    statistics.restore(unless=torch.tensor(True))
+    statistics.restore_unless(torch.tensor(True))
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, moved[name]), name
 
@@ -70,4 +70,4 @@ def test_statistics_of_a_good_step_stay() -> None:
 def test_a_model_without_buffers() -> None:
     statistics = Statistics(nn.Linear(2, 2))
     statistics.keep()
-    statistics.restore(unless=torch.tensor(False))
+    statistics.restore_unless(torch.tensor(False))

@@ -15,7 +15,7 @@ from coke.model.optimizer import (
     build_optimizer,
     learning_rate,
     set_learning_rate,
-    step_where,
+    step_if,
 )
 
 
@@ -60,21 +60,21 @@ def test_a_step_that_is_not_finite_moves_neither_weights_nor_momentum(name: str)
 
     for p in net.parameters():
         p.grad = torch.ones_like(p)
-    step_where(optimizer, torch.tensor(True))
+    step_if(torch.tensor(True), optimizer)
     before = state()
     for p in net.parameters():
         p.grad = torch.full_like(p, math.nan)
-    step_where(optimizer, torch.tensor(False))
+    step_if(torch.tensor(False), optimizer)
     assert state() == before
     for p in net.parameters():
         p.grad = torch.ones_like(p)
-    step_where(optimizer, torch.tensor(True))
+    step_if(torch.tensor(True), optimizer)
     assert all(a != b for a, b in zip(state(), before, strict=True))
 
 
 def test_an_optimizer_that_would_step_anyway_is_refused() -> None:
     with pytest.raises(AssertionError, match="found_inf"):
-        step_where(torch.optim.SGD(network().parameters(), lr=0.1), torch.tensor(True))
+        step_if(torch.tensor(True), torch.optim.SGD(network().parameters(), lr=0.1))
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars"])

@@ -246,5 +246,5 @@ class Learner:
 
     def _cluster(self, features_BD: Tensor, ids_B: Tensor, valid: Tensor) -> None:
         """Clusters the global batch; undoes what a step that is not valid has moved."""
-        self.statistics.restore(unless=valid)
-        self.clustering.step(features_BD, ids_B, where=valid)
+        self.statistics.restore_unless(valid)
+        self.clustering.step(features_BD, ids_B, valid)

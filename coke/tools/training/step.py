@@ -18,7 +18,7 @@ from coke.config.config import Config
 from coke.distributed.process_group import sum_over_ranks, world_size
 from coke.model.finite import finite_gradients
 from coke.model.loss import ViewFeatures, coke_loss, multi_crop_loss, two_view_loss
-from coke.model.optimizer import step_where
+from coke.model.optimizer import step_if
 from coke.model.precision import autocast
 from coke.model.replica import without_averaging
 from coke.tools.training.micro_batches import micro_batch_rows, micro_batches, weight_of
@@ -230,5 +230,5 @@ def train_step(
         scaler.update(torch.where(loss_is_finite, scaler.scale(one), scale))
     else:
         finite = finite_gradients(loss, grads)
-        step_where(optimizer, finite)
+        step_if(finite, optimizer)
     return found.features, loss, finite

@@ -104,12 +104,12 @@ def test_the_couplings_of_table_2(
         return coke_loss(a, b, centers, targets, **kwargs)
 
     def spy_step(
-        self: Clustering, features: Tensor, ids: Tensor, where: Tensor | None = None
+        self: Clustering, features: Tensor, ids: Tensor, valid: Tensor | None = None
     ) -> list[Tensor]:
         last = list(self.label_store.read(ids))
         frozen = [head.centers.clone() for head in self.heads]
         running = [head.running_centers.clone() for head in self.heads]
-        new = step(self, features, ids, where)
+        new = step(self, features, ids, valid)
         if self.epoch:
             centers, targets = seen.pop()
             for j in range(len(self.heads)):

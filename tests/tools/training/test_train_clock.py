@@ -63,9 +63,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         return found
 
     def spy_step(
-        self: Clustering, features: Tensor, ids: Tensor, where: Tensor | None = None
+        self: Clustering, features: Tensor, ids: Tensor, valid: Tensor | None = None
     ) -> list[Tensor]:
-        labels = step(self, features, ids, where)
+        labels = step(self, features, ids, valid)
         seen.note(self.epoch, ids, labels)
         return labels
 

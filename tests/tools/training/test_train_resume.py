@@ -79,10 +79,10 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
     step = Clustering.step
 
     def spy_step(
-        self: Clustering, features: Tensor, ids: Tensor, where: Tensor | None = None
+        self: Clustering, features: Tensor, ids: Tensor, valid: Tensor | None = None
     ) -> list[Tensor]:
         orders.setdefault(current, []).append(ids.tolist())
-        return step(self, features, ids, where)
+        return step(self, features, ids, valid)
 
     save = CheckpointWriter.save
 

@@ -37,10 +37,10 @@ def watch() -> tuple[list[list[int]], list[int]]:
     step, training = Clustering.step, learner_module.train_step  # type: ignore[attr-defined]
 
     def noting(
-        self: Clustering, features: Tensor, ids_B: Tensor, where: Tensor | None = None
+        self: Clustering, features: Tensor, ids_B: Tensor, valid: Tensor | None = None
     ) -> list[Tensor]:
         ids.append(ids_B.tolist())
-        return step(self, features, ids_B, where)
+        return step(self, features, ids_B, valid)
 
     def signalling(*args: Any, **kwargs: Any) -> Any:
         if len(ids) in signal_at:
