@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 
 from coke.files.npy_rows import NpyRows
-from coke.tools.features.cluster import ClusterSettings, cluster
+from coke.tools.features.cluster import cluster
+from coke.tools.features.cluster_settings import ClusterSettings
 
 _BLOCK = 100_000  # rows that are drawn at a time
 _INTERVAL = 0.02  # seconds between samples

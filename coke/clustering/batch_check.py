@@ -1,4 +1,4 @@
-"""What makes a batch unfit to be clustered, found without waiting for the device it is on.
+"""Checks of the batches that are clustered, which never wait for the device.
 
 Shapes: B batch, D feature dimension.
 """
@@ -12,20 +12,28 @@ _NONE = torch.iinfo(torch.int64).min
 
 
 class BatchCheck:
-    """Collects what is wrong with batches, until it is asked to raise.
+    """Collects errors of batches on the device, until they are asked for.
 
     Args:
         n_ids: number of images N; ids are 0..N-1.
+        device: device of the batches.
     """
 
     def __init__(self, n_ids: int, device: torch.device | str) -> None:
         self._n_ids = n_ids
-        # Largest so far: an id whose features are not finite, one whose features are zero, one
-        # that comes twice in a batch, an id, a negated id.
+        # The largest so far of five kinds: an id whose features are not finite, one whose features
+        # are zero, one that comes twice in a batch, any id, any negated id.
         self._found = torch.full((5,), _NONE, dtype=torch.int64, device=device)
 
     def add(self, features_BD: Tensor, ids_B: Tensor, valid: Tensor | None = None) -> None:
-        """Looks at a batch of at least one row; only at its ids if ``valid`` is false."""
+        """Checks a batch of at least one row.
+
+        Args:
+            features_BD: (B, D) floating point.
+            ids_B: (B,) int64.
+            valid: () bool; false if the features are known to be unfit, so that only ids are
+                checked. None means true.
+        """
         norms_B = torch.linalg.vector_norm(features_BD, dim=1)
         if valid is not None:
             norms_B = torch.where(valid, norms_B, 1.0)
@@ -41,10 +49,10 @@ class BatchCheck:
         self._found = torch.maximum(self._found, torch.stack(found))
 
     def raise_for_findings(self) -> None:
-        """Waits for the device, then forgets what it found.
+        """Waits for the device, raises the first error found, and forgets all of them.
 
         Raises:
-            ValueError: a batch was unfit; the message names an id and what to do.
+            ValueError: a batch could not be clustered; the message names an id and a remedy.
         """
         infinite, zero, twice, largest, negated = self._found.tolist()
         self._found = torch.full_like(self._found, _NONE)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_LARGEST = 2**63 - 1
+LARGEST_SEED = 2**63 - 1
 
 
 def generator_of(random_state: Any) -> torch.Generator:
@@ -25,17 +25,19 @@ def generator_of(random_state: Any) -> torch.Generator:
     if random_state is None:
         generator.seed()
     elif isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        if not 0 <= random_state <= _LARGEST:
+        if not 0 <= random_state <= LARGEST_SEED:
             raise ValueError(
-                f"random_state is {random_state}; give a whole number from 0 to {_LARGEST}"
+                f"random_state is {random_state}; give a whole number from 0 to {LARGEST_SEED}"
             )
         generator.manual_seed(int(random_state))
     elif isinstance(random_state, np.random.RandomState) or random_state is np.random:
         generator.manual_seed(int(random_state.randint(2**31)))
     elif isinstance(random_state, np.random.Generator):
-        generator.manual_seed(int(random_state.integers(_LARGEST)))
+        generator.manual_seed(int(random_state.integers(LARGEST_SEED)))
     elif isinstance(random_state, torch.Generator):
-        drawn = torch.randint(_LARGEST, (1,), generator=random_state, device=random_state.device)
+        drawn = torch.randint(
+            LARGEST_SEED, (1,), generator=random_state, device=random_state.device
+        )
         generator.manual_seed(int(drawn))
     else:
         raise ValueError(

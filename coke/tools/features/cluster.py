@@ -1,4 +1,4 @@
-"""``coke cluster``: constrained k-means of features in files, whatever their number."""
+"""``coke cluster``: constrained k-means of any number of features in files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from coke.clustering.estimator import OnlineConstrainedKMeans
-from coke.clustering.points import METRICS
-from coke.clustering.sizes import SizeBounds, size_bounds
 from coke.files.kind import kind_of_files
-from coke.files.npy_rows import NpyRows
 from coke.files.publish import claimed
-from coke.tools.datasets.ingest_report import one_line
+from coke.tools.features.cluster_settings import ClusterSettings
 from coke.tools.features.feature_files import Features, open_features
+from coke.tools.features.label_files import write_labels
 
 FORMAT = "coke-clusters"
 VERSION = 1
@@ -42,95 +38,22 @@ CLUSTERS = kind_of_files(
     says=FORMAT,
     files=_FILES,
 )
-_LABEL_BATCH = 1 << 16
 #: Types whose numbers float32 holds exactly; others are copied as float64.
 _NARROW = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "bool")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterSettings:
-    """How features are clustered; see :class:`coke.OnlineConstrainedKMeans`.
-
-    Attributes:
-        clusters: K.
-        min_ratio: smallest size as a share of N / K; 0.4 when neither it nor ``min_size`` is given.
-        min_size, max_size: in points.
-        metric: ``"cosine"`` or ``"euclidean"``.
-        passes: over the features, at most.
-        batch_size: features compared with the centers at a time.
-        restarts: starts, of which the best is kept.
-        seed: decides starts and order.
-    """
-
-    clusters: int = 100
-    min_ratio: float | None = None
-    min_size: int | None = None
-    max_size: int | None = None
-    metric: str = "cosine"
-    passes: int = 10
-    batch_size: int = 1024
-    restarts: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("clusters", "passes", "batch_size", "restarts"):
-            if getattr(self, name) < 1:
-                option = "--" + name.replace("_", "-")
-                raise ValueError(f"{option} is {getattr(self, name)}; it must be at least 1")
-        if self.min_ratio is not None and self.min_size is not None:
-            raise ValueError(
-                f"--min-ratio {self.min_ratio} and --min-size {self.min_size} both give the "
-                "smallest size; leave one out"
-            )
-        if self.min_ratio is not None and not 0 <= self.min_ratio <= 1:
-            raise ValueError(
-                f"--min-ratio is {self.min_ratio}; it is a share of rows / clusters, from 0 to 1"
-            )
-        for name in ("min_size", "max_size", "seed"):
-            if (getattr(self, name) or 0) < 0:
-                option = "--" + name.replace("_", "-")
-                raise ValueError(f"{option} is {getattr(self, name)}; it cannot be negative")
-        if self.metric not in METRICS:
-            raise ValueError(f"--metric is {self.metric!r}; choose one of {', '.join(METRICS)}")
-
-    def bounds(self, rows: int) -> SizeBounds:
-        """Sizes that clusters of so many rows must have.
-
-        Raises:
-            ValueError: there are no such clusters.
-        """
-        if self.clusters > rows:
-            raise ValueError(
-                f"--clusters is {self.clusters:,}, but there are only {rows:,} rows; use fewer "
-                "clusters than rows"
-            )
-        return size_bounds(
-            rows,
-            self.clusters,
-            min_ratio=self.ratio,
-            min_size=self.min_size,
-            max_size=self.max_size,
-        )
-
-    @property
-    def ratio(self) -> float:
-        return 0.4 if self.min_ratio is None else self.min_ratio
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClusterReport:
-    """What a clustering came to; ``summary.json`` holds the same.
+    """The result of a clustering in numbers; ``summary.json`` holds the same.
 
     Attributes:
-        rows, width, clusters: N, D, K.
-        min_size, max_size: the bounds, in points; no ``max_size`` is None.
-        smallest, largest: sizes of clusters.
-        objective: sum of similarities to the own center; ``bound``: what no assignment that keeps
-            the sizes can exceed at these centers; ``optimality_gap``: how far the first is from the
-            second, as a share.
-        inertia: sum of squared distances (euclidean), or of 1 - cosine, to the own center.
-        passes: that were made over the rows.
-        seconds: from the first row read to the last file written.
+        rows, width, clusters: N, D and K.
+        min_size: smallest allowed size in rows.
+        max_size: largest allowed size in rows; None if there is no limit.
+        smallest, largest: sizes of the smallest and the largest cluster, in rows.
+        objective, bound, optimality_gap, inertia: as of :class:`coke.OnlineConstrainedKMeans`.
+        passes: passes that were made over the rows.
+        seconds: time from the first row read to the last file written.
     """
 
     rows: int
@@ -159,20 +82,20 @@ def cluster(
 ) -> ClusterReport:
     """Clusters features and writes a folder of labels, centers, sizes and a summary.
 
-    ``.npy`` files are read where they are. Others are copied to a temporary file first, in $TMPDIR
-    (4 N D bytes, 8 N D of numbers that float32 cannot hold): rows are read in random order, many
-    times.
+    ``.npy`` files are read where they are. Other files are first copied to a temporary file in
+    $TMPDIR, since rows are read in random order and many times. The copy takes 4 N D bytes, or
+    8 N D if float32 cannot hold the numbers.
 
     Args:
         features: files or a folder, see :func:`coke.tools.features.feature_files.open_features`.
         out: the new folder; it appears when it is complete, or not at all.
-        settings: the defaults when None.
+        settings: the defaults if None.
         key: the member, tensor or column of the files.
-        overwrite: replace a clustering (and nothing else) in ``out``.
+        overwrite: replace a clustering, and nothing else, that is in ``out``.
 
     Raises:
-        ValueError: features that cannot be read or clustered, settings that do not fit them, or an
-            ``out`` that is taken.
+        ValueError: the features cannot be read or clustered, the settings do not fit them, or
+            ``out`` is taken or cannot be written.
     """
     console = console or Console()
     settings = settings or ClusterSettings()
@@ -188,7 +111,7 @@ def cluster(
         fitted = _fitted(found, settings, console)
         found.check_unchanged()
         with claim.workspace("clusters", "") as work:
-            _write_labels(work.dataset, found, fitted.labels_, settings.clusters)
+            write_labels(work.dataset, found, fitted.labels_, settings.clusters)
             np.save(work.dataset / "centers.npy", fitted.cluster_centers_)
             np.save(work.dataset / "sizes.npy", fitted.counts_)
             np.save(work.dataset / "duals.npy", fitted.duals_)
@@ -253,7 +176,7 @@ def _fitted(
     if mapped is None:
         _check_room(features)
         return estimator.fit(_with_progress(features, directed, "reading", console))
-    # Consumed without a name: one that stays would keep a second map of the file open.
+    # The iterator has no name here, since a name would keep a second map of the file open.
     deque(_with_progress(features, directed, "checking", console), maxlen=0)
     return estimator.fit(mapped)
 
@@ -278,42 +201,6 @@ def _check_room(features: Features) -> None:
             f"{free / 1e9:.1f} GB free; name a larger folder in $TMPDIR, or give .npy files, "
             "which are not copied"
         )
-
-
-def _write_labels(
-    folder: Path, features: Features, labels_N: NDArray[np.int64], n_clusters: int
-) -> None:
-    n = len(labels_N)
-    with NpyRows(folder / "labels.npy", (n,), np.min_scalar_type(n_clusters - 1)) as file:
-        for start in range(0, n, _LABEL_BATCH):
-            file.append(labels_N[start : start + _LABEL_BATCH])
-    if features.has_ids:
-        with ExitStack() as stack:
-            ids_file: NpyRows | None = None
-            for ids_B in features.ids():
-                ids_file = ids_file or stack.enter_context(
-                    NpyRows(folder / "ids.npy", (n,), ids_B.dtype)
-                )
-                ids_file.append(ids_B)
-    if not features.has_ids and not features.has_keys:
-        return
-    columns: list[Iterator[Any]] = []
-    names = []
-    if features.has_ids:
-        names.append("id")
-        columns.append(chain.from_iterable(ids_B.tolist() for ids_B in features.ids()))
-    if features.has_keys:
-        names.append("key")
-        columns.append(map(one_line, chain.from_iterable(features.keys())))
-    columns.append(chain.from_iterable(_in_batches(labels_N)))
-    with (folder / "labels.tsv").open("w", encoding="utf-8", newline="\n") as table:
-        table.write("\t".join((*names, "cluster")) + "\n")
-        table.writelines("\t".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
-
-
-def _in_batches(labels_N: NDArray[np.int64]) -> Iterator[list[int]]:
-    for start in range(0, len(labels_N), _LABEL_BATCH):
-        yield labels_N[start : start + _LABEL_BATCH].tolist()
 
 
 def _show(

@@ -1,4 +1,4 @@
-"""The commands on features: `coke embed` and `coke cluster`."""
+"""Options of `coke embed` and `coke cluster`."""
 
 from __future__ import annotations
 
@@ -12,27 +12,35 @@ from coke.tools.options import DataArgument, EpochOption
 
 def embed(
     run_folder: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder; or `random`, or `pixels`.")
+        str,
+        typer.Argument(metavar="RUN", help="A run folder; or `random` or `pixels`, the baselines."),
     ],
     data: DataArgument,
-    out: Annotated[Path, typer.Argument(help="A new folder for features.npy, ids.npy, ...")],
+    out: Annotated[Path, typer.Argument(help="New folder for features.npy, ids.npy, ...")],
     split: Annotated[
-        Optional[str], typer.Option(help="Of a folder of splits; train if unset.")
+        Optional[str], typer.Option(help="Split to take from a folder of splits; train if unset.")
     ] = None,
-    layer: Annotated[str, typer.Option(help="backbone, or projector.")] = "backbone",
+    layer: Annotated[
+        str, typer.Option(help="Layer that gives the features: backbone or projector.")
+    ] = "backbone",
     epoch: EpochOption = None,
     preset: Annotated[
-        Optional[str], typer.Option(help="Settings of `random` and `pixels`.")
+        Optional[str], typer.Option(help="Preset for `random` and `pixels`, see docs/recipes.md.")
     ] = None,
     size: Annotated[
-        Optional[int], typer.Option(help="Side of the center crop; as in evaluations if unset.")
+        Optional[int],
+        typer.Option(help="Side of the center crop in pixels; as in evaluations if unset."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
-    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    dtype: Annotated[
+        str, typer.Option(help="Type of the features in the file: float32 or float16.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier result in OUT.")
+    ] = False,
 ) -> None:
-    """Write a data set's features by id, from a run's checkpoint; `coke cluster` reads them."""
+    """Write the features of a data set's images, by id. `coke cluster` reads them."""
     from coke.tools.features.embed import EmbedSettings
     from coke.tools.features.embed import embed as run
 
@@ -52,33 +60,38 @@ def cluster(
     features: Annotated[
         Path,
         typer.Argument(
-            help=".npy, .npz, .parquet, .safetensors, .csv, .tsv; a folder of such; an embedding."
+            help="A .npy, .npz, .parquet, .safetensors, .csv or .tsv file, or a folder of files."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="A new folder for labels, centers, a summary.")],
-    clusters: Annotated[int, typer.Option(help="How many.")] = 100,
+    out: Annotated[Path, typer.Argument(help="New folder for labels, centers and a summary.")],
+    clusters: Annotated[int, typer.Option(help="Number of clusters.")] = 100,
     min_ratio: Annotated[
-        Optional[float], typer.Option(help="Smallest size as a share of rows / clusters; 0.4.")
+        Optional[float],
+        typer.Option(help="Smallest size as a share of rows / clusters; 0.4 if unset."),
     ] = None,
     min_size: Annotated[Optional[int], typer.Option(help="Smallest size in rows.")] = None,
     max_size: Annotated[Optional[int], typer.Option(help="Largest size in rows.")] = None,
-    metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
-    passes: Annotated[int, typer.Option(help="Over the features, at most.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Rows at a time.")] = 1024,
-    restarts: Annotated[int, typer.Option(help="Starts; the best one is kept.")] = 1,
-    seed: Annotated[int, typer.Option(help="Decides starts and order.")] = 0,
+    metric: Annotated[str, typer.Option(help="Metric: cosine or euclidean.")] = "cosine",
+    passes: Annotated[int, typer.Option(help="Largest number of passes over the rows.")] = 10,
+    batch_size: Annotated[
+        int, typer.Option(help="Rows that are compared with the centers at a time.")
+    ] = 1024,
+    restarts: Annotated[int, typer.Option(help="Number of starts; the best result is kept.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of starts and order.")] = 0,
     key: Annotated[
         Optional[str],
         typer.Option(
-            help="Member, tensor or column, where a file has several; in a .csv, also the column "
-            "that names the rows."
+            help="Member, tensor or column to read, if a file has several; in a .csv or .tsv also "
+            "the column of ids or keys."
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier result in OUT.")
+    ] = False,
 ) -> None:
     """Cluster features so that no cluster is smaller, or larger, than you say."""
-    from coke.tools.features.cluster import ClusterSettings
     from coke.tools.features.cluster import cluster as run
+    from coke.tools.features.cluster_settings import ClusterSettings
 
     settings = ClusterSettings(
         clusters=clusters,
@@ -96,7 +109,7 @@ def cluster(
 
 
 def _write_page(out: Path) -> None:
-    """The page of sizes beside the clusters; without its packages, how to get it."""
+    """Writes the page of sizes, or says which packages it needs."""
     from rich.console import Console
 
     from coke.tools.page.clusters import SIZES_PAGE, write_sizes_page

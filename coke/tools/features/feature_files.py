@@ -1,8 +1,8 @@
-"""The features that a path means: a file, a folder of files, or what `coke embed` wrote.
+"""The features at a path: a file, a folder of files, or an embedding made by `coke embed`.
 
-A folder that holds ``features.npy`` is one array with companions: ``ids.npy`` and ``keys.txt``, a
-line per row. Any other folder holds feature files of one kind, which are read one after the other
-in natural order (``part-2`` before ``part-10``); ``ids.npy`` there numbers all rows.
+A folder that holds ``features.npy`` is one array with companions: ``ids.npy``, and ``keys.txt``
+with a line per row. Any other folder holds feature files of one kind. They are read one after the
+other in natural order (``part-2`` before ``part-10``); ``ids.npy`` beside them numbers all rows.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from coke.tools.features.formats.feature_file import FeatureFile, state_of
 from coke.tools.features.formats.npy import NpyFile, NpyIds
 
 ARRAY, ARRAY_IDS, ARRAY_KEYS = "features.npy", "ids.npy", "keys.txt"
-_BATCH_BYTES = 8 << 20  # of rows that are read at a time
-_ID_BATCH = 1 << 16
+_BATCH_BYTES = 8 << 20  # size of the batches in which rows are read, as float32
+_ID_BATCH = 1 << 16  # ids or keys that are read together
 _CHANGED = "has changed while it was read; run again when nothing writes to it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features (N, D) in one file or several, and what numbers or names their rows.
+    """Features (N, D) in one file or several, with the ids or keys of their rows.
 
     Attributes:
-        path: as given.
-        files: in the order of the rows.
-        ids_file, keys_file: beside them: numbers or texts of all rows, and a line per row.
+        path: the file or folder that the user gave.
+        files: the files in the order of their rows.
+        ids_file: ``ids.npy`` beside the files, with a number or text for each row; None without it.
+        keys_file: ``keys.txt`` beside the files, with a line for each row; None without it.
     """
 
     path: Path
@@ -59,21 +60,21 @@ class Features:
 
     @property
     def has_ids(self) -> bool:
-        """Whether whole numbers number the rows."""
+        """Whether the rows have ids, which are whole numbers."""
         if self.ids_file is not None:
             return not self.ids_file.is_text
         return self.files[0].has_ids
 
     @property
     def has_keys(self) -> bool:
-        """Whether texts name the rows."""
+        """Whether the rows have keys, which are texts."""
         if self.keys_file is not None or (self.ids_file and self.ids_file.is_text):
             return True
         return self.ids_file is None and self.files[0].has_keys
 
     @property
     def mapped(self) -> NDArray[Any] | StackedRows | None:
-        """All rows as memory maps, where they are stored so that reading at random is quick."""
+        """All rows as memory maps; None if some are stored so that random reading would be slow."""
         maps = []
         for file in self.files:
             if not isinstance(file, NpyFile) or file.by_columns:
@@ -82,7 +83,7 @@ class Features:
         return maps[0] if len(maps) == 1 else StackedRows(maps)
 
     def describe(self) -> str:
-        """What is read, in a few words."""
+        """The path and the part that is read, in a few words."""
         what = self.files[0].what
         text = f"{self.path}" if not what else f"{self.path} ({what})"
         return text if len(self.files) == 1 else f"{text}, {len(self.files)} files"
@@ -91,7 +92,7 @@ class Features:
         """Checked rows (B, D), in order: float32, or float64 where numbers have more digits.
 
         Args:
-            directed: refuse zero vectors, which have no direction.
+            directed: refuse zero vectors, since they have no direction.
 
         Raises:
             ValueError: a value that is not finite, a zero vector, damage, or a file that has
@@ -109,10 +110,10 @@ class Features:
                 raise ValueError(f"{file.path} {_CHANGED}")
 
     def ids(self) -> Iterator[NDArray[Any]]:
-        """Ids (B,) int64 of the rows, where ``has_ids``.
+        """Ids (B,) int64 of the rows; needs ``has_ids``.
 
         Raises:
-            ValueError: an id that is too large for 64 bits with a sign.
+            ValueError: an id is too large for a signed integer of 64 bits.
         """
         parts = [self.ids_file] if self.ids_file is not None else self.files
         for part in parts:
@@ -122,10 +123,12 @@ class Features:
                     raise ValueError(
                         f"{part.path} has an id {ids_B.max()}; give ids below 2**63, or as text"
                     )
-                yield ids_B.astype(np.int64, copy=False)  # files may have them in other types
+                yield ids_B.astype(
+                    np.int64, copy=False
+                )  # files of a folder may store ids in different types
 
     def keys(self) -> Iterator[list[str]]:
-        """Names of the rows, where ``has_keys``."""
+        """Keys of the rows; needs ``has_keys``."""
         if self.keys_file is not None:
             with self.keys_file.open(encoding="utf-8", newline="\n") as lines:
                 while batch := [line.removesuffix("\n") for line in islice(lines, _ID_BATCH)]:
@@ -139,13 +142,13 @@ class Features:
             yield from file.keys(_ID_BATCH)
 
     def check_unchanged(self) -> None:
-        """Raises ValueError where a file is not the one that was opened."""
+        """Raises ValueError if a file has changed since it was opened."""
         for file in self.files:
             if state_of(file.path) != file.state:
                 raise ValueError(f"{file.path} {_CHANGED}")
 
     def check_ids(self) -> None:
-        """Raises ValueError where an id is there twice. Takes a sort where ids do not ascend."""
+        """Raises ValueError if an id occurs twice. Ids that do not ascend are sorted for that."""
         last, ascending, seen = None, True, []
         for ids_B in self.ids():
             ascending = ascending and bool((ids_B[1:] > ids_B[:-1]).all())
@@ -166,15 +169,15 @@ class Features:
 
 
 def open_features(path: str | Path, key: str | None = None) -> Features:
-    """Opens features; only headers are read.
+    """Opens features. Only headers are read, but for tables of text, whose rows are counted.
 
     Args:
         path: a ``.npy``, ``.npz``, ``.parquet``, ``.safetensors``, ``.csv`` or ``.tsv`` file, a
             folder of files of one of these kinds, or a folder made by ``coke embed``.
-        key: the member, tensor or column, where a file holds several.
+        key: the member, tensor or column to read, if a file holds several.
 
     Raises:
-        ValueError: nothing there can be read as features; the message says what to change.
+        ValueError: the path holds no features; the message says what to change.
     """
     if "://" in str(path):
         raise ValueError(f"features {path} are at a URL; copy them to this machine first")
@@ -236,10 +239,10 @@ def _folder_of_files(folder: Path, key: str | None) -> Features:
 
 
 def _feature_files_in(folder: Path) -> list[Path]:
-    """Its feature files, in natural order; tables of text only where there is nothing else.
+    """The feature files of a folder, in natural order; tables of text only if there are no others.
 
     Raises:
-        ValueError: there are none, or some of several kinds.
+        ValueError: the folder has no such files, or files of several kinds.
     """
     paths = [
         path
@@ -285,7 +288,7 @@ def _check_values(
     batch_BD: NDArray[Any],
     directed: bool,
 ) -> None:
-    # A sum is finite only where all its values are; the slow look is for what it cannot tell.
+    # A sum is finite only if all its values are; only a sum that is not finite needs a closer look.
     with np.errstate(over="ignore", invalid="ignore"):
         suspicious = not np.isfinite(batch_BD.sum())
     if suspicious and not (finite_BD := np.isfinite(batch_BD)).all():
@@ -303,7 +306,7 @@ def _check_values(
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts numbers in names by value: part-2 before part-10."""
+    """Sort key that orders numbers in names by value: part-2 before part-10."""
     return [
         (0, int(part), part) if part.isdigit() else (1, 0, part)
         for part in re.split(r"(\d+)", path.name)

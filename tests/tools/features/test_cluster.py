@@ -17,7 +17,8 @@ from rich.console import Console
 from coke import OnlineConstrainedKMeans
 from coke.clustering import fitting
 from coke.tools.features import cluster as cluster_module
-from coke.tools.features.cluster import ClusterSettings, cluster
+from coke.tools.features.cluster import cluster
+from coke.tools.features.cluster_settings import ClusterSettings
 from coke.tools.features.feature_files import Features
 
 QUIET = Console(quiet=True)

@@ -21,7 +21,8 @@ from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.representations import Representation, extract, frozen, load_run
 from coke.tools.features import embed as embed_module
 from coke.tools.features import feature_rows
-from coke.tools.features.cluster import ClusterSettings, cluster
+from coke.tools.features.cluster import cluster
+from coke.tools.features.cluster_settings import ClusterSettings
 from coke.tools.features.embed import EmbedSettings, embed
 from coke.tools.training.train import train
 from tests.support.stripes import draw_stripes

@@ -1,6 +1,7 @@
 """One file of features, N rows of width D: `.npy`, `.npz`, parquet, safetensors, `.csv` or `.tsv`.
 
-Opening reads the header. Rows come in batches, in order, so no file needs to fit in memory.
+Opening reads the header, or counts the rows of a table of text. Rows are read in batches and in
+order, so that no file needs to fit in memory.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _KINDS: dict[str, Callable[[Path, str | None], FeatureFile]] = {
     ".tsv": DelimitedFile,
 }
 SUFFIXES = tuple(_KINDS)
-#: Tables of text, which may as well say something about the features beside them.
+#: Tables of text. Beside other feature files they often hold labels or notes, not features.
 TEXT_SUFFIXES = (".csv", ".tsv")
 
 
 def open_feature_file(path: Path, key: str | None) -> FeatureFile:
-    """A file by its suffix, which is one of :data:`SUFFIXES` in any case.
+    """Opens a file whose suffix, in any case, is one of :data:`SUFFIXES`.
 
     Raises:
-        ValueError: it cannot be read as that; the message names it.
+        ValueError: the file is not what its suffix says; the message names the file.
     """
     return _KINDS[path.suffix.lower()](path, key)

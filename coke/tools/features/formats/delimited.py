@@ -28,18 +28,19 @@ _SHOWN = 40  # characters of a cell in a message
 
 
 class DelimitedFile(FeatureFile):
-    """A table of text: numbers with a decimal point, whatever the locale, in UTF-8.
+    """A table of text in UTF-8; numbers have a decimal point, whatever the locale.
 
-    The first row is a header if no cell of it is a number. All columns are dimensions, but for
-    those that number or name the rows: ``id``, ``key``, and a first column without a name, which is
-    the index that pandas writes. Opening reads the file once, to count its rows.
+    The first row is a header if no cell of it is a number. Columns ``id`` and ``key`` hold the ids
+    and keys of the rows; so does a first column without a name, since pandas writes its index that
+    way. All other columns are dimensions. Opening reads the file once, to count its rows.
 
     Args:
-        key: the column that names the rows; or the common name of numbered columns (``f0``, ``f1``,
-            ...), which are then the only dimensions.
+        key: the column that holds the keys or ids of the rows; or the common name of numbered
+            columns (``f0``, ``f1``, ...), which are then the only dimensions.
 
     Raises:
-        ValueError: rows of different lengths, a column of text, no such column, or no text file.
+        ValueError: rows differ in length, a column holds text, there is no such column, or the file
+            is no text in UTF-8.
     """
 
     def __init__(self, path: Path, key: str | None) -> None:
@@ -56,7 +57,6 @@ class DelimitedFile(FeatureFile):
         chosen = chosen_columns(path, names, key, has_header=self._has_header)
         self.rows, whole = self._counted(chosen)
         self._ids = next((column for column in chosen.naming if whole[column]), None)
-        # A number that is written in another way, such as 007, is a name.
         self._keys = next((column for column in chosen.naming[::-1] if column != self._ids), None)
         self.has_ids, self.has_keys = self._ids is not None, self._keys is not None
         self._dimensions = chosen.dimensions
@@ -87,11 +87,11 @@ class DelimitedFile(FeatureFile):
             yield [cells[self._keys] for _, cells in rows]
 
     def _counted(self, chosen: Columns) -> tuple[int, dict[int, bool]]:
-        """Number of rows, and whether the cells of a column that names them are all ids.
+        """The number of rows, and for each naming column whether all its cells are ids.
 
         Raises:
-            ValueError: there are no rows, one has another length or no name, or a dimension is
-                text in the first row.
+            ValueError: there are no rows, a row has another length or no key, or a dimension of
+                the first row is text.
         """
         count, whole = 0, dict.fromkeys(chosen.naming, True)
         for line, cells in self._rows():
@@ -121,12 +121,12 @@ class DelimitedFile(FeatureFile):
             )
 
     def _numbers(self, cells: list[str]) -> Iterable[float]:
-        """Of one row; a look at all cells at once is several times as fast as one at each."""
+        """The numbers of one row. Checking all its cells at once is faster than one by one."""
         chosen = [cells[j] for j in self._dimensions]
         return map(float if is_plain("".join(chosen)) else number_in, chosen)
 
     def _no_number(self, start: int, rows: list[tuple[int, list[str]]]) -> ValueError:
-        """Names the first cell that is no number."""
+        """An error that names the first cell that is no number."""
         row, line, column, cell = next(
             (row, line, column, cells[column])
             for row, (line, cells) in enumerate(rows, start)
@@ -141,7 +141,7 @@ class DelimitedFile(FeatureFile):
         )
 
     def _rows(self, *, header: bool = False) -> Iterator[tuple[int, list[str]]]:
-        """(line, cells) of all rows that are not blank; the header too if it is asked for."""
+        """Line number and cells of all rows that are not blank; with the header only on request."""
         with _text_of(self.path) as file:
             reader = csv.reader(file, delimiter=self._separator)
             skip = 0 if header else int(self._has_header)
@@ -168,7 +168,7 @@ class DelimitedFile(FeatureFile):
 
 @contextmanager
 def _text_of(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a file, with clear errors for what is no such text."""
+    """The lines of a file; raises ValueError if they are no table of text in UTF-8."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
@@ -181,7 +181,7 @@ def _text_of(path: Path) -> Iterator[Iterator[str]]:
 
 
 def _separator(path: Path) -> str:
-    """As the suffix says; a semicolon where the first line of a ``.csv`` has no comma."""
+    """The separator of the suffix; a semicolon if only that is in the first line of a ``.csv``."""
     separator = SEPARATORS[path.suffix.lower()]
     if separator != ",":
         return separator

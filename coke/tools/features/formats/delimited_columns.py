@@ -1,4 +1,4 @@
-"""What the columns of a table of text are: dimensions, or numbers and names of its rows."""
+"""The columns of a table of text: which ones are dimensions, and which hold ids and keys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from coke.tools.features.formats.feature_file import LISTED
 
-_NAMING = ("id", "key")  # in any case
-_INDEX = ("", "unnamed: 0")  # the first column as pandas writes its index, and reads it again
+_NAMING = ("id", "key")  # columns that hold ids and keys, in lower case
+_INDEX = ("", "unnamed: 0")  # names that pandas gives the column of its index
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 _LARGEST = 2**63 - 1
-_SURELY = 8  # columns that are counted in a header; no row of data is 0, 1, ..., 7 by chance
+_SURELY = 8  # columns from which on a row 0, 1, 2, ... is taken for a header: data hardly begin so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class Columns:
     """Numbers of columns, counted from 0.
 
     Attributes:
-        naming: those that number or name the rows; a number is looked for in this order.
-        dimensions: those that hold the features, in their order.
+        naming: columns that may hold ids or keys; ids are looked for in this order.
+        dimensions: columns that hold the features, in their order.
     """
 
     naming: tuple[int, ...]
@@ -32,14 +32,14 @@ class Columns:
 def header_of(path: Path, first: Sequence[str], second: Sequence[str]) -> list[str] | None:
     """Names of the columns, if the first row is a header; None if it holds data.
 
-    A header has no numbers in it; or it counts them, 0, 1, 2, ..., as pandas does for columns
-    without names, behind columns that have one.
+    A header holds no numbers. Or it counts the columns, 0, 1, 2, ..., as pandas does for columns
+    without names; columns with a name may come before them.
 
     Raises:
-        ValueError: the first row counts, and may as well be data.
+        ValueError: the first row counts the columns, but could also be data.
     """
     names = [cell.strip() for cell in first]
-    names[0] = names[0].lstrip("# ")  # as numpy marks a header
+    names[0] = names[0].lstrip("# ")  # numpy writes a header as a comment
     numbers = [name for name in names if is_number(name)]
     if not numbers:
         return names if any(names) else None
@@ -47,7 +47,7 @@ def header_of(path: Path, first: Sequence[str], second: Sequence[str]) -> list[s
     if numbers != counted or names[-len(numbers) :] != counted:
         return None
     if any(names) and not any(names[: -len(numbers)]) and len(numbers) < len(names):
-        return names  # behind the index of pandas, which has no name
+        return names  # the columns before them are pandas' index, which has no name
     if len(numbers) >= _SURELY or any(is_number(c) and not is_id(c.strip()) for c in second):
         return names
     if len(names) == 1:
@@ -61,14 +61,14 @@ def header_of(path: Path, first: Sequence[str], second: Sequence[str]) -> list[s
 def chosen_columns(
     path: Path, names: Sequence[str], key: str | None, *, has_header: bool
 ) -> Columns:
-    """Which columns are what.
+    """Decides which columns are dimensions and which hold ids or keys.
 
     Args:
-        names: of the columns; their numbers if there is no header.
-        key: a column that names the rows, or the common name of numbered columns.
+        names: names of the columns; their numbers if there is no header.
+        key: a column that holds ids or keys, or the common name of numbered columns.
 
     Raises:
-        ValueError: a name that is there twice, no such column, or no dimension.
+        ValueError: two columns have the same name, there is no such column, or no dimension.
     """
     listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
     if len(set(names)) < len(names):
@@ -99,10 +99,10 @@ def chosen_columns(
 
 
 def number_in(cell: str) -> float:
-    """The number in a cell, with a decimal point; NaN and infinity are numbers here.
+    """The number in a cell, which has a decimal point; NaN and infinity count as numbers.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the cell holds no number.
     """
     if not is_plain(cell):
         raise ValueError(cell)
@@ -110,17 +110,17 @@ def number_in(cell: str) -> float:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text has nothing that only Python takes for a part of a number, as in 1_000."""
+    """Whether a text lacks what only Python takes for a part of a number, such as 1_000."""
     return "_" not in text and text.isascii()
 
 
 def is_id(cell: str) -> bool:
-    """Whether this is a whole number of 64 bits that is written in one way only: 007 is text."""
+    """Whether a cell is a whole number of 64 bits in its usual form: 7 is an id, 007 is a key."""
     return bool(_WHOLE.fullmatch(cell)) and -_LARGEST <= int(cell) <= _LARGEST
 
 
 def is_number(cell: str) -> bool:
-    """Whether :func:`number_in` finds one."""
+    """Whether :func:`number_in` finds a number in a cell."""
     try:
         number_in(cell)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a file of features is in every format, and what is asked of all of them."""
+"""The interface of a file of features, and the checks that all formats share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: The member that is meant where several could be.
+#: Name of the member or column that is read if a file holds several and none is chosen.
 USUAL = "features"
-#: Names in a message.
+#: Members or columns that a message lists.
 LISTED = 12
 
 
@@ -22,13 +22,13 @@ class FeatureFile(ABC):
 
     Attributes:
         path: the file.
-        state: what :func:`state_of` says of it when it is opened.
+        state: result of :func:`state_of` when the file was opened.
         rows, width: N and D.
         dtype: name of the numbers' type.
-        what: the part of the file that is read; empty where it is all.
-        columns: names of the dimensions, in their order; empty where they have none.
-        has_ids: rows are numbered by whole numbers, in the file.
-        has_keys: rows are named by text, in the file.
+        what: the part of the file that is read; empty if the file has no parts.
+        columns: names of the dimensions, in their order; empty if they have no names.
+        has_ids: the file holds an id, a whole number, for each row.
+        has_keys: the file holds a key, a text, for each row.
     """
 
     rows: int
@@ -47,23 +47,23 @@ class FeatureFile(ABC):
         """Rows (B, D), B <= size, in order.
 
         Raises:
-            ValueError: rows that are missing or of another width.
+            ValueError: rows are missing or have another width.
         """
 
     def ids(self, size: int) -> Iterator[NDArray[Any]]:
-        """Whole numbers (B,), where ``has_ids``."""
+        """Ids (B,) of the rows, in order; needs ``has_ids``."""
         raise NotImplementedError
 
     def keys(self, size: int) -> Iterator[list[str]]:
-        """Texts, where ``has_keys``."""
+        """Keys of the rows, in order; needs ``has_keys``."""
         raise NotImplementedError
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """Inode, bytes and time of the last change in nanoseconds: they differ after a change.
+    """Inode, size in bytes and time of the last change in nanoseconds; a change alters them.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or it is a pipe or a device.
+        ValueError: the file is missing, cannot be read, or is a pipe or a device.
     """
     try:
         found = path.stat()
@@ -77,7 +77,7 @@ def state_of(path: Path) -> tuple[int, ...]:
 
 
 def check_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raises ValueError where this is no (N, D) of real numbers."""
+    """Raises ValueError if the array is not (N, D) of real numbers."""
     if dtype.kind not in "fiub":
         raise ValueError(f"{name} has type {dtype}; give real numbers, such as float32")
     if len(shape) != 2:
@@ -90,7 +90,7 @@ def check_matrix(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
 
 
 def check_ids(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: int, of: str) -> None:
-    """Raises ValueError where this is not one whole number or text for each of the rows."""
+    """Raises ValueError if the array does not hold one whole number or text for each row."""
     if dtype.kind not in "iuU":
         raise ValueError(f"{name} has type {dtype}; ids are whole numbers or texts")
     if shape != (rows,):
@@ -101,5 +101,5 @@ def check_ids(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, short enough to be part of a message."""
+    """The first line of a library's error message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Which of the named arrays of a file holds its features, and which numbers its rows."""
+"""The choice among a file's named arrays: which one holds the features, which one the ids."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from coke.tools.features.formats.feature_file import LISTED, USUAL
 
-IDS = "ids"  # the member of an .npz or .safetensors file that numbers its rows
+IDS = "ids"  # member of an .npz or .safetensors file that holds the ids of its rows
 
 
 def chosen_member(path: Path, shapes: dict[str, tuple[int, ...]], key: str | None) -> str:
     """The member that holds the features: ``key``, the usual one, or the only one of shape (N, D).
 
     Raises:
-        ValueError: no such member, or several that could be meant.
+        ValueError: there is no such member, or several are possible.
     """
     listed = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:LISTED])
     if key is not None:
@@ -26,7 +26,7 @@ def chosen_member(path: Path, shapes: dict[str, tuple[int, ...]], key: str | Non
     if len(matrices) == 1:
         return matrices[0]
     if len(shapes) == 1:
-        return next(iter(shapes))  # of a wrong shape, which is then said
+        return next(iter(shapes))  # its shape is wrong, and the check of the shape says so
     if not matrices:
         raise ValueError(f"{path} holds no array (N, D), only {listed or 'nothing'}; save one")
     raise ValueError(f"{path} holds several arrays (N, D): {listed}; choose one with --key NAME")

@@ -14,13 +14,13 @@ from coke.tools.features.formats.feature_file import FeatureFile, check_ids, che
 
 
 class NpyFile(FeatureFile):
-    """An array, memory-mapped.
+    """A memory-mapped array.
 
     Args:
-        key: None; the file has no parts.
+        key: must be None, since the file has no parts.
 
     Raises:
-        ValueError: no array of numbers (N, D), a file that is cut short, or a key.
+        ValueError: the file holds no numbers (N, D), is cut short, or a key is given.
     """
 
     def __init__(self, path: Path, key: str | None = None) -> None:
@@ -45,10 +45,10 @@ class NpyFile(FeatureFile):
 
 
 class NpyIds:
-    """``ids.npy``: whole numbers or texts (N,), one per row.
+    """``ids.npy``: whole numbers or texts (N,), one per row of the features.
 
     Raises:
-        ValueError: another number of them, or something else.
+        ValueError: the file holds another number of values, or another type.
     """
 
     def __init__(self, path: Path, rows: int, of: Path) -> None:

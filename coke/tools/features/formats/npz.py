@@ -19,10 +19,10 @@ class NpzFile(FeatureFile):
     """A member of an archive of arrays, read as a stream.
 
     Args:
-        key: the member; where None, ``features``, or the only one of shape (N, D).
+        key: the member; if None, ``features`` or the only member of shape (N, D).
 
     Raises:
-        ValueError: not such an archive, no such member, or several that could be meant.
+        ValueError: the file is no such archive, has no such member, or several are possible.
     """
 
     def __init__(self, path: Path, key: str | None) -> None:

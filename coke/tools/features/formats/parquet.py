@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 
 class ParquetFile(FeatureFile):
-    """A table: a column of lists, or a column per dimension.
+    """A table whose features are one column of lists, or a column per dimension.
 
-    Columns of numbers with a common name and a number (``f0``, ``f1``, ...) are dimensions in the
-    order of these numbers; without such, all columns of floating-point numbers are. Rows are
-    numbered or named by columns ``id`` and ``key``.
+    Numeric columns with a common name and a number (``f0``, ``f1``, ...) are the dimensions, in the
+    order of these numbers. Without them, all columns of floating-point numbers are the dimensions.
+    Columns ``id`` and ``key`` hold the ids and keys of the rows.
 
     Args:
         key: the column of lists, or the common name of the columns.
 
     Raises:
-        ValueError: no parquet file, no such columns, several that could be meant, or no pyarrow.
+        ValueError: the file is no parquet file, has no such columns, several are possible, or the
+            package ``pyarrow`` is missing.
     """
 
     def __init__(self, path: Path, key: str | None) -> None:
@@ -104,7 +105,7 @@ class ParquetFile(FeatureFile):
             yield column.to_pylist()
 
     def _read(self, columns: list[str], size: int) -> Iterator[list[pa.Array]]:
-        """Columns of batches; a row group is not read at once."""
+        """Batches of rows, as one array per column; a row group is never read whole."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Which columns of a table hold features, and which number or name its rows."""
+"""The choice among a table's columns: which ones hold the features, ids and keys."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 def chosen_columns(path: Path, schema: pa.Schema, key: str | None) -> list[str]:
-    """The columns that hold the features: one of lists, or one per dimension in their order.
+    """The columns that hold the features: one column of lists, or one per dimension, in order.
 
     Raises:
-        ValueError: no such columns, or several that could be meant.
+        ValueError: there are no such columns, or several are possible.
     """
     listed = ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:LISTED])
     if len(schema) > LISTED:
@@ -63,7 +63,7 @@ def chosen_columns(path: Path, schema: pa.Schema, key: str | None) -> list[str]:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """A list of numbers."""
+    """Whether a column holds lists of numbers."""
     import pyarrow as pa
 
     is_list = (
@@ -85,14 +85,14 @@ def _is_floating(kind: pa.DataType) -> bool:
 
 
 def is_whole(schema: pa.Schema, column: str) -> bool:
-    """There is such a column, of whole numbers."""
+    """Whether the table has this column and it holds whole numbers."""
     import pyarrow as pa
 
     return column in schema.names and pa.types.is_integer(schema.field(column).type)
 
 
 def is_text(schema: pa.Schema, column: str) -> bool:
-    """There is such a column, of texts."""
+    """Whether the table has this column and it holds texts."""
     import pyarrow as pa
 
     if column not in schema.names:

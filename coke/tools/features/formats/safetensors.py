@@ -30,10 +30,11 @@ class SafetensorsFile(FeatureFile):
     """A tensor of a safetensors file, read by slices.
 
     Args:
-        key: the tensor; where None, ``features``, or the only one of shape (N, D).
+        key: the tensor; if None, ``features`` or the only tensor of shape (N, D).
 
     Raises:
-        ValueError: no such file or tensor, several that could be meant, or no ``safetensors``.
+        ValueError: the file is not of this kind, has no such tensor, several are possible, or
+            the package ``safetensors`` is missing.
     """
 
     def __init__(self, path: Path, key: str | None) -> None:
@@ -69,7 +70,7 @@ class SafetensorsFile(FeatureFile):
 
     def batches(self, size: int) -> Iterator[NDArray[Any]]:
         for part in self._slices(self._member, size):
-            # numpy has no bfloat16; whole numbers and float64 keep their digits
+            # numpy has no bfloat16. Whole numbers and float64 keep their digits.
             narrow = part.is_floating_point() and part.element_size() < 4
             yield (part.float() if narrow else part).numpy()
 
