@@ -11,6 +11,10 @@ import typer
 DataArgument = Annotated[
     str, typer.Argument(help="A data set made by `coke ingest`: a folder, or its s3://... URL.")
 ]
+CacheOption = Annotated[
+    Optional[str],
+    typer.Option("--cache-dir", help="Where remote data is kept; $COKE_CACHE if unset."),
+]
 PresetOption = Annotated[
     Optional[str],
     typer.Option("--preset", help="Named settings, see docs/recipes.md; imagenet-1view if unset."),

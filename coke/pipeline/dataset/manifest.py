@@ -56,6 +56,16 @@ class Manifest:
     contents_sha256: str
     base: str
 
+    def file_hashes(self) -> dict[str, str]:
+        """SHA-256 of each file beside the containers, by name."""
+        found = {
+            "index.npy": self.index_sha256,
+            "keys.txt": self.keys_sha256,
+            "checksums.npy": self.checksums_sha256,
+            "contents.npy": self.contents_sha256,
+        }
+        return {name: sha256 for name, sha256 in found.items() if sha256}
+
     def save(self, folder: Path) -> None:
         """Writes the manifest into the data set's folder."""
         (folder / MANIFEST_NAME).write_text(

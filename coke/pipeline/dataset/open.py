@@ -6,7 +6,8 @@ from pathlib import Path
 
 from coke.pipeline.dataset.manifest import MANIFEST_NAME
 from coke.pipeline.dataset.mirror import fetch_file, mirror_manifest
-from coke.pipeline.remote.remote import Remote, default_cache_dir, location
+from coke.pipeline.remote.cache_dir import cache_folder
+from coke.pipeline.remote.remote import Remote, location
 
 
 class DatasetFolder:
@@ -22,8 +23,8 @@ class DatasetFolder:
         remote: the remote folder; None for a local data set.
 
     Raises:
-        ValueError: there is no data set at the URL, or it cannot be read. A local folder is not
-            looked into.
+        ValueError: there is no data set at the URL, it cannot be read, or there is no folder for
+            the cache. A local folder is not looked into.
     """
 
     def __init__(self, folder: str | Path, *, cache_dir: str | Path | None = None) -> None:
@@ -34,7 +35,7 @@ class DatasetFolder:
             return
         self.remote = Remote(place)
         try:
-            self.path = mirror_manifest(self.remote, Path(cache_dir or default_cache_dir()))
+            self.path = mirror_manifest(self.remote, cache_folder(cache_dir))
         except FileNotFoundError as error:
             raise ValueError(
                 f"{place} is no data set: {error}; copy a folder there that `coke ingest` made"

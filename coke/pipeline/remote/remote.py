@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 import re
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coke.files.hashing import file_sha256
+from coke.files.home import expanded
 from coke.pipeline.remote.filesystem import PACKAGES, filesystem_of
 
 T = TypeVar("T")
@@ -41,15 +41,16 @@ def location(folder: str | Path) -> str | Path:
     """A folder as given: a path, or a URL without a slash at its end.
 
     Raises:
-        ValueError: a URL that was made a Path, which loses one of its slashes.
+        ValueError: a URL that was made a Path, which loses one of its slashes; or ``~`` without a
+            home folder.
     """
     text = str(folder)
     if isinstance(folder, str) and "://" in text:
         protocol, _, rest = text.partition("://")
-        return Path(rest) if protocol in ("file", "local") else text.rstrip("/")
+        return expanded(rest) if protocol in ("file", "local") else text.rstrip("/")
     if re.match(rf"({'|'.join(PACKAGES)}):/", text):
         raise ValueError(f"{text} is a Path; give a URL as text, with both slashes")
-    return Path(folder)
+    return expanded(folder)
 
 
 class Remote:
@@ -151,6 +152,20 @@ class Remote:
         inside = f"{self._root.lstrip('/')}/"
         return sorted(path.partition(inside)[2] for path in found if inside in path)
 
+    def folders(self) -> list[str]:
+        """Names of the folders right in this one, where the storage can list them."""
+        try:
+            found = self._fs.ls(self._root, detail=True)
+        except Exception:  # a server that lists nothing answers in many ways
+            return []
+        names = (str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
+        return sorted({name.rpartition("/")[2] for name in names})
+
+    @property
+    def is_web(self) -> bool:
+        """Whether this is a web server: it only reads, and need not list its files."""
+        return self.url.startswith(("http://", "https://"))
+
     def upload(self, name: str, path: Path) -> None:
         """Writes a local file to the folder; whole or not at all where the store can do that.
 
@@ -183,11 +198,10 @@ class Remote:
 
     def check_writable(self) -> None:
         """Raises ValueError where the protocol only reads."""
-        protocol = self.url.partition("://")[0]
-        if protocol in ("http", "https"):
+        if self.is_web:
             raise ValueError(
-                f"{self.url} cannot be written: {protocol}:// only reads; give a folder, or "
-                "s3://, gs:// or hf://"
+                f"{self.url} cannot be written: {self.url.partition('://')[0]}:// only reads; give "
+                "a folder, or s3://, gs:// or hf://"
             )
 
     def _retrying(
@@ -241,23 +255,3 @@ def _is_final(error: Exception) -> bool:
     if isinstance(error, WrongContent):
         return error.again
     return isinstance(error, PermissionError) or getattr(error, "status", None) in (400, 401, 403)
-
-
-def default_cache_dir() -> Path:
-    """Where remote data sets are kept: ``$COKE_CACHE``, or ``coke`` in the user's caches.
-
-    Raises:
-        ValueError: the user has no home folder, and neither ``COKE_CACHE`` nor ``XDG_CACHE_HOME``
-            is set.
-    """
-    named = os.environ.get("COKE_CACHE")
-    if named:
-        return Path(named)
-    caches = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(caches or Path.home() / ".cache") / "coke"
-    except RuntimeError as error:  # neither HOME nor an entry in the user database
-        raise ValueError(
-            "this user has no home folder to keep a cache of remote data in; set COKE_CACHE to a "
-            "folder for it"
-        ) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from coke.tools.options import CacheOption, DataArgument
 
 
 def ingest(
@@ -104,20 +106,22 @@ def index_file(
 
 
 def verify(
-    data: Annotated[Path, typer.Argument(help="A data set, or a folder of splits.")],
+    data: DataArgument,
     decode: Annotated[str, typer.Option(help="How many images to decode, or `all`.")] = "200",
+    cache_dir: CacheOption = None,
 ) -> None:
     """Recompute hashes, compare index and containers, decode images; exit 1 on any problem."""
     from coke.tools.datasets.verify import verify as run
 
     if decode != "all" and not decode.isdigit():
         raise ValueError(f"--decode is {decode!r}; give a number or `all`")
-    if run(data, decode="all" if decode == "all" else int(decode)):
+    number: Any = "all" if decode == "all" else int(decode)
+    if run(data, decode=number, cache_dir=cache_dir):
         raise typer.Exit(1)
 
 
 def inspect(
-    data: Annotated[Path, typer.Argument(help="A data set, or a folder of splits.")],
+    data: DataArgument,
     views: Annotated[
         Optional[str], typer.Option(help="Recipe or TOML file to draw a contact sheet of.")
     ] = None,
@@ -127,6 +131,7 @@ def inspect(
     epoch: Annotated[int, typer.Option(help="Whose views.")] = 0,
     epochs: Annotated[int, typer.Option(help="Epochs side by side.")] = 1,
     loader: Annotated[str, typer.Option(help="auto, dali or pil.")] = "auto",
+    cache_dir: CacheOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
     """Tables of what a data set holds; with --views, a contact sheet of augmented views."""
@@ -136,7 +141,7 @@ def inspect(
     if views is None and out is not None:
         raise ValueError(f"--out {out} needs --views: the recipe to draw, or a TOML file of it")
     if views is None:
-        run(data)
+        run(data, cache_dir=cache_dir)
         return
     from coke.config.views import view_recipes
 
@@ -152,5 +157,6 @@ def inspect(
         epoch=epoch,
         epochs=epochs,
         backend=loader,
+        cache_dir=cache_dir,
         overwrite=overwrite,
     )

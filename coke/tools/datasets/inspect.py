@@ -19,8 +19,9 @@ from rich.text import Text
 from coke.config.view_recipe import ViewRecipe
 from coke.files.durable import draft_of
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
-from coke.pipeline.dataset.open import find_split, is_dataset
+from coke.pipeline.dataset.open import find_split
 from coke.tools.datasets.contact_sheet import contact_sheet
+from coke.tools.datasets.parts import find_parts
 
 #: Lower ends of the histogram's bins: shorter side of an image, in pixels.
 RESOLUTION_BINS = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
@@ -73,13 +74,16 @@ class Summary:
     resolutions: NDArray[np.int64]
 
 
-def inspect(folder: str | Path, *, console: Console | None = None) -> list[Summary]:
+def inspect(
+    folder: str | Path, *, cache_dir: str | Path | None = None, console: Console | None = None
+) -> list[Summary]:
     """Prints tables of a data set, or of every data set in a folder of splits.
 
     Only the index is read, so it takes seconds for millions of images.
 
     Args:
-        folder: what `coke ingest` made.
+        folder: what `coke ingest` made, or its URL.
+        cache_dir: where the index of a remote data set is kept; the default cache when None.
         console: where the tables go.
 
     Returns:
@@ -90,8 +94,8 @@ def inspect(folder: str | Path, *, console: Console | None = None) -> list[Summa
     """
     console = console or Console()
     found = []
-    for part in _splits(Path(folder)):
-        index = ImageIndex(part)
+    for part in find_parts(folder) or [find_split(folder, ("train",))]:
+        index = ImageIndex(part, cache_dir=cache_dir)
         summary = summarise(index)
         found.append(summary)
         for table in _tables(index, summary):
@@ -132,13 +136,14 @@ def save_sheet(
     epoch: int = 0,
     epochs: int = 1,
     backend: str = "auto",
+    cache_dir: str | Path | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Writes a contact sheet of a data set's views; see :func:`contact_sheet`.
 
     Args:
-        data: a data set, or a folder of splits (then ``train``, or the first one).
+        data: a data set, or a folder of splits (then ``train``, or the first one); or its URL.
         out: the image file; its suffix decides the format.
         overwrite: replace ``out`` where it exists.
 
@@ -157,8 +162,9 @@ def save_sheet(
         raise ValueError(f"folder {out.parent} of --out {out} does not exist; make it first")
     if not os.access(out.parent, os.W_OK) or out.is_dir():
         raise ValueError(f"--out {out} cannot be written; choose another place")
-    parts = [ImageIndex(part) for part in _splits(Path(data))]
-    part = next((index for index in parts if index.folder.name == "train"), parts[0])
+    parts = find_parts(data) or [find_split(data, ("train",))]
+    trains = [part for part in parts if str(part).rpartition("/")[2] == "train"]
+    part = ImageIndex((trains or parts)[0], cache_dir=cache_dir)
     sheet = contact_sheet(
         part,
         recipes,
@@ -178,13 +184,6 @@ def save_sheet(
     return out
 
 
-def _splits(folder: Path) -> list[str | Path]:
-    if is_dataset(folder) or not folder.is_dir():
-        return [find_split(folder, ("train",))]
-    parts: list[str | Path] = [path for path in sorted(folder.iterdir()) if is_dataset(path)]
-    return parts or [find_split(folder, ("train",))]  # which says what is missing
-
-
 def _tables(index: ImageIndex, summary: Summary) -> list[Table]:
     tables = [_overview(index, summary)]
     if summary.class_counts.any():
@@ -195,7 +194,8 @@ def _tables(index: ImageIndex, summary: Summary) -> list[Table]:
 
 
 def _overview(index: ImageIndex, summary: Summary) -> Table:
-    table = Table(title=Text(str(summary.folder)), show_header=False, title_justify="left")
+    name = str(summary.folder) if index.remote is None else index.location
+    table = Table(title=Text(name), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     containers = index.manifest.containers

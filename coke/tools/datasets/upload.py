@@ -21,7 +21,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from coke.files import durable
 from coke.files.hashing import file_sha256
 from coke.files.lock import HeldError, LockFile
-from coke.pipeline.remote.remote import Remote, default_cache_dir
+from coke.pipeline.remote.cache_dir import cache_folder
+from coke.pipeline.remote.remote import Remote
 from coke.tools.datasets.dataset_kind import is_dataset_file, manifest_hashes
 
 _CONNECTIONS = 8
@@ -50,7 +51,7 @@ class Upload:
         self._remote = Remote(self.url)
         self._console = console
         name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self._place = default_cache_dir() / "uploads" / name
+        self._place = cache_folder() / "uploads" / name
         self.folder = self._place / "dataset"
         self._receipt = self._place / "receipt.json"
         self._sent = self._place / "sent.tsv"

@@ -14,6 +14,7 @@ from coke.config.resolve import resolve_config
 from coke.tools.messages import fail
 from coke.tools.options import (
     BatchOption,
+    CacheOption,
     ConfigOption,
     DataArgument,
     DeviceOption,
@@ -47,9 +48,7 @@ def train(
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
     device: DeviceOption = None,
     loader: LoaderOption = None,
-    cache_dir: Annotated[
-        Optional[str], typer.Option(help="Where remote data is kept; $COKE_CACHE if unset.")
-    ] = None,
+    cache_dir: CacheOption = None,
     checkpoint_every: Annotated[
         Optional[int], typer.Option(help="Steps between checkpoints; 0: ends of epochs only.")
     ] = None,

@@ -10,7 +10,7 @@ import pytest
 
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.manifest import Container
-from coke.pipeline.remote.remote import Remote, WrongContent, default_cache_dir, location
+from coke.pipeline.remote.remote import Remote, WrongContent, location
 from tests.support.web_server import WebServer
 
 
@@ -31,28 +31,6 @@ def test_locations() -> None:
     assert location("file:///a/b") == Path("/a/b")
     with pytest.raises(ValueError, match="s3:/bucket/set is a Path; give a URL as text"):
         location(Path("s3://bucket/set"))
-
-
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COKE_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert default_cache_dir() == Path("/x/coke")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/x")
-    assert default_cache_dir() == Path("/home/x/.cache/coke")
-    monkeypatch.setenv("COKE_CACHE", "/y")
-    assert default_cache_dir() == Path("/y")
-
-
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("COKE_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(ValueError, match="no home folder .*set COKE_CACHE"):
-        default_cache_dir()
 
 
 def test_bytes_arrive(web: WebServer, shards: Path, first: Container, tmp_path: Path) -> None:
