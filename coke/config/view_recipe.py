@@ -17,18 +17,18 @@ class ViewRecipe:
 
     Attributes:
         size: side of the square view, in pixels.
-        evaluation_size: side of the views that features are evaluated on; 0 for ``size``.
-            Training on smaller views is cheaper, and their objects look as large as in a larger
+        evaluation_size: side of the views that features are evaluated on; 0 for ``size``. Training
+            on smaller views costs less, and objects in a random crop look as large as in a larger
             center crop.
         crop: ``"random"`` (area in ``scale``, aspect in ``ratio``) or ``"center"``.
         center_fraction: side of a center crop as a share of the shorter image side.
         jitter: largest brightness, contrast, saturation (relative) and hue (turns) change.
-        exact_hue: rotate hue in HSV, as PIL and torchvision do, and not in YIQ, as DALI's operator
-            does; it takes a CPU half as long again per view. docs/augmentation.md has both.
+        exact_hue: rotate hue in HSV, as PIL and torchvision do, instead of YIQ, as DALI's operator
+            does. A view takes half as long again on a CPU; docs/augmentation.md compares both.
         gray_p: probability of grayscale, after the jitter.
         blur_sigma: range of the Gaussian's sigma, in pixels of the view.
-        solarize_p: probability of inverting what is at least :data:`SOLARIZE_THRESHOLD`.
-        mean, std: per channel, in the scale 0..1.
+        solarize_p: probability of inverting values from :data:`SOLARIZE_THRESHOLD` on.
+        mean, std: of the normalisation, per channel, in the scale 0..1.
     """
 
     size: int = 224
@@ -75,8 +75,8 @@ class ViewRecipe:
 
     @property
     def may_draw(self) -> frozenset[str]:
-        """The stages that some image of this view goes through, of those after crop and resize:
-        ``lighting`` (brightness, contrast), ``colours`` (hue, saturation), ``blur``, ``solarize``.
+        """The stages after crop and resize that some image of this view needs: ``lighting``
+        (brightness, contrast), ``colours`` (hue, saturation), ``blur``, ``solarize``.
         """
         jittered = [self.jitter_p > 0 and strength > 0 for strength in self.jitter]
         drawn = {

@@ -1,1 +1,1 @@
-"""Batch.views -> features and loss; optimiser, precision, checkpoint."""
+"""From views to features and the loss: backbones, heads, optimisers, precision."""

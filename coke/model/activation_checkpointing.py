@@ -1,6 +1,6 @@
-"""Activation checkpointing: a block keeps its input and computes the rest again when it is needed.
+"""Activation checkpointing: a block keeps its input, and the backward pass computes the rest again.
 
-It costs about a third more computing and saves most of the memory that activations take.
+It costs about a third more computing and saves most of the activations' memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from coke.model.resnet import BasicBlock, Bottleneck
 def checkpoint_activations(model: nn.Module) -> int:
     """Makes every residual block forget its activations. Returns how many do.
 
-    Features, gradients and batch norm's statistics stay what they were. timm's networks bring
-    their own switch.
+    Features, gradients and batch norm's statistics stay the same. Networks of timm have a switch of
+    their own for it.
 
     Raises:
         ValueError: the network has no such blocks.
@@ -56,7 +56,7 @@ def _contexts(
 
 @contextmanager
 def _statistics_stay(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Batch norm does as in the first pass, but does not move its running statistics again."""
+    """Batch norm normalises as in the first pass, and moves no running statistics."""
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -38,11 +38,11 @@ class CoKe(nn.Module):
         )
 
     def forward(self, views: Sequence[Tensor]) -> list[ViewFeatures]:
-        """Per view the projected features, which are clustered, and the predicted ones (None
-        without predictor).
+        """Per view the projected features, which are clustered, and the predicted features (None
+        without a predictor).
 
-        All views of a step are one call, as DistributedDataParallel needs it, but each is its own
-        pass: batch norm takes the statistics of one view at a time, as in the release.
+        DistributedDataParallel needs one call for all views of a step. Each view is a pass of its
+        own: batch norm takes the statistics of one view at a time, as in the release.
         """
         return [self._features(images) for images in views]
 

@@ -1,7 +1,7 @@
-"""Steps whose loss or gradient is not finite: found, and undone, without waiting for the device.
+"""Steps whose loss or gradients are not finite: found and undone without waiting for the device.
 
-A verdict is a bool scalar on the device. What must not move in a step that does not count is put
-back by it there; the host learns of the step later (:class:`coke.distributed.host_copy.HostCopy`).
+Whether a step is valid is a bool scalar on the device. The device itself undoes a step that is not
+valid; the host reads the scalar later (:class:`coke.distributed.host_copy.HostCopy`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def finite_gradients(loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
     A loss and gradients that were reduced over ranks are equal on all of them, and so is this.
     """
     finite = torch.isfinite(loss)
-    if gradients:  # a norm is finite where all numbers are, short of float32's range
+    if gradients:  # a norm is finite if all numbers are, and their squares fit float32
         finite = finite & torch.isfinite(torch.stack(torch._foreach_norm(list(gradients)))).all()
     return finite
 
 
 class Statistics:
-    """A model's buffers from before a step, to be put back where the step does not count.
+    """Batch norm's running statistics from before a step, to undo a step that is not valid.
 
-    The forward pass moves batch norm's running statistics; one NaN in them stays for good. Keeping
-    them and choosing between both is a few small copies a step: 0.4 MB each for a ResNet-50.
+    The forward pass moves the statistics, and one NaN in them would stay for good. To keep them
+    costs a few small copies in each step: 0.4 MB each for a ResNet-50.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,7 +53,7 @@ class Statistics:
 
 
 class _Group:
-    """Buffers of one dtype and device, all of them in one flat tensor: a kernel or two for all."""
+    """Buffers of one dtype in one flat tensor, so that one kernel copies all of them."""
 
     def __init__(self, buffers: list[Tensor]) -> None:
         self._live = buffers

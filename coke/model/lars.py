@@ -12,8 +12,8 @@ from torch.optim.sgd import sgd
 
 
 class LARS(Optimizer):
-    """As the paper's release uses it: one-dimensional tensors (batch norm, biases) get neither
-    trust ratio nor weight decay.
+    """LARS of the paper's release: one-dimensional tensors (batch norm, biases) get neither trust
+    ratio nor weight decay.
 
     Args:
         params: parameters.
@@ -22,9 +22,9 @@ class LARS(Optimizer):
         weight_decay: L2 decay, added to the gradient before the ratio.
         trust: the trust coefficient.
 
-    As torch's fused optimisers do, a step leaves everything as it is where ``found_inf`` is 1, and
-    divides gradients by ``grad_scale``: attributes that a gradient scaler sets, scalars on the
-    device, which are not waited for.
+    A gradient scaler sets the attributes ``found_inf`` and ``grad_scale``, scalars on the device.
+    As with torch's fused optimisers, a step divides gradients by ``grad_scale`` and changes nothing
+    if ``found_inf`` is 1. Nothing waits for either scalar.
     """
 
     _step_supports_amp_scaling = True
@@ -68,7 +68,7 @@ class LARS(Optimizer):
                 torch._foreach_mul_(grads, list(ratios.unbind()))
                 for i, scaled in zip(large, grads, strict=True):
                     updates[i] = scaled
-            # Momentum and weights in one pass over each, by the kernel that knows found_inf.
+            # One pass over each weight and its momentum; this kernel looks at found_inf.
             sgd(
                 params,
                 updates,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Unit-norm features (B, D) of one view after the projector and, where there is one, the predictor.
+#: Unit-norm features (B, D) of one view: the projector's, and the predictor's if there is one.
 ViewFeatures = tuple[Tensor, Tensor | None]
 
 
@@ -33,14 +33,13 @@ def discrimination_loss(
         features_BD: (B, D) float32, unit norm.
         centers_KD: (K, D) float32, unit norm, no gradient.
         targets: (B,) int64 labels (Eqn. 12), or (B, K) float32 soft labels (Eqn. 14). An image
-            without a label (see :func:`has_label`), such as one that the scan left out, teaches
-            nothing.
+            without a label (see :func:`has_label`) does not count: the scan may have left it out.
         temperature: lambda.
-        reference_BK: (B, K) float32, no gradient, what other views predict; see :func:`reference`.
+        reference_BK: (B, K) float32 prediction of other views, no gradient: :func:`reference`.
 
-    Returns: the mean over the images with a label, a scalar; 0 where there are none.
+    Returns: the mean over the images with a label, a scalar; 0 if no image has one.
     """
-    # One log-softmax serves both terms: it is the (B, K) work that costs memory and time here.
+    # One log-softmax for both terms: the (B, K) work is what costs memory and time here.
     log_p_BK = F.log_softmax(features_BD @ centers_KD.T / temperature, dim=1)
     if targets.ndim == 2:
         loss_B = _cross_entropy(log_p_BK, targets)
@@ -63,10 +62,10 @@ def _cross_entropy(log_p_BK: Tensor, targets_BK: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reference(projected_BD: Tensor, centers: Sequence[Tensor], temperature: float) -> list[Tensor]:
-    """What a view predicts: per head the distribution (B, K) over its clusters, no gradient.
+    """A view's prediction: per head a distribution (B, K) over the clusters, no gradient.
 
-    It comes from the projector for either loss, that of the projector and that of the predictor:
-    the centers are means of projected features.
+    Both losses, the projector's and the predictor's, take it from projected features: the centers
+    are means of projected features.
     """
     return [F.softmax(projected_BD @ centers_KD.T / temperature, dim=1) for centers_KD in centers]
 

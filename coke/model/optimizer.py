@@ -32,9 +32,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 def _fused_sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
     """SGD in one pass over each parameter; on a CPU an eighth of the time of torch's loop.
 
-    Momentum starts at zero, which gives the same first step as torch's own start. Left to itself,
-    the fused kernel keeps uninitialised momentum where float16's scaler skips the very first step,
-    and refuses a parameter whose first gradient comes later than the others'.
+    Momentum starts at zero here, which gives the same first step as torch's own start. The fused
+    kernel would start from uninitialised memory if float16's scaler skips the very first step, and
+    would refuse a parameter whose first gradient comes later than the others'.
     """
     sgd = torch.optim.SGD(
         groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True

@@ -1,4 +1,4 @@
-"""Which number format the forward pass runs in, and on which device."""
+"""The number format of the forward pass, and the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed in hardware there.
+    """Whether the device computes bf16 in hardware.
 
-    A CPU without it still runs bf16, ten times slower than float32 (measured: 62 against 636 img/s
-    on an AVX2-only CPU), so this is worth asking.
+    A CPU without such instructions still runs bf16, ten times slower than float32 (62 against 636
+    img/s on a CPU with AVX2 only).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -26,7 +26,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` becomes bf16 where the hardware computes it, else fp32.
+    """``auto`` becomes bf16 if the hardware computes it, else fp32.
 
     Raises:
         ValueError: an unknown precision, or tf32 on a CPU.
@@ -41,17 +41,18 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def set_tensor_cores(precision: str) -> None:
-    """Lets a GPU round float32 products to TF32, or not; a setting of the whole process.
+    """Says whether a GPU may round float32 products to TF32; a setting of the whole process.
 
-    ``fp32`` computes float32 throughout, ``tf32`` nothing but sums. In ``bf16`` and ``fp16`` the
-    network is rounded more than that anyway, while similarities to centers stay float32.
+    ``fp32`` never rounds. ``tf32`` rounds convolutions and matrix products. ``bf16`` and ``fp16``
+    round convolutions alone: autocast rounds the network's products more than TF32 would, and
+    similarities to centers stay float32.
     """
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def gradient_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
-    """Keeps small gradients above float16's smallest number; does nothing in other precisions."""
+    """Scales float16's gradients above its smallest number; does nothing in other precisions."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 

@@ -1,4 +1,4 @@
-"""This rank's copy of the network: what a training step calls."""
+"""This rank's copy of the network, as a training step calls it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def replicate(
     checkpoint: bool = False,
     compile: bool = False,
 ) -> nn.Module:
-    """Moves the model to its device and returns what to call in training.
+    """Moves the model to its device. Returns the network to call in training.
 
-    The model itself is changed in place and keeps its parameters and their names: save and load
-    that one. With several ranks what is returned is a ``DistributedDataParallel`` around it, which
-    starts every rank from rank 0's weights and averages gradients, and batch norm is synchronised.
-    Labels, duals and centers have no place in the model: what DDP knows of it sends around.
+    The model is changed in place and keeps its parameters and their names: save and load the model.
+    With several ranks, the network is a ``DistributedDataParallel`` around the model: every rank
+    starts from rank 0's weights, gradients are averaged, and batch norm is synchronised. Labels,
+    duals and centers must stay outside the model: DDP would send its buffers between ranks.
 
     Args:
-        channels_last: memory layout of images and weights that convolutions are fastest in.
+        channels_last: the memory layout in which most convolutions are fastest.
         checkpoint: see :func:`coke.model.activation_checkpointing.checkpoint_activations`.
-        compile: ``torch.compile`` it; the first steps of each view size take minutes.
+        compile: ``torch.compile`` the model; the first steps of each view size take minutes.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -45,8 +45,8 @@ def replicate(
         model.compile()
     if world_size() == 1:
         return model
-    # Batch norm's buffers are equal already; sending them at every forward pass costs time, and
-    # breaks a second forward pass before the backward.
+    # Batch norm's buffers are equal on all ranks. To send them at every forward pass costs time,
+    # and breaks a second forward pass before the backward pass.
     named = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers"
     options: dict[str, Any] = {sync: False}
@@ -59,7 +59,10 @@ def replicate(
 
 
 def without_averaging(network: nn.Module) -> AbstractContextManager[None]:
-    """A forward and backward pass whose gradients stay on this rank: all but a step's last."""
+    """Context of a forward and backward pass whose gradients stay on this rank.
+
+    All pieces of a step but the last need it.
+    """
     if isinstance(network, DistributedDataParallel):
         held: AbstractContextManager[None] = network.no_sync()
         return held

@@ -1,7 +1,6 @@
-"""Residual networks whose state-dict names and shapes are torchvision's.
+"""Residual networks whose state-dict names and shapes are torchvision's, so weights move both ways.
 
-Written out here because torchvision is optional: its CUDA wheel does not import beside a CPU torch.
-Weights move both ways by name.
+They are written out here because torchvision's CUDA wheel does not import beside a CPU torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Batch norm whose statistics are those of the global batch, on the CPU.
+"""Synchronised batch norm for the CPU: its statistics are those of the global batch.
 
-The paper synchronises batch norm across GPUs (App. B.1). ``torch.nn.SyncBatchNorm`` does, and
-refuses tensors on the CPU; the class here is for gloo ranks, where it makes two ranks train as one.
+The paper synchronises batch norm across GPUs (App. B.1). ``torch.nn.SyncBatchNorm`` refuses tensors
+on the CPU. With the class here, two gloo ranks train as one.
 
 Shapes: B batch of this rank, C channels, ... further axes.
 """
@@ -35,8 +35,8 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the rows of all ranks. A rank may have none, in a ragged last batch.
 
-    In evaluation it is plain batch norm. It computes in float32, or in its input's dtype where that
-    is wider, and answers in its input's dtype, as torch's batch norm does.
+    In evaluation it is plain batch norm. It computes in float32, or in float64 if its input is, and
+    returns its input's dtype, as torch's batch norm does.
     """
 
     @classmethod

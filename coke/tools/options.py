@@ -13,7 +13,7 @@ DataArgument = Annotated[
 ]
 CacheOption = Annotated[
     Optional[str],
-    typer.Option("--cache-dir", help="Where remote data is kept; $COKE_CACHE if unset."),
+    typer.Option("--cache-dir", help="Folder for remote data; $COKE_CACHE if unset."),
 ]
 PresetOption = Annotated[
     Optional[str],
@@ -31,5 +31,5 @@ LoaderOption = Annotated[
 ]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
 EpochOption = Annotated[
-    Optional[int], typer.Option("--epoch", help="Whose checkpoint; the newest if unset.")
+    Optional[int], typer.Option("--epoch", help="Epoch of the checkpoint; the newest if unset.")
 ]

@@ -45,7 +45,7 @@ def train(
     epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
     batch_size: BatchOption = None,
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Decides weights, order, crops.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of weights, order and crops.")] = None,
     device: DeviceOption = None,
     loader: LoaderOption = None,
     cache_dir: CacheOption = None,
@@ -62,21 +62,23 @@ def train(
         Optional[Path], typer.Option(help="Weights to start from: a run, checkpoint or file.")
     ] = None,
     wandb: Annotated[
-        Optional[str], typer.Option(help="Project on Weights & Biases to report to, too.")
+        Optional[str], typer.Option(help="Also report to this project on Weights & Biases.")
     ] = None,
     settings: SetOption = None,
     resume: Annotated[
         Optional[str],
-        typer.Option(metavar="[auto]", help="Continue the run in --out; auto: or start it."),
+        typer.Option(metavar="[auto]", help="Go on with the run in --out; `auto` also starts it."),
     ] = None,
     nproc: Annotated[
-        Optional[int], typer.Option(help="Ranks to start on this machine: one per GPU.")
+        Optional[int],
+        typer.Option(help="Number of ranks to start on this machine, e.g. one per GPU."),
     ] = None,
     accumulate: Annotated[
-        Optional[int], typer.Option(help="Pieces a step is taken in, to save memory.")
+        Optional[int], typer.Option(help="Compute a step in so many pieces, to save memory.")
     ] = None,
     memory_budget: Annotated[
-        Optional[str], typer.Option(help="Such as 16GiB: refuse what a rank needs more for.")
+        Optional[str],
+        typer.Option(help="Refuse to start if a rank needs more memory than this, e.g. 16GiB."),
     ] = None,
 ) -> None:
     """Learn a representation without labels: CoKe, on one view per image or on several."""

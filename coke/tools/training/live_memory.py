@@ -1,4 +1,4 @@
-"""Which tensors are alive while a piece of code runs, and how much they take together."""
+"""Bytes of the tensors that are alive while a piece of code runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from torch.utils._pytree import tree_leaves
 class LiveMemory(TorchDispatchMode):
     """Context manager that counts the bytes of tensors made inside it, until they are freed.
 
-    Every storage counts once, however many tensors look at it. What kernels take for themselves
-    (the workspace of a convolution) is not seen. Works on fake tensors, which have sizes and no
-    data: then nothing is computed and nothing taken.
+    Every storage counts once, however many tensors share it. Memory inside kernels (the workspace
+    of a convolution) is not counted. With fake tensors, which have sizes and no data, nothing is
+    computed and no memory is taken.
 
     Attributes:
-        now, peak: bytes alive now, and at most so far.
+        now: bytes alive now.
+        peak: the largest value of ``now`` so far.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """How much memory a rank of a training run needs, before it starts.
 
-The network's part is measured, not guessed: forward pass, backward pass and optimiser step run
-once on fake tensors, which have sizes and no data, while every storage that lives is counted. That
-takes seconds, no memory and no GPU. The rest is arithmetic.
+The network's part is measured: forward pass, backward pass and optimiser step run once on fake
+tensors, which have sizes and no data, while the bytes of living tensors are counted. It takes
+seconds, no memory and no GPU. The other parts are arithmetic.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from coke.tools.training.peak_memory import resident_memory
 
 #: CUDA's context and kernels, workspaces of cuDNN and cuBLAS, buffers of NCCL.
 GPU_OVERHEAD = 1 << 30
-#: What convolutions take for themselves on a CPU, as a share of activations: ResNet-50 at 224
-#: pixels and batch 24 took 3.0 GiB in all, of which 2.65 were counted.
+#: Memory inside convolutions on a CPU, as a share of activations. ResNet-50 at 224 pixels and
+#: batch 24 took 3.0 GiB, of which 2.65 GiB were tensors.
 CPU_WORKSPACE = 0.2
-_VIEWS_AT_ONCE = 4  # the batch that is trained on, and those in the loader's queue
+_VIEWS_AT_ONCE = 4  # batches in memory: one in training, three in the loader's queue
 _STAGES = 3  # float images between two operators of the loader's graph
-_MICRO_BATCHES = 2  # more change nothing: from the second on, gradients are there already
+_MICRO_BATCHES = 2  # gradients are there from the second piece on: more pieces change nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def estimate_memory(
     precision: str,
     device: torch.device,
 ) -> MemoryEstimate:
-    """What one rank of a run will need on its device: on a CPU, the whole process.
+    """Bytes that one rank of a run needs on its device; on a CPU, those of the whole process.
 
     Args:
         recipes: the views of an image, at their largest.
@@ -104,7 +104,7 @@ def check_budget(
     precision: str,
     device: torch.device,
 ) -> MemoryEstimate:
-    """The estimate, where it is within ``config.machine.memory_budget``, or there is no budget.
+    """The estimate, if it is within ``config.machine.memory_budget`` or there is no budget.
 
     Raises:
         ValueError: it is above the budget; the message has the figures, and what would fit.
@@ -157,7 +157,7 @@ def _more_pieces(config: Config, found: MemoryEstimate, world: int, budget: int)
         pieces *= 2
 
 
-@lru_cache(maxsize=16)  # what asks twice asks about another budget, world or data set
+@lru_cache(maxsize=16)  # a second question is about another budget, world size or data set
 def _dry_run(
     config: Config, recipes: tuple[ViewRecipe, ...], rows: int, precision: str
 ) -> dict[str, int]:
@@ -200,7 +200,7 @@ def _dry_run(
 
 
 def _clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
-    """The clustering's state, and what assigning a batch and its targets take."""
+    """The clustering's state, its targets, and the assignment of a batch."""
     clusters = config.clustering.n_clusters
     batch = 3 * 4 * config.data.batch_size * (max(clusters) + config.model.dim)
     targets = 4 * rows * sum(clusters) if _has_second_stage(config) else 0

@@ -56,7 +56,7 @@ class EpochMeter:
             self._waited = float(state["waited"])
 
     def state(self) -> dict[str, Any]:
-        """What it has counted, for a checkpoint within the epoch."""
+        """The counts so far, for a checkpoint within the epoch."""
         return {
             "images": self.images,
             "skipped": self.skipped,
@@ -75,12 +75,18 @@ class EpochMeter:
                 return
             yield batch
 
-    def update(self, n_images: int, loss: Tensor | None, finite: Tensor) -> None:
-        """Counts a step of so many images and its loss (), which counts where it is finite."""
+    def update(self, n_images: int, loss: Tensor | None, valid: Tensor) -> None:
+        """Counts a step.
+
+        Args:
+            n_images: images of all ranks.
+            loss: () of the step, None for the scan; left out if the step is not valid.
+            valid: () bool.
+        """
         self.images += n_images
         if loss is not None:
             counted = torch.stack([loss, torch.ones_like(loss)]).double() * n_images
-            self._losses_2 += torch.where(finite, counted, 0.0)
+            self._losses_2 += torch.where(valid, counted, 0.0)
         self._progress.advance(self.task)
         self._progress.advance(self._whole)
         now = time.perf_counter()

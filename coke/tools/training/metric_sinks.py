@@ -27,7 +27,7 @@ class MetricSink(Protocol):
 def metric_sinks(
     config: Config, run: RunFolder, first_epoch: int, wandb: str | None, console: Console
 ) -> list[MetricSink]:
-    """The sinks of a run; TensorBoard where it is installed.
+    """The sinks of a run; TensorBoard if it is installed.
 
     Args:
         first_epoch: of this process; what an earlier one logged of it and later ones is replaced.
@@ -68,7 +68,7 @@ class TensorBoardSink:
 
 
 def check_wandb() -> Any:
-    """The module ``wandb``. Raises ValueError, naming the install line, where it is missing."""
+    """The module ``wandb``. Raises ValueError, with the install line, if it is missing."""
     try:
         import wandb
     except ImportError as error:

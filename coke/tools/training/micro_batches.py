@@ -1,4 +1,4 @@
-"""A step in pieces: gradient accumulation, and the global batch put together again.
+"""Gradient accumulation: a batch in pieces, and the global batch of all ranks.
 
 Shapes: b rows of this rank, B rows of all ranks, D feature dimension, K clusters of a head.
 """
@@ -27,9 +27,9 @@ def micro_batches(
     Args:
         views: (b, 3, S, S) each.
         targets: (b,) or (b, K) each.
-        sizes: rows of every rank, this one's alone when None. All ranks take as many pieces, as
-            batch norm and gradients are averaged over them piece by piece; a rank whose rows have
-            run out gets an empty one.
+        sizes: rows of every rank; this rank is alone if None. All ranks take the same number of
+            pieces, since each piece's batch norm and gradients are averaged over ranks. A rank
+            without rows left gets an empty piece.
     """
     longest = max(sizes or [len(views[0])])
     for first in range(0, longest, rows):
@@ -43,17 +43,17 @@ def micro_batch_rows(batch_size: int, accumulate: int) -> int:
 
 
 def weight_of(targets: Sequence[Tensor]) -> Tensor:
-    """How many rows of these targets the loss is a mean over: those that have a label."""
+    """Number of rows that have a label: the loss is their mean."""
     return has_label(targets[0]).sum().float()
 
 
 def global_batch(
     features_BD: Tensor, ids_B: Tensor, sizes: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Features and ids of all ranks in the order one rank alone would have them in.
+    """Features and ids of all ranks, in the order that one rank alone would have.
 
-    Rank r of R has the rows r, r + R, r + 2R, ... of the global batch; clustering depends on the
-    order, as duals move inside a batch and sums are rounded.
+    Rank r of R has the rows r, r + R, r + 2R, ... of the global batch. Clustering depends on the
+    order: duals move within a batch, and sums are rounded.
 
     Args:
         sizes: rows of each rank; exchanged first when None.
@@ -66,9 +66,9 @@ def global_batch(
 
 
 def rows_by_rank(n: int, world: int, device: torch.device | str = "cpu") -> Tensor:
-    """Where the n rows of a global batch are when each rank's rows follow one another.
+    """Positions (n,) of a global batch's rows in the rows of all ranks, one rank after the other.
 
-    Computed where it is needed: the host would wait for a copy.
+    Computed on ``device``: a copy from the host would make the host wait.
     """
     row = torch.arange(n, device=device)
     rank, place = row % world, row // world

@@ -1,4 +1,4 @@
-"""Memory that this process has, and had at most."""
+"""Memory of this process, now and at its peak."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def resident_memory() -> int:
-    """Bytes this process has in memory now; its peak where the system does not say."""
+    """Bytes of this process in memory now; its peak if the system does not tell."""
     try:
         with open("/proc/self/statm", encoding="utf-8") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -18,7 +18,7 @@ def resident_memory() -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at most so far: of torch's tensors on a GPU, of this whole process on a CPU."""
+    """The peak so far in bytes: of torch's tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return _peak_resident()

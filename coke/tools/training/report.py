@@ -1,4 +1,4 @@
-"""What a training run shows and records: progress, one line per epoch, metrics, warnings."""
+"""The display and the record of a training run: progress, a line per epoch, warnings."""
 
 from __future__ import annotations
 
@@ -108,10 +108,19 @@ class TrainReporter:
         done: int = 0,
         state: Mapping[str, Any] | None = None,
     ) -> EpochMeter:
-        """A meter for an epoch, of which ``done`` steps were taken and counted in ``state``."""
+        """A meter for an epoch.
+
+        Args:
+            steps: of the whole epoch.
+            left_out: images of the epoch that are in no batch.
+            done: steps that were taken before an interruption.
+            state: :meth:`EpochMeter.state` after those steps.
+        """
         name = "scan" if epoch == 0 else f"epoch {epoch}/{self._config.optimizer.epochs}"
         task = self._progress.add_task(name, total=steps, completed=done, status="")
-        if self._whole is None:  # counts from here: its remaining time goes by this machine's pace
+        if (
+            self._whole is None
+        ):  # counts from here: this machine's speed gives the time that is left
             left = (self._config.optimizer.epochs + 1 - self._first_epoch) * steps - done
             self._whole = self._progress.add_task("all epochs", total=left, status="")
         tasks = (task, self._whole)
@@ -197,7 +206,7 @@ def scalars(record: EpochRecord) -> dict[str, float]:
 
 
 def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
-    """What says that the representation is collapsing, each with what to change."""
+    """Warnings of a collapse of the representation, each with a setting to change."""
     warnings = []
     for j, head in enumerate(record.heads):
         if head.largest > COLLAPSED_SHARE * n_images:
@@ -217,7 +226,7 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
 
 
 def _sharing(config: Config) -> str:
-    """How a batch is shared out: nothing to say of one rank that takes it in one piece."""
+    """How ranks and pieces share a batch, in words; empty if one rank takes it whole."""
     ranks = f" on {world_size()} ranks" if world_size() > 1 else ""
     return ranks + (
         f" in {config.optimizer.accumulate} pieces" if config.optimizer.accumulate > 1 else ""

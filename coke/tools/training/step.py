@@ -1,4 +1,4 @@
-"""One step of training: views and targets -> features and a loss, then the optimiser.
+"""The arithmetic of a step: from views and targets to features and a loss, then the optimiser.
 
 Shapes: B batch, D feature dimension, K clusters of a head, S side of a view.
 """
@@ -26,7 +26,7 @@ from coke.tools.training.micro_batches import micro_batch_rows, micro_batches, w
 
 @torch.no_grad()
 def scan_step(model: nn.Module, views: Sequence[Tensor], precision: str) -> Tensor:
-    """Features (B, D) of the initialisation scan: batch norm sees the data, weights do not move.
+    """Features (B, D) of the initialisation scan: batch norm adapts, weights do not move.
 
     Args:
         views: one or two large views (B, 3, S, S) of the same images.
@@ -62,8 +62,8 @@ def forward_step(
     Args:
         views: (B, 3, S, S) each, of the same images: first ``config.data.views`` large ones, then
             the small ones.
-        targets: per head, see :meth:`Clustering.targets`; not used where the settings ask for the
-            current labels.
+        targets: per head, see :meth:`Clustering.targets`; not used if ``labels_from`` is
+            ``"current"``.
 
     Returns: the features (B, D) to cluster, detached, and the loss, a scalar with a gradient.
     """
@@ -101,10 +101,10 @@ def forward_step(
 
 
 def clustered_features(large: Sequence[ViewFeatures]) -> Tensor:
-    """What is clustered: the mean (B, D) of the large views' projected features, detached.
+    """The features to cluster: the mean (B, D) of the large views' projected features, detached.
 
-    The mean is not scaled back to unit norm: assigning it is the same as adding up the views'
-    similarities, so that all views share one label (Eqn. 15).
+    All views of an image share one label (Eqn. 15). The similarity of the mean to a center is the
+    mean of the views' similarities, so the mean is not scaled back to unit norm.
     """
     projected = [projected_BD.detach() for projected_BD, _ in large]
     return projected[0] if len(projected) == 1 else torch.stack(projected).mean(dim=0)

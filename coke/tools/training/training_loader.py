@@ -1,4 +1,4 @@
-"""The loader of a training run, as its settings ask for it."""
+"""The loader of a training run, from its settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coke.pipeline.loading.loader import Loader, build_loader
 def training_loader(
     config: Config, index: ImageIndex, recipes: Sequence[ViewRecipe], device: torch.device
 ) -> Loader:
-    """Batches of these views for this rank, in the order of ``config``."""
+    """Batches of the views ``recipes`` for this rank, in the order of ``config``."""
     return build_loader(
         index,
         recipes,
