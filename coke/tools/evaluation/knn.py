@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from rich.console import Console
 
-from coke.tools.evaluation.accuracy import accuracy
+from coke.tools.evaluation.accuracy import Accuracy, accuracy
 from coke.tools.evaluation.knn_classifier import knn_classify
 from coke.tools.evaluation.labelled_data import labels_of
-from coke.tools.evaluation.report import EvalReport, show
+from coke.tools.evaluation.report import EvalReport
 from coke.tools.evaluation.representations import CachedFeatures, cache_features
-from coke.tools.evaluation.results import check_results, keep_result
+from coke.tools.evaluation.results import check_results, show_and_keep
 
 
 def eval_knn(
@@ -46,8 +47,10 @@ def eval_knn(
             range, features that are not finite, or results that cannot be kept.
     """
     console = console or Console()
-    if k < 1 or not temperature > 0:
-        raise ValueError(f"k is {k} and temperature {temperature}; both must be positive")
+    if k < 1 or not 0 < temperature < math.inf:
+        raise ValueError(
+            f"k is {k} and temperature {temperature}; both must be positive and finite"
+        )
     check_results(run)
     if features is None:
         features = cache_features(
@@ -61,48 +64,37 @@ def eval_knn(
             labelled_only=labelled_only,
             console=console,
         )
-    splits, config = features.splits, features.config
-    train_labels = labels_of(splits.train, features.device)
-    labels = labels_of(splits.test, features.device)
-    used = min(k, splits.train.n_live)
-    if used < k:
-        console.print(
-            f"k is {k}, but there are {used:,} training images: all of them vote", highlight=False
-        )
+    images = features.subject.splits.train.n_live
+    if k > images:
+        console.print(f"k is {k}, but there are {images:,} training images: all of them vote")
+        k = images
+    settings = {
+        "k": k,
+        "temperature": temperature,
+        "similarity": "cosine",
+        "features": "backbone, after average pooling",
+        "view": "center crop",
+    }
+    rows = _classify(features, k, temperature)
+    report = EvalReport.of("knn", run, features.subject, settings, rows)
+    show_and_keep(report, run, console)
+    return report
+
+
+def _classify(features: CachedFeatures, k: int, temperature: float) -> dict[str, Accuracy]:
+    splits, device = features.subject.splits, features.subject.device
+    train_labels, labels = labels_of(splits.train, device), labels_of(splits.test, device)
     rows = {}
-    for name in features.train:
+    for name, train_ND in features.train.items():
         scores_MC = knn_classify(
-            features.train[name],
+            train_ND,
             train_labels,
             features.test[name],
             n_classes=splits.n_classes,
-            k=used,
+            k=k,
             temperature=temperature,
         )
         rows[name] = accuracy(
-            scores_MC, labels, trained_classes=int(splits.trained.sum()), places=used
+            scores_MC, labels, trained_classes=int(splits.trained.sum()), places=k
         )
-    report = EvalReport(
-        method="knn",
-        run=str(run),
-        epoch=features.epoch,
-        weights_sha256=features.weights_sha256,
-        data=splits.records,
-        train_images=splits.train.n_live,
-        test_images=splits.test.n_live,
-        untrained_classes=splits.untrained,
-        settings={
-            "k": used,
-            "temperature": temperature,
-            "similarity": "cosine",
-            "features": "backbone, after average pooling",
-            "view": "center crop",
-            "size": config.data.view.evaluation().size,
-            "center_fraction": config.data.view.center_fraction,
-            "baselines": len(rows) > 1,
-        },
-        rows=rows,
-    )
-    show(report, console)
-    console.print(f"written to {keep_result(report, run)}", highlight=False)
-    return report
+    return rows

@@ -86,6 +86,7 @@ def open_splits(
     *,
     labelled_only: bool = False,
     remedy: str = LABELLED_ONLY,
+    cache_dir: str | None = None,
 ) -> Splits:
     """The train and test data sets of an evaluation.
 
@@ -94,6 +95,7 @@ def open_splits(
         test: the test data set; that of ``data`` when None.
         labelled_only: leave out images without a class label.
         remedy: what to do where some images have no label, for the message.
+        cache_dir: where files of remote data sets are kept.
 
     Raises:
         ValueError: no test data, unlabelled images, or classes that differ or are fewer than two.
@@ -103,7 +105,8 @@ def open_splits(
         raise ValueError(f"{data} is a single data set; name the test images with --test DATA")
     test_data = data if test is None else test
     test_place = find_split(test_data, TEST_SPLITS)
-    train_all, test_all = ImageIndex(train_place), ImageIndex(test_place)
+    train_all = ImageIndex(train_place, cache_dir=cache_dir)
+    test_all = ImageIndex(test_place, cache_dir=cache_dir)
     train_index = with_labels(train_all, labelled_only=labelled_only, remedy=remedy)
     test_index = with_labels(test_all, labelled_only=labelled_only, remedy=remedy)
     _check_classes(train_index, test_index)

@@ -11,30 +11,28 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from coke.config.config import Config
-from coke.model.precision import resolve_device
 from coke.tools.evaluation.accuracy import Accuracy, accuracy
-from coke.tools.evaluation.labelled_data import Splits, labels_of, open_splits, rows_of
+from coke.tools.evaluation.labelled_data import Splits, labels_of, rows_of
 from coke.tools.evaluation.linear_classifier import LinearConfig, LinearProbe, fit_on_cached
-from coke.tools.evaluation.report import EvalReport, show
+from coke.tools.evaluation.report import EvalReport
 from coke.tools.evaluation.representations import (
     CachedFeatures,
     Representation,
+    Subject,
     cache_features,
     check_finite,
     evaluation_loader,
     extract,
-    hash_of_weights,
-    load_run,
+    open_subject,
     representations,
 )
-from coke.tools.evaluation.results import check_results, keep_result
+from coke.tools.evaluation.results import check_results, show_and_keep
 
 #: The paper's protocol: 90 epochs of random crops and flips at batch 1,024. Its learning rate
 #: (0.2 to 1 on raw ResNet-50 features) does not carry over to standardised ones; 0.1 does.
 PROTOCOL = LinearConfig(epochs=90)
 FAST = LinearConfig()
-_LARGEST_LR = 1e30  # a larger one, scaled by the batch size, is no float32
+_LARGEST_LR = 1e30  # a larger one, scaled by the batch size, may overflow float32
 
 
 def eval_linear(
@@ -59,8 +57,8 @@ def eval_linear(
         run: a run folder of ``coke train``.
         data: a folder with a train and a test data set, or a train data set with ``test``.
         fast: compute center-crop features once instead of random crops in every epoch.
-        epochs, lr: of the classifier; the method's defaults when None.
-        batch_size: of the classifier, and images per forward pass; 1,024 when None.
+        epochs, lr: training of the classifier; the method's defaults when None.
+        batch_size: images per step of the classifier and per forward pass; 1,024 when None.
         epoch: of the checkpoint to evaluate; the newest when None.
         baselines: also measure random initialisation and raw pixels.
         labelled_only: leave out images without a class label.
@@ -86,47 +84,31 @@ def eval_linear(
                 labelled_only=labelled_only,
                 console=console,
             )
-        splits, config, where = features.splits, features.config, features.device
-        epoch, tested = features.epoch, features.test
-        weights_sha256 = features.weights_sha256
-        labels = labels_of(splits.train, where)
+        subject, tested = features.subject, features.test
+        labels = labels_of(subject.splits.train, subject.device)
         probes = {
-            name: fit_on_cached(cached, labels, splits.n_classes, settings)
+            name: fit_on_cached(cached, labels, subject.splits.n_classes, settings)
             for name, cached in features.train.items()
         }
     else:
-        splits = open_splits(data, test, labelled_only=labelled_only)
-        config, model, epoch = load_run(run, epoch)
-        weights_sha256 = hash_of_weights(model.backbone)
-        where = resolve_device(device)
-        rows = representations(config, model, splits, where, settings.batch_size, baselines)
-        tested = extract(splits.test, config, rows, settings.batch_size, where, console)
-        probes = _fit_on_crops(splits, config, rows, settings, where, console)
-    report = EvalReport(
-        method="linear (fast)" if fast else "linear",
-        run=str(run),
-        epoch=epoch,
-        weights_sha256=weights_sha256,
-        data=splits.records,
-        train_images=splits.train.n_live,
-        test_images=splits.test.n_live,
-        untrained_classes=splits.untrained,
-        settings={
-            **asdict(settings),
-            "optimizer": "SGD, cosine to 0; lr is at batch 256",
-            "features": "backbone in eval mode, after average pooling, standardised",
-            "view": "center crop, cached" if fast else "random crop and flip",
-            "size": config.data.view.evaluation().size,
-            "scale": config.data.view.scale,
-            "center_fraction": config.data.view.center_fraction,
-            "baselines": len(probes) > 1,
-        },
-        rows={
-            name: _accuracy(probe.scores(tested[name]), splits) for name, probe in probes.items()
-        },
-    )
-    show(report, console)
-    console.print(f"written to {keep_result(report, run)}", highlight=False)
+        subject = open_subject(
+            run, data, test=test, epoch=epoch, device=device, labelled_only=labelled_only
+        )
+        rows = representations(subject, settings.batch_size, baselines)
+        test_index, where = subject.splits.test, subject.device
+        tested = extract(test_index, subject.config, rows, settings.batch_size, where, console)
+        probes = _fit_on_crops(subject, rows, settings, console)
+    about = {
+        **asdict(settings),
+        "optimizer": "SGD, cosine to 0; lr is at batch 256",
+        "features": "backbone in eval mode, after average pooling, standardised",
+        "view": "center crop, cached" if fast else "random crop and flip",
+        "scale": subject.config.data.view.scale,
+    }
+    found = {n: _accuracy(probe.scores(tested[n]), subject.splits) for n, probe in probes.items()}
+    method = "linear (fast)" if fast else "linear"
+    report = EvalReport.of(method, run, subject, about, found)
+    show_and_keep(report, run, console)
     return report
 
 
@@ -150,7 +132,7 @@ def _settings(
 
 
 def _accuracy(scores_MC: Tensor, splits: Splits) -> Accuracy:
-    """Of a classifier; classes without training images, whose scores mean nothing, are left out."""
+    """Accuracy of a classifier. Classes without training images have no score."""
     if not scores_MC.isfinite().all():
         raise ValueError("the classifier diverged: its scores are NaN or infinite; lower --lr")
     trained_C = torch.from_numpy(splits.trained).to(scores_MC.device)
@@ -162,14 +144,10 @@ def _accuracy(scores_MC: Tensor, splits: Splits) -> Accuracy:
 
 
 def _fit_on_crops(
-    splits: Splits,
-    config: Config,
-    rows: dict[str, Representation],
-    settings: LinearConfig,
-    device: torch.device,
-    console: Console,
+    subject: Subject, rows: dict[str, Representation], settings: LinearConfig, console: Console
 ) -> dict[str, LinearProbe]:
-    """The paper's protocol: every epoch sees new random crops, all representations the same."""
+    """The paper's protocol: new random crops in every epoch, the same for all representations."""
+    splits, config, device = subject.splits, subject.config, subject.device
     loader = evaluation_loader(
         splits.train,
         config,

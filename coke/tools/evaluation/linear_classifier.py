@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig:
-    """Defaults of the cached (``--fast``) probe; the paper's protocol sets its own.
+    """Settings of a linear classifier; the defaults are those of ``--fast``.
 
     Attributes:
-        lr: at batch 256; scaled by batch / 256, as in the paper's protocol.
+        lr: learning rate at batch size 256; multiplied by ``batch_size`` / 256, as in the paper.
     """
 
     epochs: int = 60
@@ -29,14 +29,14 @@ class LinearConfig:
 class LinearProbe:
     """One linear classifier in training.
 
-    Features are standardised by a batch norm without parameters, so that one learning rate serves
-    backbones and baselines of any scale; it adds nothing a linear layer could not express.
+    A batch norm without parameters standardises the features. So one learning rate serves
+    backbones and baselines of any scale. The classifier stays linear.
     """
 
     def __init__(
         self, dim: int, n_classes: int, config: LinearConfig, device: torch.device
     ) -> None:
-        # momentum None: a plain average of all batches, as frozen features have fixed statistics
+        # momentum None is a plain average of all batches: frozen features do not drift
         self._standardise = nn.BatchNorm1d(dim, affine=False, momentum=None, device=device)
         self._classifier = nn.Linear(dim, n_classes, device=device)
         nn.init.zeros_(self._classifier.weight)

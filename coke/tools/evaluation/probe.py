@@ -19,21 +19,21 @@ from coke.tools.evaluation.representations import evaluation_loader
 
 K, TEMPERATURE = 20, 0.07  # as `coke eval knn`
 _BATCH = 256
-#: Of a data set without a test set, the share of the sample that is classified by the rest.
+#: Share of the sample that is classified by the rest, for a data set without a test set.
 _HELD_OUT = 0.2
 
 
 class KnnProbe:
     """Classifies labelled images by their nearest neighbours among other ones.
 
-    The images are the same at every epoch: the first of the data set's own order under the run's
-    seed, at most ``config.run.probe_images`` of the training images, and half as many test images;
-    of a data set that has no test set beside it, a fifth of them is held out instead. With
-    ``order="blocks"`` the sample is one of whole containers.
+    The images are the same at every epoch: the first in the order that the run's seed gives. At
+    most ``config.run.probe_images`` training images classify half as many test images. If there is
+    no test set, a fifth of the training images is held out instead. With ``order="blocks"`` the
+    sample consists of whole containers.
 
     Args:
-        config: of the run; ``probe_every`` epochs lie between two probes.
-        data: a data set, or a folder of a train and a test set; labelled.
+        config: settings of the run.
+        data: a labelled data set, or a folder of a train and a test set.
 
     Raises:
         ValueError: an image has no label, or all are of one class.
@@ -44,13 +44,14 @@ class KnnProbe:
         self._config = config
         self._device = device
         try:
+            cache_dir = config.machine.cache_dir or None
             if find_split(data, ("train",)) == location(data):
-                index = ImageIndex(data, cache_dir=config.machine.cache_dir or None)
+                index = ImageIndex(data, cache_dir=cache_dir)
                 self._train = with_labels(index, labelled_only=False, remedy="")
                 check_two_classes(self._train)
                 self._test = None
             else:
-                splits = open_splits(data, None, remedy="")
+                splits = open_splits(data, None, remedy="", cache_dir=cache_dir)
                 self._train, self._test = splits.train, splits.test
         except ValueError as error:
             raise ValueError(

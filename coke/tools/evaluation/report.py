@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from coke.tools.evaluation.accuracy import Accuracy
 from coke.tools.evaluation.labelled_data import DataRecords
+from coke.tools.evaluation.representations import Subject
 
 #: Representations that the trained one is compared with.
 BASELINES = ("random initialisation", "raw pixels")
@@ -39,6 +41,35 @@ class EvalReport:
     untrained_classes: dict[str, int]
     settings: dict[str, Any]
     rows: dict[str, Accuracy]
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        run: str | Path,
+        subject: Subject,
+        settings: dict[str, Any],
+        rows: dict[str, Accuracy],
+    ) -> Self:
+        """The report on a subject."""
+        splits, view = subject.splits, subject.config.data.view
+        return cls(
+            method=method,
+            run=str(run),
+            epoch=subject.epoch,
+            weights_sha256=subject.weights_sha256,
+            data=splits.records,
+            train_images=splits.train.n_live,
+            test_images=splits.test.n_live,
+            untrained_classes=splits.untrained,
+            settings={
+                **settings,
+                "size": view.evaluation().size,
+                "center_fraction": view.center_fraction,
+                "baselines": len(rows) > 1,
+            },
+            rows=rows,
+        )
 
     def beats_baselines(self) -> bool:
         """Whether CoKe's top-1 is above every baseline that was measured."""
@@ -80,6 +111,8 @@ def _warnings(report: EvalReport) -> list[str]:
             f"of classes without a training image: {', '.join(names[:5])}{more}. They count as "
             "errors"
         )
+    if report.data.train.identity == report.data.test.identity:
+        found.append("the test images are the training images: each finds itself")
     if not report.beats_baselines():
         found.append(
             "CoKe's features are not above every baseline here; train longer, or look at the run's "

@@ -1,4 +1,4 @@
-"""What an evaluation compares: a trained run, its random initialisation, and raw pixels."""
+"""Features that an evaluation compares: of a trained run, of random weights, and raw pixels."""
 
 from __future__ import annotations
 
@@ -22,26 +22,61 @@ from coke.pipeline.loading.loader import Loader, build_loader
 from coke.tools.evaluation.labelled_data import Splits, open_splits, rows_of
 from coke.tools.runs.run_folder import RunFolder
 
-_CALIBRATION_BATCHES = 16
+_CALIBRATION_BATCHES = 16  # that give an untrained network its batch-norm statistics
 _PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
 
 Representation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CachedFeatures:
-    """Center-crop features (N, D) float32 of both data sets, ids ascending, by representation.
+class Subject:
+    """What is evaluated: a run's checkpoint on labelled data, on a device.
 
-    ``weights_sha256`` is a hash over the weights that they are of.
+    ``weights_sha256`` is a hash over the backbone.
     """
 
     config: Config
+    model: CoKe
     epoch: int
     weights_sha256: str
     splits: Splits
     device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedFeatures:
+    """Center-crop features (N, D) float32 of both data sets, ids ascending, by representation."""
+
+    subject: Subject
     train: dict[str, Tensor]
     test: dict[str, Tensor]
+
+
+def open_subject(
+    run: str | Path,
+    data: str | Path,
+    *,
+    test: str | Path | None = None,
+    epoch: int | None = None,
+    device: str = "auto",
+    labelled_only: bool = False,
+) -> Subject:
+    """A run and the data to evaluate it on.
+
+    Raises:
+        ValueError: no such run or epoch, no such device, or data that :func:`open_splits` refuses.
+    """
+    cache_dir = RunFolder(run).config().machine.cache_dir or None
+    splits = open_splits(data, test, labelled_only=labelled_only, cache_dir=cache_dir)
+    config, model, epoch = load_run(run, epoch)
+    return Subject(
+        config=config,
+        model=model,
+        epoch=epoch,
+        weights_sha256=hash_of_weights(model.backbone),
+        splits=splits,
+        device=resolve_device(device),
+    )
 
 
 def cache_features(
@@ -59,23 +94,17 @@ def cache_features(
     """Features of a run and, with ``baselines``, of random initialisation and raw pixels.
 
     Raises:
-        ValueError: no such run, data that :func:`open_splits` refuses, or features that are not
-            finite.
+        ValueError: as :func:`open_subject`, or features that are not finite.
     """
-    splits = open_splits(data, test, labelled_only=labelled_only)
-    config, model, epoch = load_run(run, epoch)
-    weights_sha256 = hash_of_weights(model.backbone)
-    where = resolve_device(device)
-    rows = representations(config, model, splits, where, batch_size, baselines)
-    return CachedFeatures(
-        config=config,
-        epoch=epoch,
-        weights_sha256=weights_sha256,
-        splits=splits,
-        device=where,
-        train=extract(splits.train, config, rows, batch_size, where, console),
-        test=extract(splits.test, config, rows, batch_size, where, console),
+    subject = open_subject(
+        run, data, test=test, epoch=epoch, device=device, labelled_only=labelled_only
     )
+    rows = representations(subject, batch_size, baselines)
+    train, test_features = (
+        extract(index, subject.config, rows, batch_size, subject.device, console)
+        for index in (subject.splits.train, subject.splits.test)
+    )
+    return CachedFeatures(subject=subject, train=train, test=test_features)
 
 
 def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, int]:
@@ -89,7 +118,7 @@ def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, i
 
 
 def hash_of_weights(network: nn.Module) -> str:
-    """SHA-256 of all weights and statistics: it tells a run that was trained again."""
+    """SHA-256 of all weights and statistics. It changes when a run is trained again."""
     found = hashlib.sha256()
     for name, value in network.state_dict().items():
         found.update(name.encode())
@@ -98,26 +127,23 @@ def hash_of_weights(network: nn.Module) -> str:
 
 
 def representations(
-    config: Config,
-    trained: CoKe,
-    splits: Splits,
-    device: torch.device,
-    batch_size: int,
-    baselines: bool,
+    subject: Subject, batch_size: int, baselines: bool
 ) -> dict[str, Representation]:
     """The rows of an evaluation table, as functions from images to features.
 
     The random baseline is given batch-norm statistics of the data: without them it would look
     worse than it is.
     """
+    config, device = subject.config, subject.device
+    trained = frozen(subject.model.backbone, device)
     if not baselines:
-        return {"CoKe": frozen(trained.backbone, device)}
-    random = build_model(config.model, config.seed).backbone
-    calibrate(random, splits.train, config, config.data.view.evaluation(), batch_size, device)
+        return {"CoKe": trained}
+    random, train = build_model(config.model, config.seed).backbone, subject.splits.train
+    calibrate(random, train, config, config.data.view.evaluation(), batch_size, device)
     return {
         "random initialisation": frozen(random, device),
         "raw pixels": raw_pixels,
-        "CoKe": frozen(trained.backbone, device),
+        "CoKe": trained,
     }
 
 
@@ -188,7 +214,7 @@ def extract(
 
 
 def check_finite(features_ND: Tensor, name: str) -> None:
-    """Raises ValueError where features are NaN or infinite: no accuracy of them means anything."""
+    """Raises ValueError if a feature is NaN or infinite: such features have no accuracy."""
     bad = int((~features_ND.isfinite()).any(dim=1).sum())
     if bad:
         raise ValueError(

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from coke.files import durable, lock
-from coke.tools.evaluation.report import EvalReport
+from coke.tools.evaluation.report import EvalReport, show
 
 RESULTS = "eval.json"
 
@@ -32,6 +34,12 @@ def check_results(run: str | Path) -> None:
             f"{Path(run) / RESULTS} cannot be written: you may not write to {run}; evaluate a copy "
             "of the run"
         )
+
+
+def show_and_keep(report: EvalReport, run: str | Path, console: Console) -> None:
+    """Prints a report and adds it to the run's results."""
+    show(report, console)
+    console.print(f"written to {keep_result(report, run)}", highlight=False)
 
 
 def keep_result(report: EvalReport, run: str | Path) -> Path:

@@ -19,7 +19,7 @@ class ResNetShape:
     Attributes:
         depth: layers with weights, as in ResNet-50.
         width: channels of the stem.
-        stem: ``"imagenet"``, ``"small"``, or empty where it is neither.
+        stem: ``"imagenet"``, ``"small"``, or empty for another, such as one of three layers.
         standard: whether bottlenecks are as narrow as in the paper, and convolutions ungrouped.
     """
 
@@ -32,7 +32,8 @@ class ResNetShape:
     def name(self) -> str:
         """The network in words."""
         kind = "" if self.standard else ", with wider or grouped bottlenecks"
-        return f"ResNet-{self.depth} of width {self.width}{kind}"
+        stem = "" if self.stem else ", with another stem"
+        return f"ResNet-{self.depth} of width {self.width}{kind}{stem}"
 
     @property
     def settings(self) -> str:

@@ -1,4 +1,4 @@
-"""`coke runs`: the list of them."""
+"""`coke runs`: the list of training runs."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from coke.model.resnet import ResNet
 from coke.tools.runs.architecture import resnet_of
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.runs.weight_names import FoundBackbone, by_our_names, find_backbones, same_values
@@ -141,7 +142,7 @@ def _check_network(
     remedy = f"give weights of a {network}"
     if theirs is not None and theirs.name == network:
         held, remedy = f"a {theirs.name}, but not all of it or with other layers", "give them whole"
-    elif theirs is not None and theirs.settings:
+    elif theirs is not None and theirs.settings and isinstance(backbone, ResNet):
         remedy = f"{theirs.settings} trains that one; or {remedy}"
     raise ValueError(
         f"--init-from {source} holds {held}"

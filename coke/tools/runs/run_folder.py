@@ -16,10 +16,10 @@ from coke.tools.runs import run_lock
 from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
 from coke.tools.runs.weights_report import InitialWeights
 
-#: How to treat a run folder: start a run, continue the one in it, or what fits.
+#: How to treat a run folder: start a run, continue its run, or continue where there is one.
 START, RESUME, AUTO = "start", "resume", "auto"
 INITIAL_WEIGHTS = "initial_weights.json"
-#: What a process may leave that ended before its run had started.
+#: Files that a process may leave if it ends before its run has started.
 _WRITTEN_BEFORE = {run_lock.STATUS, "data.json", INITIAL_WEIGHTS}
 _BEFORE_A_RUN = {run_lock.LOCK, *_WRITTEN_BEFORE} | {
     draft_name(name) for name in (*_WRITTEN_BEFORE, "config.toml")
@@ -27,8 +27,10 @@ _BEFORE_A_RUN = {run_lock.LOCK, *_WRITTEN_BEFORE} | {
 
 
 class RunFolder:
-    """``config.toml``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``, and
-    the session's ``lock`` and ``status.json``.
+    """The folder of a run and its files.
+
+    They are ``config.toml``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``,
+    and the ``lock`` and ``status.json`` of the process that trains.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -43,14 +45,14 @@ class RunFolder:
         return (self.path / "config.toml").is_file()
 
     def resumes(self, resume: str, config: Config, index: ImageIndex) -> bool:
-        """Whether training goes on with the run in this folder, instead of starting one.
+        """Whether training continues the run in this folder; otherwise it starts one.
 
         Args:
-            resume: ``"resume"`` asks for it, ``"start"`` for a new run, ``"auto"`` goes on where
-                there is a checkpoint.
+            resume: ``"resume"`` continues, ``"start"`` starts a new run, ``"auto"`` continues
+                where there is a checkpoint.
 
         Raises:
-            ValueError: the folder, its settings or its data set do not allow what is asked for.
+            ValueError: the folder, its settings or its data set do not allow it.
         """
         run_lock.check_unlocked(self.path)
         if resume == RESUME or (resume == AUTO and self.exists):
@@ -58,18 +60,18 @@ class RunFolder:
             if resume == RESUME:
                 self.newest_checkpoint()
             return resume == RESUME or bool(list_checkpoints(self.checkpoints))
-        self._check_free(may_be_unborn=resume == AUTO)
+        self._check_free(may_hold_leftovers=resume == AUTO)
         return False
 
     def create(
         self, config: Config, index: ImageIndex, weights: InitialWeights | None = None
     ) -> None:
-        """Starts a new run, for a process that holds the folder's session.
+        """Writes the files of a new run, for a process that holds the folder's lock.
 
-        ``config.toml`` is written last: where it is, a run was started.
+        ``config.toml`` is written last: a folder with this file holds a run.
 
         Args:
-            weights: what it starts from, where that is not random.
+            weights: the report on initial weights; None for random ones.
 
         Raises:
             ValueError: the folder holds something already.
@@ -85,13 +87,13 @@ class RunFolder:
             durable.write_json(self.path / INITIAL_WEIGHTS, asdict(weights), indent=1)
         durable.write_text(self.path / "config.toml", to_toml(config))
 
-    def _check_free(self, *, may_be_unborn: bool) -> None:
+    def _check_free(self, *, may_hold_leftovers: bool) -> None:
         if not self.path.exists():
             return
         if not self.path.is_dir():
             raise ValueError(_not_empty(self.path))
         left = {p.name for p in self.path.iterdir()}
-        if may_be_unborn and not self.exists and run_lock.LOCK in left:
+        if may_hold_leftovers and not self.exists and run_lock.LOCK in left:
             left -= _BEFORE_A_RUN
             left -= {"checkpoints"} if not list_checkpoints(self.checkpoints) else set()
         if left:
@@ -130,7 +132,7 @@ class RunFolder:
             )
 
     def newest_checkpoint(self) -> Path:
-        """Where the run would go on.
+        """The checkpoint from which the run would continue.
 
         Raises:
             ValueError: there is none.
@@ -144,7 +146,7 @@ class RunFolder:
         return found[-1]
 
     def newest_state(self) -> dict[str, Any]:
-        """What :meth:`newest_checkpoint` holds. Raises ValueError where it is damaged."""
+        """The state in :meth:`newest_checkpoint`. Raises ValueError if it is damaged."""
         return load_checkpoint(self.newest_checkpoint())
 
     def is_complete(self, epochs: int) -> bool:
@@ -153,17 +155,19 @@ class RunFolder:
         return newest.ends_epoch and newest.epoch >= epochs
 
     def state(self, epoch: int | None = None) -> dict[str, Any]:
-        """The checkpoint of the end of an epoch; when None of the newest one that ended, or of the
-        newest step where none has.
+        """The state at the end of an epoch.
+
+        Args:
+            epoch: the newest that has ended when None; the newest step if no epoch has ended.
 
         Raises:
-            ValueError: there is none, or it is damaged.
+            ValueError: there is no such checkpoint, or it is damaged.
         """
         newest = self.newest_checkpoint()
         found = {
-            moment.epoch: path
+            name.epoch: path
             for path in list_checkpoints(self.checkpoints)
-            if (moment := CheckpointName.of(path)).ends_epoch
+            if (name := CheckpointName.of(path)).ends_epoch
         }
         if epoch is None:
             return load_checkpoint(found[max(found)] if found else newest)
@@ -175,17 +179,18 @@ class RunFolder:
         return load_checkpoint(found[epoch])
 
     def append_metrics(self, record: dict[str, Any]) -> None:
+        """Adds a line to ``metrics.jsonl`` and syncs it."""
         durable.append_text(self.metrics, json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``, without one that was torn by whatever ended the run."""
+        """The lines of ``metrics.jsonl``, without an incomplete one of a run that was killed."""
         if not self.metrics.is_file():
             return []
         lines = self.metrics.read_text(errors="replace", encoding="utf-8").splitlines()
         return [found for line in lines if (found := _parsed(line)) is not None]
 
     def best(self) -> tuple[int, float] | None:
-        """Epoch and top-1 of the best probe; the latest of equals, None without any."""
+        """Epoch and top-1 of the best probe, the latest of equals; None without a probe."""
         probed = [
             (float(r["probe"]), int(r["epoch"]))
             for r in self.records()
@@ -197,11 +202,12 @@ class RunFolder:
         return epoch, top1
 
     def best_epoch(self) -> int | None:
+        """The epoch of :meth:`best`."""
         best = self.best()
         return None if best is None else best[0]
 
     def keep_metrics_before(self, epoch: int) -> None:
-        """Forgets records of epochs that will run again after a resume."""
+        """Removes the records of epochs that run again after resuming."""
         if self.metrics.is_file():
             kept = [json.dumps(r) for r in self.records() if r["epoch"] < epoch]
             durable.write_text(self.metrics, "".join(f"{line}\n" for line in kept))

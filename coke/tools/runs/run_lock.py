@@ -1,7 +1,8 @@
-"""Who trains in a run folder, and how the last one ended: ``lock`` and ``status.json``.
+"""Which process trains in a run folder, and how the last one ended: ``lock``, ``status.json``.
 
-The lock is the kernel's (``flock``): it goes when its process goes, however that ends. Across
-machines, where a file system may not pass locks on, the lock file's time of change is a heartbeat.
+The kernel holds the lock (``flock``) and gives it back when its process ends, however that ends.
+A shared file system may not pass locks to other machines. For them the process changes the lock
+file's modification time every few seconds, as a heartbeat.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from coke.tools.runs.interruption import RunStopped
 
 LOCK, STATUS = "lock", "status.json"
 RUNNING, STOPPED, COMPLETE, FAILED = "running", "stopped", "complete", "failed"
-BEAT_S = 5.0
-#: Without a beat for so long, a process on another machine counts as gone.
+BEAT_S = 5.0  # seconds between two heartbeats
+#: Seconds without a heartbeat after which a process on another machine counts as gone.
 STALE_S = 30.0
-_KILLED = "ended without a word: killed, out of memory, or a power cut"
+_KILLED = "the process ended without a status: killed, out of memory, or a power cut"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """What ``status.json`` says: a state, what led to it, and which process wrote it."""
+    """The content of ``status.json``: a state, its reason, and the process that wrote it."""
 
     state: str
     message: str
@@ -42,8 +43,8 @@ class RunStatus:
 class RunLock:
     """Context manager that holds a run folder for one training process.
 
-    On the way in it refuses a folder that another process trains in; on the way out it writes
-    whether the run is complete, was stopped, or failed, and with what.
+    Entering refuses a folder in which another process trains. Leaving writes whether the run is
+    complete, was stopped, or failed, and the message of the error.
 
     Raises:
         ValueError: the folder is in use; the message names the process.
@@ -106,7 +107,7 @@ class RunLock:
 
 
 def read_status(run: Path) -> RunStatus | None:
-    """What the newest process in a run folder wrote; None where none did."""
+    """The status that the newest process in a run folder wrote; None if none did."""
     try:
         found: dict[str, Any] = json.loads((run / STATUS).read_text(encoding="utf-8"))
         return RunStatus(**found)
@@ -115,7 +116,7 @@ def read_status(run: Path) -> RunStatus | None:
 
 
 def current_status(run: Path) -> RunStatus | None:
-    """The status as it is now: a process that says it is running may be gone."""
+    """The status as it is now: a process whose status is "running" may be gone."""
     status = read_status(run)
     if status is None or status.state != RUNNING:
         return status
@@ -132,21 +133,22 @@ def current_status(run: Path) -> RunStatus | None:
 
 
 def check_unlocked(run: Path) -> None:
-    """Raises ValueError where a process of this machine trains in a folder; takes nothing."""
+    """Raises ValueError if a process of this machine trains in a folder. Takes no lock."""
     if lock.is_held(run / LOCK):
         raise ValueError(_in_use(run, read_status(run)))
 
 
 def _may_live(before: RunStatus | None, taken: bool | None) -> bool:
-    """Whether the process that wrote a status may train still, though the lock did not refuse us:
-    the kernel vouches for processes of this machine only."""
+    """Whether the process that wrote a status may still train, although we could take the lock:
+    the lock may not cover processes of other machines.
+    """
     if before is None or before.state != RUNNING:
         return False
     return not taken or before.host != socket.gethostname()
 
 
 def _take(file: IO[str]) -> bool | None:
-    """Whether the lock is ours now; None where the file system does not lock."""
+    """Whether we hold the lock now; None if the file system has no locks."""
     for wait_s in (0.1, 0.3, 0.6, None):  # `coke runs` holds it for an instant to look
         try:
             if lock.take(file):
@@ -160,7 +162,7 @@ def _take(file: IO[str]) -> bool | None:
 
 
 def _beats_on(run: Path) -> bool:
-    """Whether the lock file's time moves while we watch."""
+    """Whether a heartbeat changes the lock file's time during three intervals."""
     beaten = run / LOCK
     if _age(beaten) > STALE_S:
         return False

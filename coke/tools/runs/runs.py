@@ -1,4 +1,4 @@
-"""``coke runs``: what became of the runs in a folder."""
+"""``coke runs``: the state of the runs in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.runs.run_lock import COMPLETE, FAILED, RUNNING, STOPPED, current_status
 
-_DEPTH = 3  # folders below the one that is asked for
+_DEPTH = 3  # levels of folders that are searched below the given one
 UNREADABLE = "unreadable"
 _COLOURS = {
     RUNNING: "cyan",
@@ -33,8 +33,8 @@ class RunSummary:
     Attributes:
         state: running, stopped, complete, failed, or unreadable.
         message: why it stopped, failed, or cannot be read.
-        epoch: the last that has ended, the scan being 0; None before that.
-        epochs: how many there will be; None where the settings cannot be read.
+        epoch: the last that has ended (the scan is 0); None if none has.
+        epochs: of the whole run; None if the settings cannot be read.
         loss: of the last epoch.
         probe: epoch and k-NN top-1 of the best probe.
         changed: seconds since 1970.
@@ -86,7 +86,7 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
 
 
 def summary(path: Path) -> RunSummary:
-    """What a run folder says of itself."""
+    """State, epochs, loss and best probe of a run folder."""
     run = RunFolder(path)
     status = current_status(path)
     last, epochs, best = None, None, None
@@ -97,7 +97,7 @@ def summary(path: Path) -> RunSummary:
     except (ValueError, TypeError, KeyError, OSError) as error:  # must not hide other runs
         state, message = UNREADABLE, str(error)
     else:
-        if status is None:  # of a version that wrote none
+        if status is None:  # the file is missing
             ended = last is not None and last.epoch >= epochs
             state, message = (COMPLETE if ended else STOPPED), ""
         else:

@@ -124,6 +124,9 @@ def test_refuses_data_it_cannot_evaluate_on(
         eval_knn(run, stripes, test=tmp_path / "foreign", console=quiet)
     with pytest.raises(ValueError, match="k is 0"):
         eval_knn(run, stripes, k=0, console=quiet)
+    for temperature in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"temperature {temperature}; both must be positive"):
+            eval_knn(run, stripes, temperature=temperature, console=quiet)
     with pytest.raises(ValueError, match="is no training run"):
         eval_linear(tmp_path / "nothing", stripes, console=quiet)
 

@@ -69,6 +69,13 @@ def shown(report: EvalReport) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
+def test_testing_on_the_training_images_is_told() -> None:
+    text = "the test images are the training images"
+    other = replace(DATA, identity="99")
+    assert text in shown(REPORT)
+    assert text not in shown(replace(REPORT, data=replace(REPORT.data, test=other)))
+
+
 def test_the_table_names_the_data_and_what_counts_as_an_error() -> None:
     text = shown(
         replace(

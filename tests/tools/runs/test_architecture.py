@@ -24,6 +24,9 @@ def test_networks_that_no_setting_gives() -> None:
     wide = shapes | {"layer1.0.conv2.weight": (16, 16, 3, 3)}
     found = resnet_of(wide)
     assert found is not None and found.settings == "" and "wider or grouped" in found.name
+    deep_stem = {n: shape for n, shape in shapes.items() if n != "conv1.weight"}
+    found = resnet_of(deep_stem | {"conv1.0.weight": (8, 3, 3, 3)})
+    assert found is not None and found.settings == "" and "another stem" in found.name
     longer = shapes | {f"layer3.{i}.conv1.weight": (32, 128, 1, 1) for i in range(6, 36)}
     longer |= {"layer2.4.conv1.weight": (1, 1, 1, 1), "layer2.5.conv1.weight": (1, 1, 1, 1)}
     longer |= {"layer2.6.conv1.weight": (1, 1, 1, 1), "layer2.7.conv1.weight": (1, 1, 1, 1)}
