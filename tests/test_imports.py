@@ -22,6 +22,7 @@ FLOORS = (
     ("files", "version"),
     ("config", "distributed"),
     ("pipeline", "model", "clustering"),
+    ("tools/console",),
     ("tools/runs", "tools/datasets"),
     ("tools/evaluation",),
     ("tools/training", "tools/features", "tools/export"),

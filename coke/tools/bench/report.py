@@ -19,6 +19,7 @@ from coke.tools.bench.methods import ratios
 from coke.tools.bench.paper import IMAGENET_IMAGES, PAPER_MINUTES, imagenet_minutes
 from coke.tools.bench.result import EpochBench
 from coke.tools.bench.timing import Spread
+from coke.tools.console.tables import print_table
 
 _BAR_WIDTH = 10  # with it the table is as wide as a terminal
 _IMPOSSIBLE = 1.02  # share of the slower part's rate; up to it, rounds differ by chance
@@ -27,7 +28,10 @@ _IMPOSSIBLE = 1.02  # share of the slower part's rate; up to it, rounds differ b
 def show(bench: EpochBench, console: Console) -> None:
     """Prints tables and conclusions."""
     for part in _parts(bench):
-        console.print(part, highlight=False)
+        if isinstance(part, Table):
+            print_table(console, part, highlight=False)
+        else:
+            console.print(part, highlight=False)
 
 
 def save_json(bench: EpochBench, path: Path) -> None:

@@ -25,6 +25,7 @@ from coke.pipeline.images.settings import MAX_PIXELS
 from coke.pipeline.remote.remote import location
 from coke.pipeline.sources import Source, Splits, find_splits, is_url
 from coke.pipeline.sources.keys import to_system
+from coke.tools.console.tables import print_table
 from coke.tools.datasets.dataset_kind import DATASET, REJECTED
 from coke.tools.datasets.ingest_containers import write_containers
 from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images, darkness
@@ -182,7 +183,7 @@ def ingest(
             upload.keep(command, _about(report))
             upload.send()
             report = replace(report, out=upload.url, seconds=time.monotonic() - started)
-    console.print(summary(report))
+    print_table(console, summary(report))
     return report
 
 

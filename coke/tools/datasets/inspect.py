@@ -20,6 +20,7 @@ from coke.config.view_recipe import ViewRecipe
 from coke.files.durable import draft_of
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
 from coke.pipeline.dataset.open import find_split
+from coke.tools.console.tables import print_table
 from coke.tools.datasets.contact_sheet import contact_sheet
 from coke.tools.datasets.parts import find_parts
 
@@ -99,7 +100,7 @@ def inspect(
         summary = summarise(index)
         found.append(summary)
         for table in _tables(index, summary):
-            console.print(table)
+            print_table(console, table)
     return found
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from coke.config.presets import preset_named
 from coke.files.durable import write_bytes
 from coke.pipeline.dataset.open import is_dataset
+from coke.tools.console.tables import print_table
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.knn import eval_knn
 from coke.tools.evaluation.linear import eval_linear
@@ -78,7 +79,7 @@ def demo(out: str | Path, *, console: Console | None = None) -> bool:
     table.add_column("k-NN", justify="right")
     for name in linear.rows:
         table.add_row(name, f"{linear.rows[name].top1:.2f}", f"{knn.rows[name].top1:.2f}")
-    console.print(table)
+    print_table(console, table)
     better = linear.beats_baselines() and knn.beats_baselines()
     console.print(
         "CoKe, which saw no label, is above both baselines"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from coke.tools.console.tables import print_table
 from coke.tools.evaluation.accuracy import Accuracy
 from coke.tools.evaluation.labelled_data import DataRecords
 from coke.tools.evaluation.representations import Subject
@@ -96,7 +97,7 @@ def show(report: EvalReport, console: Console) -> None:
         label = f"CoKe, epoch {report.epoch}" if name == "CoKe" else name
         top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
         table.add_row(label, f"{accuracy.top1:.2f}", *([top5] if with_top5 else []))
-    console.print(table)
+    print_table(console, table)
     for line in _warnings(report):
         console.print(f"[bold yellow]warning:[/] {escape(line)}", highlight=False)
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from coke.clustering.estimator import OnlineConstrainedKMeans
 from coke.files.kind import kind_of_files
 from coke.files.publish import claimed
+from coke.tools.console.tables import print_table
 from coke.tools.features.cluster_settings import ClusterSettings
 from coke.tools.features.feature_files import Features, open_features
 from coke.tools.features.label_files import write_labels
@@ -226,7 +227,7 @@ def _show(
         ("labels", _labels_in_words(features)),
     ):
         table.add_row(name, value)
-    console.print(table, highlight=False)
+    print_table(console, table, highlight=False)
 
 
 def _labels_in_words(features: Features) -> str:

@@ -29,6 +29,7 @@ from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split, is_dataset
 from coke.pipeline.loading.loader import Batch
 from coke.pipeline.remote.remote import location
+from coke.tools.console.tables import print_table
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.evaluation.labelled_data import live_labels
 from coke.tools.evaluation.representations import (
@@ -308,4 +309,4 @@ def _show(
         table.add_row(name, value)
     if report.resumed:
         table.add_row("of them", f"{report.resumed:,} rows were there from an interrupted run")
-    console.print(table, highlight=False)
+    print_table(console, table, highlight=False)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from coke.tools.console.tables import print_table
 from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.runs.run_lock import COMPLETE, FAILED, RUNNING, STOPPED, current_status
@@ -78,7 +79,7 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
             "-" if run.probe is None else f"{run.probe[1]:.2f} (epoch {run.probe[0]})",
             _ago(time.time() - run.changed),
         )
-    console.print(table)
+    print_table(console, table)
     for run in found:
         if run.state in (STOPPED, FAILED, UNREADABLE) and run.message:
             console.print(f"{run.path}: {escape(run.message)}", highlight=False)
