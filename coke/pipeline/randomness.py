@@ -1,9 +1,9 @@
-"""Counter-based randomness: numbers that are a pure function of what they are for.
+"""Counter-based randomness: numbers that are a pure function of their purpose.
 
-Augmentations and the order are drawn from here instead of from a stateful generator, so a loader
-resumes from a few integers, at any step and on any number of ranks, with identical pixels. The
-mixing function is SplitMix64's finaliser (Steele et al., OOPSLA 2014); nothing here depends on the
-stream of a numpy version.
+Augmentations and the order are drawn from here instead of from a generator with a state. So a
+loader resumes from a few integers, at any step and on any number of ranks, with identical pixels.
+The mixing function is SplitMix64's finaliser (Steele et al., OOPSLA 2014). Nothing here depends on
+the version of numpy.
 """
 
 from __future__ import annotations

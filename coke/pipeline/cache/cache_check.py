@@ -12,11 +12,17 @@ from coke.pipeline.order.live_ids import LiveIds
 def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: int) -> None:
     """Refuses an order that needs more containers at a time than the cache may hold.
 
-    The ranks of a host share the cache and go through the order side by side: ``in_flight``
-    images lie between the first that any of them still reads and the last that any reads already.
+    The ranks of a host share the cache and read the order side by side.
+
+    Args:
+        index: the data set.
+        order: which ids come when.
+        in_flight: images between the first that some rank still reads, and the last that some rank
+            reads already.
+        limit: bytes that the cache may take.
 
     Raises:
-        ValueError: the limit is too small; the message says what would do.
+        ValueError: the limit is too small; the message names a limit that suffices.
     """
     windows = order.windows(0)
     if not windows:
@@ -26,7 +32,7 @@ def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: 
     if len(windows) == 1:
         together = len(windows[0].containers)
     else:
-        # Which containers share a window changes by epoch: the smallest and largest there can be.
+        # Windows differ from epoch to epoch: assume the smallest ones, of the largest containers.
         images = sorted(_images(index))
         smallest = sum(images[: min(len(w.containers) for w in windows)])
         at_once = 1 + -(-(in_flight - 1) // max(smallest, 1))

@@ -1,15 +1,15 @@
-"""Files of remote data sets on the local disk: within a size limit, shared by the ranks of a host.
+"""Containers of remote data sets on the local disk: a size limit, shared by the ranks of a host.
 
     <cache>/cache.lock                                   held while room is made
     <cache>/<data set>/manifest.json, index.npy, ...     fetched once, not counted
     <cache>/<data set>/containers/images-00000.tar       complete and checked: the name says so
     <cache>/<data set>/containers/images-00003.tar.<size>.part      being downloaded
 
-Everything between processes rests on ``flock``, which the kernel takes back when a process dies,
-however it dies. A container in use is held by a shared lock, a part by an exclusive one. So a file
-that nobody holds may go: a container to make room, the least recently used first; a part because
-its download was killed. A part counts with its final size from the start: that is what keeps the
-cache within its limit while several processes fill it.
+Processes agree by locks, which the kernel takes back when a process dies, however it dies. A
+container in use has a shared lock, a part an exclusive one. So a file without a lock may be
+removed: a container to make room, the least recently used first; a part because its download was
+killed. A part counts with its final size from the start, so the cache keeps its limit while several
+processes fill it.
 """
 
 from __future__ import annotations
@@ -27,23 +27,28 @@ from coke.files.durable import flush
 from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.remote.remote import Remote
 
-POLL_S = 0.05  # between two looks at what other processes do
+POLL_S = 0.05  # seconds between two looks for room, or for the download of another process
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A file that counts towards the limit."""
+    """A file that counts towards the limit.
+
+    Attributes:
+        size: bytes; of a part, those of the whole container.
+        used_ns: time of its last use.
+    """
 
     path: Path
-    size: int  # its final one
+    size: int
     used_ns: int
 
 
 class ContainerCache:
-    """The containers of one remote data set, as far as they fit.
+    """The containers of one remote data set, as many as fit.
 
     Args:
-        remote: where they come from.
+        remote: the remote data set.
         folder: the data set's folder in the cache.
         limit: bytes that all containers of all data sets in the cache may take together.
     """
@@ -55,27 +60,28 @@ class ContainerCache:
         self._limit = limit
 
     def path(self, container: Container) -> Path:
+        """The file of a container that is complete."""
         return self._folder / container.name
 
     def part(self, container: Container) -> Path:
-        """The name it has while it is downloaded."""
+        """The file of a container that is being downloaded."""
         return self._folder / f"{container.name}.{container.size}.part"
 
     def hold(self, container: Container) -> int | None:
-        """A file descriptor that keeps a container from being evicted; None where it is not here.
+        """Keeps a container from being evicted; None where it is not in the cache.
 
-        Give it back with :func:`coke.files.lock.give_back`.
+        Returns: a file descriptor; give it back with :func:`coke.files.lock.give_back`.
         """
         path = self.path(container)
         try:
             held = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        # Not taken: it is being evicted. Between opening and locking, it may have been evicted and
-        # even fetched anew.
+        # The lock is not free while the container is being evicted. Between opening and locking, it
+        # may have been evicted, and even fetched anew.
         taken = lock.take(held, shared=True)
         if taken and os.fstat(held).st_nlink and os.fstat(held).st_size == container.size:
-            with contextlib.suppress(PermissionError):  # of another user: its age stays
+            with contextlib.suppress(PermissionError):  # the file of another user keeps its age
                 os.utime(held)
             return held
         os.close(held)
@@ -88,18 +94,17 @@ class ContainerCache:
         keep: Callable[[], set[Path]],
         stop: threading.Event,
     ) -> None:
-        """Downloads a container unless it is here, or another process brings it; returns when it is
-        here, or ``stop`` is set.
+        """Returns when a container is in the cache, downloaded by this or another process.
 
         Args:
-            container: which.
-            keep: asked again and again while there is no room: what must not be evicted for it,
-                besides what is held.
-            stop: ends the waiting.
+            container: the container.
+            keep: gives the files that must not be evicted to make room, besides those that are
+                held. It is asked again at each look for room.
+            stop: ends the waiting when it is set.
 
         Raises:
-            WrongContent, FileNotFoundError, ValueError: it cannot be had, see
-                :meth:`Remote.download`; or the disk is full.
+            WrongContent, FileNotFoundError: see :meth:`Remote.download`.
+            ValueError: it cannot be read, or the disk is full.
         """
         path = self.path(container)
         while not stop.is_set() and not path.is_file():
@@ -110,9 +115,9 @@ class ContainerCache:
             try:
                 self._download(container, stop)
             finally:
-                os.close(part)  # and with it the lock
+                os.close(part)  # gives the lock back, too
             return
-        with contextlib.suppress(OSError):  # evicted just now, or of another user
+        with contextlib.suppress(OSError):  # it was evicted just now, or is of another user
             os.utime(path)  # it is needed soon: no other rank should evict it first
 
     def _download(self, container: Container, stop: threading.Event) -> None:
@@ -122,10 +127,10 @@ class ContainerCache:
                 container.name, part, size=container.size, sha256=container.sha256, stop=stop
             )
             flush(part)
-            with self._exclusively():  # nobody counts while a name changes
+            with self._exclusively():  # no other process sums sizes while the name changes
                 part.replace(self.path(container))
         except BaseException as error:
-            part.unlink(missing_ok=True)  # its name is ours for as long as it is locked
+            part.unlink(missing_ok=True)  # while it is locked, the name is ours
             if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise ValueError(
@@ -134,13 +139,13 @@ class ContainerCache:
             ) from error
 
     def _reserve(self, container: Container, keep: set[Path]) -> int | None:
-        """Makes room and an empty, locked part; None where that cannot be now."""
+        """Makes room, and an empty, locked part; None where there is no room now."""
         with self._exclusively():
             if self.path(container).is_file():
                 return None
             entries = list(self._entries())
             if any(entry.path == self.part(container) for entry in entries):
-                return None  # another process, or thread, is bringing it
+                return None  # another process or thread downloads it
             if not self._make_room(container.size, entries, keep):
                 return None
             part = os.open(self.part(container), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -157,11 +162,11 @@ class ContainerCache:
         return used + size <= self._limit
 
     def _entries(self) -> Iterator[_Entry]:
-        """What takes room; parts of killed downloads are removed on the way."""
+        """The files that take room; parts of killed downloads are removed instead."""
         for folder in self._root.glob("*/containers"):
             for found in os.scandir(folder):
                 path = Path(found.path)
-                with contextlib.suppress(FileNotFoundError):  # its download failed just now
+                with contextlib.suppress(FileNotFoundError):  # its download has just failed
                     status = found.stat()
                     if path.suffix != ".part":
                         yield _Entry(path=path, size=status.st_size, used_ns=status.st_mtime_ns)
@@ -171,14 +176,14 @@ class ContainerCache:
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """One process, and thread, at a time: for the moment that room is made in."""
+        """One process and thread at a time, while room is made."""
         with (self._root / "cache.lock").open("wb") as file:
             lock.take(file, wait=True)
             yield
 
 
 def _unlink_free(path: Path) -> bool:
-    """Removes a file unless someone holds it."""
+    """Removes a file unless it is locked; returns whether it is gone."""
     try:
         opened = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Containers of a remote data set, fetched by threads in the sequence the order wants them.
+"""Containers of a remote data set, downloaded by threads in the sequence the order reads them.
 
-The threads never stop the epoch: what they cannot fetch is an error of the batch that needs it,
-and a wait in which nothing moves ends in one too.
+The threads never stop the epoch. A container that cannot be fetched is an error of the batch that
+needs it. A wait during which nothing arrives ends in an error, too.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from coke.pipeline.order.epoch_order import Window
 from coke.pipeline.remote.remote import WrongContent
 
 THREADS = 4
-STALL_S = 300.0  # a wait for one container, in which not a byte arrives, that ends in an error
+STALL_S = 300.0  # seconds without a byte, after which a wait for a container is an error
 
 
 class FetchedContainers:
     """The :class:`~coke.pipeline.containers.mapped.MappedContainers` of a remote data set.
 
-    Those of the windows that are being read are held in the cache, those ahead of them are merely
-    the last that would be evicted. So ranks of a host can always go on, however far one of them
-    has fetched ahead.
+    Containers of the windows that are being read are held in the cache. Containers fetched ahead
+    are not held, merely evicted last. So the ranks of a host can always go on, however far one of
+    them has fetched ahead.
 
     Args:
         index: the data set.
         limit: bytes the cache may take.
         threads: downloads at a time.
-        stall_s: seconds of waiting without a byte after which the wait is an error.
+        stall_s: seconds without a byte, after which a wait is an error; :data:`STALL_S` if None.
     """
 
     def __init__(
@@ -49,10 +49,11 @@ class FetchedContainers:
         self._stall_s = STALL_S if stall_s is None else stall_s
         self._cache = ContainerCache(index.remote, index.folder, limit)
         self._queue = FetchQueue(self._containers, limit)
-        self._held: dict[int, int] = {}  # file descriptors
+        self._held: dict[int, int] = {}  # file descriptor of each held container
         self._maps: dict[int, Mapped] = {}
-        self._window_place: dict[int, int] = {}  # of a container: where its window begins
-        self._base = 0
+        # Place of the first container of each container's window, in the sequence of the epoch.
+        self._window_place: dict[int, int] = {}
+        self._base = 0  # place of the first container that may still be read
         allow_open_files(2 * len(self._containers))
         for _ in range(threads):
             arguments = (self._cache, self._containers, self._queue)
@@ -98,12 +99,12 @@ class FetchedContainers:
         while True:
             held = self._cache.hold(container)
             if held is not None:
-                self._queue.had(number)
+                self._queue.arrived(number)
                 return held
             failure = self._queue.wait_for(number)
             if failure is not None:
                 raise ValueError(self._cannot_fetch(number, failure)) from failure
-            # Another rank may have evicted it between its arrival and our look.
+            # Another rank may have evicted it since it arrived: ask for it again.
             self._queue.hurry([number])
             busy = self._queue.busy()
             arrived = [_size(self._cache.part(self._containers[n])) for n in (number, *busy)]
@@ -114,13 +115,13 @@ class FetchedContainers:
 
     def _cannot_fetch(self, number: int, failure: Exception) -> str:
         container = self._containers[number]
-        what = f"container {container.name} (ids {container.start}..{container.stop - 1})"
+        name = f"container {container.name} (ids {container.start}..{container.stop - 1})"
         cut = ""
         if isinstance(failure, WrongContent) and failure.size < container.size:
             cut = f"; {self._index.describe_cut(number, failure.size)}"
         elif isinstance(failure, FileNotFoundError):
             cut = f"; {self._index.describe_cut(number, 0)}"
-        return f"{what} cannot be fetched: {failure}{cut}"
+        return f"{name} cannot be fetched: {failure}{cut}"
 
     def _stalled(self, container: Container, arrived: int, taken_up: bool) -> str:
         if taken_up and arrived < 0:
@@ -137,11 +138,11 @@ class FetchedContainers:
     def _release(self, numbers: Collection[int]) -> None:
         for number in numbers:
             give_back(self._held.pop(number))
-            del self._maps[number]  # views into it stay good for as long as someone has them
+            del self._maps[number]  # arrays that were handed out keep the map alive
 
 
 def _fetch(cache: ContainerCache, containers: Sequence[Container], queue: FetchQueue) -> None:
-    """A thread: fetches until the queue is closed."""
+    """Runs in a thread: fetches until the queue is closed."""
     while (number := queue.take()) is not None:
         failure: Exception | None = None
 
@@ -156,7 +157,7 @@ def _fetch(cache: ContainerCache, containers: Sequence[Container], queue: FetchQ
 
 
 def _close(queue: FetchQueue, held: dict[int, int]) -> None:
-    """Ends the threads, and gives back what a reader that is gone still holds in the cache."""
+    """Ends the threads of a reader that is gone, and releases the containers it held."""
     queue.close()
     for descriptor in held.values():
         give_back(descriptor)

@@ -1,8 +1,8 @@
 """The `.beton` layout (version 2): FFCV's file format, read and written with numpy alone.
 
-A file is a header, one descriptor per field, a table with one row of metadata per sample, pages of
-image bytes, and a table of where each piece of bytes lies and how long it is. FFCV's own writer
-encodes every image again; this one stores the bytes it is given.
+A file has a header, one descriptor per field, a table of samples with one row of metadata each,
+pages of image bytes, and an allocation table with the place and length of each image's bytes.
+FFCV's own writer encodes every image again; this one stores the bytes it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from coke.pipeline.dataset.index import JPEG, RAW_RGB
 
 VERSION = 2
-#: FFCV's default, in bytes. A sample must fit into one page; pages lie at multiples of their size.
+#: Bytes of a page, as FFCV's default. A sample must fit into one page; pages are aligned to it.
 PAGE_SIZE = 1 << 23
 _LARGEST_PAGE = 1 << 31  # the header keeps the size as 32 bits
 
@@ -61,7 +61,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImages:
-    """Where the images of one field are; every array is (N,), in the order of the samples.
+    """Places of the images of one field; every array is (N,), in the order of the samples.
 
     ``encoding`` is :data:`~coke.pipeline.dataset.index.JPEG` or
     :data:`~coke.pipeline.dataset.index.RAW_RGB`.
@@ -74,7 +74,7 @@ class StoredImages:
     encoding: NDArray[np.uint8]
 
 
-#: What `coke ingest --format ffcv` writes.
+#: Fields that `coke ingest --format ffcv` writes.
 INGEST_FIELDS = (
     Field(name="image", type_id=IMAGE),
     Field(name="id", type_id=INT),
@@ -83,7 +83,7 @@ INGEST_FIELDS = (
 
 
 def metadata_dtype(fields: Sequence[Field]) -> np.dtype[np.void]:
-    """Row of the metadata table: one member per field, named f0, f1, ..., aligned as in C."""
+    """A row of the table of samples: one member per field, named f0, f1, ..., aligned as in C."""
     members = [(f"f{i}", _METADATA[field.type_id]) for i, field in enumerate(fields)]
     return np.dtype(members, align=True)
 
@@ -99,12 +99,12 @@ class RecordTooLargeError(Exception):
 class BetonWriter:
     """Writes a beton of JPEGs with the fields image, id and label.
 
-    The bytes are a function of what is added, in which order, and of the page size. The header
-    comes last: a file that was not finished does not read as a beton.
+    The bytes are a function of the records, their order, and the page size. The header is written
+    last, so a file that was not finished does not read as a beton.
 
     Args:
-        path: the file to make.
-        count: how many records will be added.
+        path: the file.
+        count: number of records that will be added.
         page_size: a power of two, in bytes.
     """
 
@@ -137,13 +137,13 @@ class BetonWriter:
         """Stores the next record; returns the offset of its bytes in the file.
 
         Raises:
-            RecordTooLargeError: it is larger than a page.
+            RecordTooLargeError: the record is larger than a page.
         """
         if len(jpeg) > self._page_size:
             raise RecordTooLargeError(len(jpeg))
         left = self._page_size - self._end % self._page_size
         offset = self._end if len(jpeg) <= left else self._end + left
-        self._file.seek(offset)  # what a page has left stays a hole, which reads as zeros
+        self._file.seek(offset)  # the rest of a page stays a hole, which reads as zeros
         self._file.write(jpeg)
         self._end = offset + len(jpeg)
         self._metadata[self._added] = ((_JPG, width, height, offset), image_id, label)
@@ -155,7 +155,7 @@ class BetonWriter:
         assert self._added == len(self._metadata), f"{self._added} of {len(self._metadata)} records"
         self._file.seek(self._end)
         self._file.write(self._allocations.tobytes())
-        self._file.truncate()  # where nothing was added, the hole before must still be there
+        self._file.truncate()  # without records, the file must still contain the hole before
         descriptors = np.zeros(len(INGEST_FIELDS), dtype=_DESCRIPTOR)
         for descriptor, field in zip(descriptors, INGEST_FIELDS, strict=True):
             descriptor["type_id"], descriptor["name"] = field.type_id, field.name
@@ -172,7 +172,7 @@ class Beton:
     """A beton opened for reading its tables; the images stay on disk.
 
     Attributes:
-        fields: its columns.
+        fields: columns of the table of samples.
         page_size: in bytes.
 
     Raises:
@@ -205,11 +205,11 @@ class Beton:
         return len(self.metadata)
 
     def _table(
-        self, dtype: np.dtype[np.void], count: int, start: int, what: str
+        self, dtype: np.dtype[np.void], count: int, start: int, name: str
     ) -> NDArray[np.void]:
         if start + count * dtype.itemsize > self.size:
             raise ValueError(
-                f"{self.path} is cut off, damaged or no beton: its {what} would end at byte "
+                f"{self.path} is cut off, damaged or no beton: its {name} would end at byte "
                 f"{start + count * dtype.itemsize}, the file ends at {self.size}"
             )
         return np.fromfile(self.path, dtype=dtype, count=count, offset=start)
@@ -236,7 +236,7 @@ class Beton:
         return column
 
     def images(self, name: str) -> StoredImages:
-        """Where the images of a field are.
+        """The places of the images of a field.
 
         Raises:
             ValueError: no such field of images, or the tables disagree about where images lie.

@@ -16,13 +16,14 @@ from coke.pipeline.dataset.manifest import Container
 
 
 def beton_name(number: int) -> str:
+    """File name of a container."""
     return f"images-{number:05d}.beton"
 
 
 def write_beton_container(plan: ContainerPlan) -> WrittenContainer:
     """Writes one container as a `.beton` with the fields image, id and label (-1 = none).
 
-    Its name appears when it is whole.
+    The file gets its name when it is complete.
 
     Raises:
         ValueError: an image changed or vanished since it was checked.
@@ -32,7 +33,7 @@ def write_beton_container(plan: ContainerPlan) -> WrittenContainer:
     while True:
         try:
             return _write(plan, page_size)
-        except RecordTooLargeError as error:  # rare: starting over costs less than looking first
+        except RecordTooLargeError as error:  # rare: it costs less to start over than to look first
             page_size = error.page_size
 
 
@@ -47,7 +48,7 @@ def _write(plan: ContainerPlan, page_size: int) -> WrittenContainer:
         warnings.catch_warnings(),
         BetonWriter(draft, count=count, page_size=page_size) as beton,
     ):
-        warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
+        warnings.simplefilter("ignore")  # Pillow's: the first pass has decided about these images
         for i in range(count):
             image, label = prepared_image(plan, i), plan.records.labels[i]
             offset = beton.add(

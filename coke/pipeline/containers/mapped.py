@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,10 +15,17 @@ from numpy.typing import NDArray
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.order.epoch_order import Window
 
+_OTHER_FILES = 32  # least number of open files that a process needs besides containers
+
 
 @dataclass(frozen=True)
 class Mapped:
-    """A container in memory, as far as it is read: the map, and the same as an array."""
+    """A container mapped into memory.
+
+    Attributes:
+        file: the map.
+        data: its bytes as an array (size,), without a copy.
+    """
 
     file: mmap.mmap
     data: NDArray[np.uint8]
@@ -27,29 +35,30 @@ class Mapped:
         """Maps an open file, which must not be empty; the descriptor may be closed after it."""
         file = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         if hasattr(mmap, "MADV_RANDOM"):
-            file.madvise(mmap.MADV_RANDOM)  # the order is a shuffle: read-ahead is waste
+            file.madvise(mmap.MADV_RANDOM)  # the order is shuffled: bytes read ahead are wasted
         return Mapped(file, np.frombuffer(file, dtype=np.uint8))
 
 
 class MappedContainers(Protocol):
-    """Where containers come from: a folder, or a remote one through the cache."""
+    """The containers of a data set, from a local folder or from the cache."""
 
     def maps(self, numbers: Collection[int]) -> Mapping[int, Mapped]:
-        """Maps of at least these containers, by number; the mapping is good until the next call.
+        """Maps of at least these containers, by number; valid until the next call.
 
         Raises:
             ValueError: one is missing or is not what the manifest says.
         """
 
     def follow(self, windows: Sequence[Window]) -> None:
-        """Tells which containers will be asked for next, so that they can be fetched ahead."""
+        """Announces the containers that will be read next, so that they can be fetched ahead."""
 
 
 class LocalContainers:
-    """Containers in the data set's folder; each is mapped when it is first read, for good.
+    """Containers in the data set's folder; each is mapped when it is first read, and stays mapped.
 
     Raises:
-        ValueError: a container is missing or has another size than the manifest says.
+        ValueError: a container is missing or has another size than the manifest says, or there are
+            more of them than this process may open.
     """
 
     def __init__(self, index: ImageIndex) -> None:
@@ -58,7 +67,14 @@ class LocalContainers:
         self._maps: dict[int, Mapped] = {}
         for number in range(len(index.manifest.containers)):
             self._checked_path(number)
-        allow_open_files(len(index.manifest.containers))
+        count = len(index.manifest.containers)
+        limit = allow_open_files(count)
+        if limit < count + _OTHER_FILES:
+            raise ValueError(
+                f"{index.location} has {count} containers, which all stay open, and this process "
+                f"may open {limit} files: raise the hard limit of open files (ulimit -Hn) to "
+                f"{count + _OTHER_FILES} or more, or ingest again with a larger --shard-size"
+            )
 
     def maps(self, numbers: Collection[int]) -> Mapping[int, Mapped]:
         for number in numbers:
@@ -72,7 +88,7 @@ class LocalContainers:
 
     def _checked_path(self, number: int) -> str:
         container = self._index.manifest.containers[number]
-        path = os.path.join(self._folder, container.name)  # a Path takes longer than the stat
+        path = os.path.join(self._folder, container.name)  # a Path would take longer than the stat
         try:
             size = os.stat(path).st_size
         except FileNotFoundError:
@@ -90,15 +106,20 @@ class LocalContainers:
         return path
 
 
-def allow_open_files(more: int) -> None:
-    """Raises the soft limit of open files towards the hard one: a map holds its file open."""
+def allow_open_files(more: int) -> int:
+    """Raises the soft limit of open files by so many, or up to the hard limit.
+
+    A map keeps its file open.
+
+    Returns: the limit now, of all open files of this process.
+    """
     try:
         import resource
-    except ImportError:  # no such limit on this platform
-        return
+    except ImportError:  # this platform has no such limit
+        return sys.maxsize
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = soft + more
-    if hard == resource.RLIM_INFINITY or wanted <= hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    else:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    limit = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit

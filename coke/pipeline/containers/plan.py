@@ -21,17 +21,29 @@ from coke.pipeline.sources import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What the first pass found out about an image that is accepted."""
+    """An accepted image, as the first pass saw it.
+
+    Attributes:
+        verdict: how it will be stored.
+        crc32: CRC-32 of the file, by which the second pass notices a change.
+    """
 
     verdict: Verdict
-    crc32: int  # of the file, so that a change between the passes is noticed
+    crc32: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerPlan:
-    """Everything that decides the bytes of one container, and where it goes.
+    """Everything that decides the bytes of one container, and where it is written.
 
-    ``ids`` are of the records, ascending; the container answers for ids [start, stop).
+    Attributes:
+        folder: where the container is written.
+        number: of the container in its data set.
+        start, stop: the container answers for ids [start, stop), tombstones among them.
+        ids: of the images, ascending.
+        records: the images, in the order of ``ids``.
+        candidates: what the first pass saw, one per image.
+        settings: how images are stored.
     """
 
     folder: Path
@@ -46,7 +58,12 @@ class ContainerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenContainer:
-    """A container on disk; one row of the index and a CRC-32 for each of its records."""
+    """A container on disk.
+
+    Attributes:
+        rows: (R,) of ``INDEX_DTYPE``, one per image.
+        crc32: (R,) of each stored image.
+    """
 
     container: Container
     rows: NDArray[np.void]
@@ -54,7 +71,7 @@ class WrittenContainer:
 
 
 def prepared_image(plan: ContainerPlan, i: int) -> PreparedImage:
-    """What record ``i`` of a container stores.
+    """The JPEG that the container stores for its image ``i``.
 
     Raises:
         ValueError: the image changed or vanished since it was checked.
@@ -73,6 +90,6 @@ def prepared_image(plan: ContainerPlan, i: int) -> PreparedImage:
             "run again when nothing else writes to the source"
         )
     verdict = candidate.verdict
-    if verdict.as_is:  # the first pass checked these very bytes
+    if verdict.as_is:  # the first pass has checked these bytes
         return PreparedImage(data=data, height=verdict.height, width=verdict.width)
     return prepare(data, plan.settings)

@@ -24,16 +24,21 @@ class Member:
 
 
 def record_name(image_id: int) -> str:
-    """The part of a record's member names that its files share."""
+    """The name that the files of a record share, without their extensions."""
     return f"{image_id:09d}"
 
 
 class TarWriter:
-    """Writes the very bytes that webdataset's TarWriter writes, at the speed of the disk.
+    """Writes the same bytes as webdataset's TarWriter, at the speed of the disk.
 
-    The standard library takes 45 microseconds for a header, three headers per record: more than
-    reading and hashing an image. Metadata is fixed, because bytes must not depend on who writes
-    them and when, so a header is a constant with a name, a size and a sum put in.
+    The standard library takes 45 microseconds per header, and a record has three: more than reading
+    and hashing an image. Bytes must not depend on who writes them and when. So all metadata is
+    constant, and a header is a constant with a name, a size and a checksum filled in.
+
+    Attributes:
+        members: files that were added.
+        size: bytes that were written.
+        sha256: hash of these bytes.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -41,17 +46,17 @@ class TarWriter:
         self.size = 0
         self.sha256 = hashlib.sha256()
         self._file = file
-        self._padding = b""  # behind the last file, not yet written
+        self._padding = b""  # of the last file; written with the next one
         blank = tarfile.TarInfo("")
         blank.mode, blank.mtime, blank.uname, blank.gname = 0o644, 0, "coke", "coke"
         self._blank = blank.tobuf(tarfile.USTAR_FORMAT)
-        # Fields, by the ustar format: name 0..100, size 124..136, checksum 148..156. The sum is
-        # of all bytes of the header, those of the checksum taken as blanks.
+        # Fields of the ustar format: name 0..100, size 124..136, checksum 148..156. The checksum is
+        # the sum of all bytes of the header, with blanks in place of the checksum.
         self._sum = sum(self._blank[:124] + self._blank[136:148] + b" " * 8 + self._blank[156:])
 
     def add(self, stem: str, files: dict[str, bytes]) -> int:
-        """Appends the files of a record, by extension; where the bytes of the last one start."""
-        pieces, position = [self._padding], self.size + len(self._padding)
+        """Appends the files of a record, by extension; returns where the last one's bytes start."""
+        parts, position = [self._padding], self.size + len(self._padding)
         for extension, data in files.items():
             name = f"{stem}.{extension}"
             position += tarfile.BLOCKSIZE
@@ -59,9 +64,9 @@ class TarWriter:
             offset = position
             padding = bytes(-len(data) % tarfile.BLOCKSIZE)
             position += len(data) + len(padding)
-            pieces += [self._header(name, len(data)), data, padding]
-        # Small pieces go together, the image by itself: it is not copied once more.
-        *small, image, self._padding = pieces
+            parts += [self._header(name, len(data)), data, padding]
+        # Small parts are written together; the image by itself, so that it is not copied again.
+        *small, image, self._padding = parts
         self._write(b"".join(small))
         self._write(image)
         return offset
@@ -84,19 +89,19 @@ class TarWriter:
         return header
 
     def close(self) -> None:
-        """Ends the tar as the format asks: two empty blocks, then whole records of 20 blocks."""
+        """Ends the tar as the format asks: two empty blocks, padded to a record of 20 blocks."""
         self._write(self._padding + bytes(2 * tarfile.BLOCKSIZE))
         self._write(bytes(-self.size % tarfile.RECORDSIZE))
         self._file.flush()
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
-        self.sha256.update(data)  # on the way: reading the container again would cost as much
+        self.sha256.update(data)  # here, because reading the container again costs as much
         self.size += len(data)
 
 
 def tar_members(path: Path) -> Iterator[Member]:
-    """Files inside a tar, in order, from its headers.
+    """The files inside a tar, in order, from its headers.
 
     Raises:
         tarfile.TarError: the tar is damaged.

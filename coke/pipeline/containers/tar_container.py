@@ -14,6 +14,7 @@ from coke.pipeline.dataset.manifest import Container
 
 
 def tar_name(number: int) -> str:
+    """File name of a container."""
     return f"images-{number:05d}.tar"
 
 
@@ -30,7 +31,7 @@ def write_tar_container(plan: ContainerPlan) -> WrittenContainer:
     rows = np.zeros(count, dtype=INDEX_DTYPE)
     crc32 = np.zeros(count, dtype=np.uint32)
     with path.open("wb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's; the checking pass has decided about them
+        warnings.simplefilter("ignore")  # Pillow's: the first pass has decided about these images
         tar = TarWriter(file)
         for i in range(count):
             image_id = plan.ids[i]
@@ -39,7 +40,7 @@ def write_tar_container(plan: ContainerPlan) -> WrittenContainer:
             texts = {"cls": str(label)} if label >= 0 else {}
             files = {kind: text.encode() for kind, text in {**texts, "id": str(image_id)}.items()}
             offset = tar.add(stem, {**files, "jpg": image.data})
-            as_is = plan.candidates[i].verdict.as_is  # then the file's CRC-32 is the image's
+            as_is = plan.candidates[i].verdict.as_is  # if so, file and image have one CRC-32
             crc32[i] = plan.candidates[i].crc32 if as_is else zlib.crc32(image.data)
             rows[i] = (offset, plan.number, len(image.data), label, image.height, image.width, JPEG)
         tar.close()

@@ -1,7 +1,7 @@
-"""The index: the data set itself. Row number = the image's stable id.
+"""The index: one row per image; the number of the row is the image's stable id.
 
-A data set is a folder that holds ``manifest.json``, ``index.npy``, ``keys.txt`` and containers.
-Opening one maps the index instead of parsing it: the pages are shared between ranks.
+A data set is a folder with ``manifest.json``, ``index.npy``, ``keys.txt`` and containers. Opening
+it maps the index into memory instead of parsing it, so that ranks share its pages.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from coke.pipeline.dataset.open import DatasetFolder
 
 JPEG, RAW_RGB = 0, 1  # encodings of stored images; raw is height * width * 3 bytes
 
-#: One row per id, packed. ``offset`` and ``length`` locate the image's bytes in the container;
-#: ``label`` is -1 where the source had none; height and width are the stored image's, in pixels;
-#: ``encoding`` is :data:`JPEG` or :data:`RAW_RGB`. A row of length 0 is a tombstone: an id whose
-#: image is gone, which nothing else ever gets.
+#: One row per id, packed. ``offset`` and ``length`` are the image's bytes in the container;
+#: ``label`` is -1 where the source had none; height and width are of the stored image, in pixels;
+#: ``encoding`` is :data:`JPEG` or :data:`RAW_RGB`. A row of length 0 is a tombstone: the image of
+#: this id is gone, and no other image ever gets the id.
 INDEX_DTYPE = np.dtype(
     [
         ("offset", "<u8"),
@@ -42,8 +42,8 @@ INDEX_DTYPE = np.dtype(
 class ImageIndex:
     """A data set opened for reading.
 
-    Of a remote one, manifest and index are fetched into the cache here, keys when they are asked
-    for, and containers by the loader.
+    Manifest and index of a remote data set are copied into the cache when it is opened, keys when
+    they are asked for; the loader fetches containers.
 
     Args:
         folder: the folder that holds ``manifest.json``: a path, or a URL (``s3://``, ``gs://``,
@@ -54,8 +54,8 @@ class ImageIndex:
     Attributes:
         rows: (N,) structured array of :data:`INDEX_DTYPE`, memory-mapped.
         manifest: what the data set says of itself.
-        folder: local; of a remote data set, the folder in the cache.
-        remote: where the rest is; None for a local data set.
+        folder: the local folder; of a remote data set, its folder in the cache.
+        remote: the remote folder; None for a local data set.
 
     Raises:
         ValueError: not a data set, another format version, or files that disagree.
@@ -170,24 +170,28 @@ class ImageIndex:
 
     @property
     def identity(self) -> str:
-        """Hash of what ids mean: keys and images, whatever the shard size or storage."""
+        """Hash of keys and images: equal where ids mean the same, in whatever containers."""
         both = self.manifest.keys_sha256 + self.manifest.checksums_sha256
         return hashlib.sha256(both.encode()).hexdigest()
 
     def describe(self, image_id: int) -> str:
-        """Where an id lives, for messages: container, offset and key."""
+        """Container, offset and key of an id, for messages."""
         row = self.rows[image_id]
         number = int(row["container"])
         containers = self.manifest.containers
         name = containers[number].name if number < len(containers) else f"container {number}"
         try:
             key = f" ({self.keys[image_id]})"
-        except (OSError, ValueError, IndexError):  # a message must not fail for want of a key
+        except (
+            OSError,
+            ValueError,
+            IndexError,
+        ):  # a message must not fail without keys
             key = ""
         return f"id {image_id}{key} in {name} at offset {int(row['offset'])}"
 
     def describe_cut(self, number: int, size: int) -> str:
-        """Which record is the first that a container of only ``size`` bytes does not hold."""
+        """For messages: the first record that is cut off if a container has only ``size`` bytes."""
         container = self.manifest.containers[number]
         rows = self.rows[container.start : container.stop]
         cut = np.flatnonzero((rows["length"] > 0) & (rows["offset"] + rows["length"] > size))

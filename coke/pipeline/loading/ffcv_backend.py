@@ -62,7 +62,7 @@ class FfcvBackend:
         names = ("mode", "width", "height", "ptr")
         boxes = ("boxes", "<i4", (len(inputs.recipes), len(_BOX)))
         record = np.dtype([boxes, *((name, stored.dtype[name]) for name in names)])
-        # FFCV hands each batch's code the table of samples: ours has the crops of the epoch in it.
+        # FFCV hands its table of samples to the code of each batch. Ours also has the crops.
         self._table = np.zeros(len(beton), dtype=record)
         for name in names:
             self._table[name] = stored[name]
@@ -114,13 +114,16 @@ class FfcvBackend:
         for recipe in self._inputs.recipes:
             s = recipe.size
             part_BHWC = flat[:, start : start + s * s * 3].reshape(-1, s, s, 3)
-            # A copy, because FFCV writes the next batches into the same memory.
+            # Copied, because FFCV writes the next batches into the same memory.
             views.append(torch.from_numpy(part_BHWC).clone().to(self._device).permute(0, 3, 1, 2))
             start += s * s * 3
         return views
 
     def _check_decoded(self, ids: NDArray[np.int64], flat: NDArray[np.float32]) -> None:
-        """FFCV itself goes on with whatever was in memory. Mere warnings set the status, too."""
+        """Raises where the decoder failed: FFCV itself goes on with whatever is in memory.
+
+        Warnings of the decoder set its status, too, so the image is decoded once more.
+        """
         for image_id in ids[flat[:, -1] != 0].tolist():
             problem = decode_problem(self._inputs.reader.read([image_id])[0].tobytes())
             if problem is not None:
@@ -129,7 +132,7 @@ class FfcvBackend:
                 )
 
     def _stop(self) -> None:
-        """Ends FFCV's thread, which would wait forever for room in its queue."""
+        """Ends FFCV's thread, which would otherwise wait forever for room in its queue."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -141,7 +144,7 @@ class FfcvBackend:
 
 
 def _next(running: Any) -> NDArray[np.float32]:
-    """The next batch of FFCV; unlike FFCV's own, this ends when its thread has died."""
+    """The next batch of FFCV. FFCV's own function would wait forever if its thread has died."""
     while True:
         alive = running.is_alive()
         if not running.output_queue.empty():
@@ -176,7 +179,7 @@ def _only_beton(index: ImageIndex) -> tuple[Beton, str]:
 
 
 def _sample_of_id(index: ImageIndex, beton: Beton, image_field: str) -> NDArray[np.uint64]:
-    """Which sample of the beton holds each id (N,); of tombstones it means nothing."""
+    """The sample of the beton that holds each id (N,); undefined for tombstones."""
     offsets = beton.images(image_field).offset
     order = np.argsort(offsets, kind="stable")
     at = np.searchsorted(offsets[order], index.rows["offset"])
@@ -215,7 +218,7 @@ def _ffcv_loader(
         batch_size=batch_size,
         num_workers=threads or len(os.sched_getaffinity(0)),
         os_cache=True,
-        order=ffcv.loader.OrderOption.SEQUENTIAL,  # of the indices that each epoch gives it
+        order=ffcv.loader.OrderOption.SEQUENTIAL,  # each epoch sets the sequence of indices
         drop_last=False,
         pipelines=pipelines,
     )

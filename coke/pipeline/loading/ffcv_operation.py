@@ -1,4 +1,4 @@
-"""What FFCV's threads run for each image: decode once, then crop, resize, flip and normalise."""
+"""The code that FFCV's threads run: decode an image once, then make each view of it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def views_operation(recipes: tuple[ViewRecipe, ...]) -> Any:
             decode_jpeg, resize = Compiler.compile(imdecode), Compiler.compile(resize_crop)
             write_view = Compiler.compile(_write_view)
 
-            # Compiled by numba: arrays from outside are constants, so what changes from epoch to
-            # epoch (the boxes) must come in as an argument.
+            # Numba compiles this, and takes arrays from outside as constants. So the boxes, which
+            # change from epoch to epoch, come in as an argument.
             def views(batch: Any, memory: Any, table: Any, storage: Any) -> Any:
                 out, scratch = memory
                 for i in iterate(len(batch)):

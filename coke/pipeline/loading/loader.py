@@ -1,4 +1,4 @@
-"""The loader: order -> bytes -> views. What a training loop iterates over."""
+"""The loader: order, bytes and views become the batches that a training loop iterates over."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ from coke.pipeline.order.epoch_order import EpochOrder
 from coke.pipeline.order.order import ORDERS, check_rank, check_start, epoch_order, rank_sizes
 
 BACKENDS = ("auto", "dali", "pil", "ffcv")
-_STEPS_IN_FLIGHT = 4  # batches an engine reads ahead of the one that is handed out, and that one
+_STEPS_IN_FLIGHT = 4  # the batch that is handed out, and those that a backend reads ahead of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """``ids`` (B,) int64 on the CPU; ``views`` (B, 3, S, S) float32 each, on its device.
+    """Images of one step on this rank.
 
-    ``sizes``: images of this step on each rank, where one epoch is read.
+    Attributes:
+        ids: (B,) int64 on the CPU.
+        views: one tensor (B, 3, S, S) float32 per view, on the loader's device.
+        sizes: images of this step on each rank; empty in batches of :meth:`Loader.epochs`.
     """
 
     ids: Tensor
@@ -74,7 +77,7 @@ class Loader:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Images of one epoch over all ranks, without a ragged rest that is left out."""
+        """Images of one epoch over all ranks, without a last short batch that is left out."""
         n, b = len(self._order), self.batch_size
         return n - n % b if self._drop_ragged else n
 
@@ -90,8 +93,8 @@ class Loader:
     def state(self) -> dict[str, int]:
         """Where the loader is, for :meth:`resume`: five integers.
 
-        ``position`` counts the images of the batches of ``epoch`` that were handed out, over all
-        ranks; not of those that are on their way. The others say which order it is a position of.
+        ``position`` counts images of ``epoch`` that were handed out, over all ranks; images read
+        ahead do not count. ``seed``, ``order`` and ``window`` name the order.
         """
         return {"epoch": self._epoch, "position": self._position} | self._order_state()
 
@@ -116,10 +119,10 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch from global position ``start`` on.
 
-        Every image comes exactly once across ranks. A ragged last batch is short, or left out with
-        ``drop_ragged`` (which ids are left out changes by epoch when shuffled). Where the last
-        batch is shorter than the world, some ranks get an empty one: every rank takes as many
-        steps. One epoch at a time: starting another ends this one.
+        Every image comes exactly once across ranks. The last batch may be short; ``drop_ragged``
+        leaves a short one out (other ids in each epoch, if shuffled). Where the last batch has
+        fewer images than there are ranks, some ranks get an empty one, so all take as many steps.
+        Starting another epoch ends this one.
 
         Raises:
             ValueError: ``start`` is outside the epoch, a container cannot be had, or a record is
@@ -140,9 +143,9 @@ class Loader:
             yield Batch(ids=torch.empty(0, dtype=torch.int64), views=empty)
 
     def epochs(self) -> Iterator[Batch]:
-        """Batches of epoch 0, 1, 2, ... without end: what a benchmark reads.
+        """Batches of epoch 0, 1, 2, ... without end, for benchmarks.
 
-        Unlike one :meth:`epoch` after the other, it keeps DALI's queue full from one to the next.
+        DALI's queue stays full from one epoch to the next; with single :meth:`epoch` it runs empty.
         """
         return self._batches(
             Step(ids, epoch) for epoch in itertools.count() for ids in self._local_ids(epoch, 0)
@@ -157,7 +160,7 @@ class Loader:
             if len(positions) == 0:
                 break
             yield self._order.ids(epoch, positions)
-        self._reader.follow([])  # gives back what it holds in the cache, say to an evaluation
+        self._reader.follow([])  # releases containers in the cache, for an evaluation, say
 
     def _batches(self, steps: Iterator[Step]) -> Iterator[Batch]:
         in_flight: deque[NDArray[np.int64]] = deque()
@@ -172,13 +175,13 @@ class Loader:
             try:
                 views = next(stream, None)
             except (RuntimeError, OSError) as error:
-                raise ValueError(self._blame(list(in_flight), error)) from error
+                raise ValueError(self._explained(list(in_flight), error)) from error
             if views is None:
                 return
             yield Batch(ids=torch.from_numpy(in_flight.popleft()), views=views)
 
-    def _blame(self, batches: list[NDArray[np.int64]], error: Exception) -> str:
-        """Finds the record that cannot be decoded: one at a time, which only errors pay for."""
+    def _explained(self, batches: list[NDArray[np.int64]], error: Exception) -> str:
+        """The message for an error: finds the record that cannot be decoded, one by one."""
         for ids in batches:
             for image_id, encoded in zip(ids.tolist(), self._reader.read(ids), strict=True):
                 problem = decode_problem(encoded.tobytes())
@@ -216,14 +219,15 @@ def build_loader(
         seed: decides order and augmentation, together with the epoch.
         shuffle: a new order every epoch; otherwise ids ascending.
         order: how to shuffle: ``"global"``, one permutation of all images, or ``"blocks"``, which
-            reads a few containers at a time, as a remote data set larger than the cache needs it;
-            docs/order.md has what that costs in randomness.
-        window: containers that ``"blocks"`` shuffles together at most.
-        drop_ragged: leave out the last batch where it is short.
+            reads a few containers at a time, for remote data sets that are larger than the cache;
+            docs/order.md says how much randomness it loses.
+        window: largest number of containers that ``"blocks"`` shuffles together.
+        drop_ragged: leave out a short last batch.
         world, rank: number of ranks, and this one.
         device: where views end up, ``"cpu"`` or ``"cuda"`` / ``"cuda:N"``.
         threads: DALI's CPU threads; all cores when None.
-        backend: ``"dali"``, ``"pil"``, or ``"auto"`` (DALI; PIL only where DALI has no wheel).
+        backend: ``"dali"``, ``"pil"``, ``"ffcv"``, or ``"auto"`` (DALI; PIL where DALI has no
+            wheel).
         cache_gb: gigabytes that containers of remote data sets may take in the cache.
 
     Raises:
@@ -246,7 +250,9 @@ def build_loader(
         dead_ids=index.dead_ids,
     )
     if index.remote is not None:
-        in_flight = (_STEPS_IN_FLIGHT + 1) * batch_size  # one more: ranks are a step apart
+        in_flight = (
+            _STEPS_IN_FLIGHT + 1
+        ) * batch_size  # one more, because ranks may be a step apart
         check_cache(index, epochs, in_flight=in_flight, limit=round(cache_gb * 1e9))
     reader = RecordReader(index, cache_gb=cache_gb)
     inputs = StepInputs(reader, recipes, seed=seed)

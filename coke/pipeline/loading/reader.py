@@ -1,4 +1,4 @@
-"""Bytes by id: containers are mapped into memory, a record is a slice of the map."""
+"""Stored image bytes by id: an image is a slice of a container mapped into memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RecordReader:
 
     Args:
         index: the data set.
-        cache_gb: most gigabytes of containers in the cache; of remote data sets only.
+        cache_gb: gigabytes that containers of a remote data set may take in the cache.
 
     Raises:
         ValueError: a container is missing or has another size than the manifest says.
@@ -30,7 +30,9 @@ class RecordReader:
     def __init__(self, index: ImageIndex, *, cache_gb: float = DEFAULT_CACHE_GB) -> None:
         self.index = index
         self._sizes = np.array([c.size for c in index.manifest.containers], dtype=np.uint64)
-        self._checked = np.zeros(-(-len(index) // 8), dtype=np.uint8)  # one bit per id
+        self._checked = np.zeros(
+            -(-len(index) // 8), dtype=np.uint8
+        )  # one bit per id: its CRC-32 was right
         self._containers: MappedContainers
         if index.remote is None:
             self._containers = LocalContainers(index)
@@ -38,16 +40,16 @@ class RecordReader:
             self._containers = FetchedContainers(index, limit=round(cache_gb * 1e9))
 
     def follow(self, windows: Sequence[Window]) -> None:
-        """Tells which containers will be read next: those of a remote data set are fetched ahead.
+        """Announces the containers that will be read next.
 
-        Without it they are fetched when they are read.
+        Those of a remote data set are then fetched ahead; otherwise when they are read.
         """
         self._containers.follow(windows)
 
     def read(self, ids: Sequence[int] | NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Encoded bytes of each id, as views into the maps: nothing is copied here.
+        """Encoded bytes of each id, as slices of the maps, without a copy.
 
-        Only raw pixels are, to put the header of a PPM before them, which every decoder reads.
+        Raw pixels are copied behind the header of a PPM, a form that every decoder reads.
 
         Raises:
             ValueError: a container is missing, cannot be fetched, or ends before a record does.
@@ -60,7 +62,7 @@ class RecordReader:
     ) -> list[NDArray[np.uint8]]:
         """The bytes of each row, as they lie in the containers.
 
-        The kernel is told of all of them first, so that a disk reads them side by side instead of
+        The kernel is advised of all of them first. A disk then reads them side by side, instead of
         one page fault after the other.
         """
         numbers = rows["container"]
@@ -75,14 +77,14 @@ class RecordReader:
         return [maps[c].data[a:b] for c, a, b in zip(containers, starts, stops, strict=True)]
 
     def read_checked(self, ids: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """The same; bytes that this reader sees for the first time must have their CRC-32.
+        """As :meth:`read`; bytes that this reader sees for the first time must have their CRC-32.
 
-        Containers of a remote data set were hashed as a whole when they were fetched. Costs a pass
-        over the bytes, about 0.1 ms for an ImageNet image, in the first epoch only.
+        It costs a pass over the bytes in the first epoch, about 0.1 ms for an ImageNet image.
+        Containers of a remote data set were hashed when they were fetched, and are not checked.
 
         Raises:
-            ValueError: also where bytes are not those that were ingested; the message names
-                container, offset and id.
+            ValueError: as :meth:`read`, or bytes are not those that were ingested; the message
+                names container, offset and id.
         """
         rows = self.index.rows[ids]
         stored = self._stored(ids, rows)
@@ -104,7 +106,7 @@ class RecordReader:
         numbers: NDArray[np.uint32],
         ends: NDArray[np.uint64],
     ) -> None:
-        """Refuses rows that point outside of their container, or to none."""
+        """Refuses rows whose container does not exist, or that reach beyond its end."""
         known = numbers < len(self._sizes)
         inside = known.copy()
         inside[known] = ends[known] <= self._sizes[numbers[known]]

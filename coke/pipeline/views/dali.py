@@ -13,12 +13,12 @@ from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewRecipe
 try:
     from nvidia.dali import fn, math, pipeline_def, types
     from nvidia.dali.pipeline import Pipeline
-except ImportError:  # the loader says what to install, or runs the reference recipe (macOS)
+except ImportError:  # the loader says what to install, or runs PIL (macOS)
     AVAILABLE = False
 else:
     AVAILABLE = True
 
-_TRUNCATION = 0.498  # PIL cuts fractions off where DALI rounds: round(x - 0.498) is floor(x)
+_TRUNCATION = 0.498  # Pillow truncates where DALI rounds: round(x - 0.498) is floor(x)
 
 
 def views_pipeline(recipes: tuple[ViewRecipe, ...], on_gpu: bool, **options: Any) -> Pipeline:
@@ -33,7 +33,7 @@ if AVAILABLE:
         return augmented(recipes, on_gpu, decoded(on_gpu))
 
     def decoded(on_gpu: bool) -> Any:
-        """The graph's first half: encoded bytes to pixels, on the CPU those of the crops only."""
+        """The graph's first half: encoded bytes to pixels; on the CPU, only pixels of the crops."""
         encoded = _input("encoded", types.UINT8, ndim=1)
         if on_gpu:
             # Always the whole image: decoding a region is reported to crash the H100's decoder
@@ -55,7 +55,7 @@ if AVAILABLE:
 
     def augmented(recipes: tuple[ViewRecipe, ...], on_gpu: bool, pixels: Any) -> Any:
         """The graph's second half: decoded pixels to views."""
-        if len(recipes) == 1 and not on_gpu:  # the region is the crop: no slice, no copy
+        if len(recipes) == 1 and not on_gpu:  # the region is the crop: nothing to slice or copy
             return _view(recipes[0], 0, pixels)
         return tuple(_view(recipe, v, _crop(pixels, v)) for v, recipe in enumerate(recipes))
 
@@ -109,7 +109,7 @@ if AVAILABLE:
 
     def _lighting(image: Any, brightness: Any, contrast: Any) -> Any:
         if (brightness != 1.0) | (contrast != 1.0):
-            # Two steps, uint8 between them: what the first one clips is what PIL clips.
+            # Two steps with uint8 between them, so that the first one clips as Pillow does.
             lit = fn.brightness_contrast(
                 image, brightness=brightness, brightness_shift=-_TRUNCATION / 255
             )
@@ -141,11 +141,11 @@ if AVAILABLE:
         """Hue in HSV, then saturation: uint8 in, float out.
 
         Let (y0, y1, y2) be a pixel's channels, permuted by the turns of 120 degrees, and ``turn``
-        in [0, 1] what remains of the angle, in units of 60 degrees. The rotation in HSV is then
+        in [0, 1] the rest of the angle, in units of 60 degrees. The rotation in HSV is then
         piecewise linear, without a division or a comparison: channel c becomes
         ``y(c) - y(c+1) + (2 turn - 1) y(c-1) + (1 - turn) (low + high)``, clamped to the pixel's
-        own [low, high]. Backwards, c+1 and c-1 change places: y1 and y2 are swapped before and
-        after.
+        own [low, high]. For a negative angle, c+1 and c-1 change places: y1 and y2 are swapped
+        before and after.
 
         Each elementwise operator is a pass over a plane, so the cost is their number. The result
         stays float because a conversion to uint8, which rounds, costs as much as eight of them.
@@ -179,11 +179,11 @@ if AVAILABLE:
         return math.min(math.max(value, low), high)  # math.clamp costs six times as much
 
     def _blur(image: Any, sigma: Any) -> Any:
-        # A real conditional: masking would blur every image and throw most of it away. A sigma
-        # below 0.25 moves no pixel by half a grey level (neighbours weigh 0.03 %).
+        # A conditional: masking would blur every image and throw most results away. A sigma below
+        # 0.25 moves no pixel by half a grey level (neighbours weigh 0.03 %).
         if sigma > 0.25:
             # The cost is linear in the window. 2.5 sigma to each side hold 98.8 % of the kernel,
-            # which is renormalised; DALI's default of 3 sigma costs a seventh more.
+            # which DALI renormalises; its default of 3 sigma costs a seventh more.
             radius = fn.cast(math.ceil(2.5 * sigma), dtype=types.INT32)
             out = fn.gaussian_blur(image, sigma=sigma, window_size=2 * radius + 1)
         else:
@@ -192,7 +192,7 @@ if AVAILABLE:
 
     def _solarize(image: Any, solarize: Any) -> Any:
         if solarize:
-            # What is at least 128 is inverted: the smaller one of a value and its inverse.
+            # Values of at least 128 are inverted: the smaller one of a value and its inverse.
             assert SOLARIZE_THRESHOLD == 128
             out = math.min(image, 255.0 - image)
         else:

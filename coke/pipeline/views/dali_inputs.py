@@ -15,7 +15,7 @@ from coke.pipeline.views.draw import ViewParameters
 def graph_inputs(
     recipes: Sequence[ViewRecipe], parameters: Sequence[ViewParameters], on_gpu: bool
 ) -> dict[str, NDArray[Any]]:
-    """What the graph reads besides the encoded images, by the name of its input."""
+    """All inputs of the graph but the encoded images, by name."""
     inputs = _whole_image_inputs(parameters) if on_gpu else _region_inputs(parameters)
     for v, drawn in enumerate(parameters):
         colours = _stage_inputs(drawn, recipes[v])
@@ -47,7 +47,7 @@ def _region_inputs(parameters: Sequence[ViewParameters]) -> dict[str, NDArray[An
 
 
 def _stage_inputs(drawn: ViewParameters, recipe: ViewRecipe) -> dict[str, NDArray[Any]]:
-    """What the stages of a view's graph read; a recipe's graph has only those it may draw."""
+    """Inputs of the stages of one view; the graph has only the stages that the recipe may draw."""
     inputs: dict[str, NDArray[Any]] = {"flip": drawn.flip}
     stages = recipe.may_draw
     if "lighting" in stages:

@@ -1,4 +1,4 @@
-"""The two halves of the views' graph, each alone: what a benchmark times."""
+"""The two halves of the DALI graph, each alone, so that a benchmark can time them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if dali.AVAILABLE:
 
 
 class DaliStages:
-    """Decodes a batch, or augments a decoded one, and waits for it: no queue, no reading ahead.
+    """Decodes a batch, or augments a decoded one, and waits for it, without reading ahead.
 
     Args:
         recipes: one per view.
@@ -48,9 +48,9 @@ class DaliStages:
     def decode(
         self, encoded: Sequence[NDArray[np.uint8]], parameters: Sequence[ViewParameters]
     ) -> Any:
-        """Pixels of a batch, as a DALI tensor list on the device: what :meth:`augment` takes.
+        """Pixels of a batch, as a DALI tensor list on the device, for :meth:`augment`.
 
-        It is DALI's own memory, which the next call overwrites.
+        The memory is DALI's own; the next call overwrites it.
         """
         self._decoding.feed_input("encoded", list(encoded))
         for name, value in self._inputs(parameters).items():
@@ -92,6 +92,6 @@ if dali.AVAILABLE:
             dtype=types.UINT8,
             ndim=3,
             layout="HWC",
-            no_copy=True,  # the decoder's memory, which the caller keeps
+            no_copy=True,  # the caller keeps the decoder's memory
         )
         return dali.augmented(recipes, on_gpu, pixels)

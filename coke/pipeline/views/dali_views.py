@@ -38,7 +38,7 @@ class DaliViews:
         self._on_gpu = device != "cpu"
         self._device = torch.device(device)
         self._queued = 0  # batches fed and not yet taken out
-        self._turn = 0  # which stream the queue belongs to
+        self._turn = 0  # number of the stream that the queue belongs to
         self._pipe = views_pipeline(
             self.recipes,
             self._on_gpu,
@@ -54,8 +54,12 @@ class DaliViews:
     ) -> Iterator[list[Tensor]]:
         """Yields, per batch, the views as (B, 3, S, S) float32 tensors in channels_last memory.
 
-        Feeding runs ahead by the queue depth. What an abandoned stream had fed is drained before
-        the next one starts; continuing the abandoned one is an error, not a mix of both.
+        Feeding runs ahead by the queue depth. Batches of an abandoned stream are drained before the
+        next one starts; continuing the abandoned one is an error.
+
+        Raises:
+            ValueError: another stream was started.
+            RuntimeError: DALI cannot decode an image.
         """
         self._drain()
         self._turn += 1
@@ -73,7 +77,7 @@ class DaliViews:
                 raise ValueError("another epoch of this loader was started before this one ended")
 
     def _stream(self) -> Any:
-        """The stream that copies outputs: DALI frees a buffer only after what is queued there."""
+        """The CUDA stream that copies outputs: DALI reuses a buffer only after that copy."""
         return torch.cuda.current_stream(self._device) if self._on_gpu else None
 
     def _drain(self) -> None:
@@ -92,10 +96,10 @@ class DaliViews:
             self._queued += 1
 
     def _warm_up(self) -> None:
-        """Runs the graph on a tiny image: mistakes show now, and DALI's first run is special.
+        """Runs the graph on a tiny image, so that mistakes show now.
 
-        The first ``schedule_run`` of a pipeline starts as many runs as its queue is deep and fails
-        where fewer batches were fed; an epoch may hold just one.
+        The first ``schedule_run`` of a pipeline also starts as many runs as its queue is deep. It
+        fails where fewer batches were fed, and an epoch may have just one.
         """
         buffer = io.BytesIO()
         Image.new("RGB", (16, 16)).save(buffer, "JPEG")
@@ -118,8 +122,8 @@ class DaliViews:
             self._pipe.feed_input(name, value)
 
     def _to_torch(self, output: Any) -> Tensor:
-        # The copy makes the batch ours whatever DALI does with its buffer. Views leave the graph
-        # as HWC, which torch sees as NCHW in channels_last memory without moving a byte.
+        # Copied, because DALI reuses its buffer. Views leave the graph as HWC, which torch sees as
+        # NCHW in channels_last memory without moving a byte.
         dali_BHWC = from_dlpack(output.as_tensor())
         if self._on_gpu:
             return dali_BHWC.clone().permute(0, 3, 1, 2)

@@ -18,9 +18,9 @@ _CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 class ViewParameters:
     """Concrete parameters of one view for a batch; every array is (B,).
 
-    ``top, left, height, width`` are the crop in pixels of the stored image; the rest is applied in
-    the order brightness, contrast, hue, saturation, blur, solarize, flip. Factors of 1 and a hue of
-    0 leave colours alone; saturation 0 is grayscale; blur_sigma 0 means no blur; ``flip`` and
+    ``top, left, height, width`` are the crop in pixels of the stored image. The others are applied
+    in the order brightness, contrast, hue, saturation, blur, solarize, flip. Factors of 1 and a hue
+    of 0 leave colours as they are. Saturation 0 is grayscale, blur_sigma 0 is no blur; ``flip`` and
     ``solarize`` are 0 or 1.
     """
 
@@ -49,10 +49,10 @@ def draw(
 ) -> ViewParameters:
     """Parameters for a batch: a pure function of (seed, epoch, view, id) and the image's size.
 
-    Crop geometry follows torchvision's RandomResizedCrop (ten tries, then the center); colour
-    factors follow its ColorJitter, but for one order of the four instead of a random one.
+    Crops follow torchvision's RandomResizedCrop (ten tries, then the center). Colour factors follow
+    its ColorJitter, but in one fixed order instead of a random one.
     """
-    # Columns are independent of each other: a new number goes last and changes no other.
+    # Columns are independent: a number that is added later takes a new column and changes no other.
     u = uniforms(key_of(_PURPOSE, seed, epoch, view), ids, 2 * _CROP_TRIES + 11)
     tries, rest = u[:, : 2 * _CROP_TRIES], u[:, 2 * _CROP_TRIES :]
     if recipe.crop == "random":
@@ -73,7 +73,7 @@ def draw(
     # Saturation is the jitter's last step, so that 0 there is grayscale after the jitter.
     saturation = np.where(rest[:, 8] < recipe.gray_p, 0.0, factor(6, recipe.jitter[2]))
     low, high = recipe.blur_sigma
-    # One number decides whether and how much: below blur_p it is uniform in [0, blur_p).
+    # One number decides both whether to blur and sigma: below blur_p it is uniform in [0, blur_p).
     sigma = low + rest[:, 9] / max(recipe.blur_p, 1e-9) * (high - low)
     return ViewParameters(
         top=top.astype(np.int32),

@@ -1,7 +1,8 @@
-"""The view recipe in PIL and numpy: the oracle for tests and the fallback where DALI has no wheel.
+"""Views in PIL and numpy: the oracle of tests, and the fallback where DALI has no wheel.
 
-Colours mean what they mean in torchvision's transforms of PIL images, uint8 between any two steps.
-One image at a time, one thread, no prefetch: about a third of DALI's speed on two cores.
+Colours have the meaning of torchvision's transforms of PIL images, with uint8 between any two
+steps. It works on one image at a time, in one thread, without reading ahead: about a third of
+DALI's speed on two cores.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _hue_turned(view: Image.Image, degrees: float) -> Image.Image:
     if degrees == 0:
         return view
     hsv = np.array(view.convert("HSV"))
-    steps = int(degrees / 360 * 255)  # torchvision counts 255 steps a turn, towards 0
+    steps = int(degrees / 360 * 255)  # torchvision has 255 steps per turn, and truncates
     hsv[..., 0] += np.uint8(steps % 256)  # wraps, as hue does
     return Image.fromarray(hsv, "HSV").convert("RGB")
 
