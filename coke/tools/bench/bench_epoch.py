@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,31 +49,26 @@ def bench_epoch(
     html_file: Path | None = None,
     console: Console | None = None,
 ) -> EpochBench:
-    """Times every stage of training alone and together, and says what it makes of them.
+    """Times every stage of training alone and together, and draws conclusions.
 
     Each round times the loader's stages, the loader, the step on synthetic data, and training, one
-    after the other, so that a machine whose speed drifts drifts for all of them. The step includes
+    after the other, so that a change of the machine's speed reaches all of them. The step includes
     clustering with a label store of ImageNet's size.
 
     Args:
         config: what to train with; see the presets.
         data: a data set; a small one is read again and again.
-        seconds: how long each measurement takes in each round, after three batches of warm-up.
-        gpus: how many devices like this one to project an ImageNet epoch for.
+        seconds: length of each measurement in each round, after three batches of warm-up.
+        gpus: number of devices like this one to project an ImageNet epoch for.
         peers: also time MoCo-v2, SwAV and CoKe's other forms side by side.
         tune_threads: also time training with different splits of the cores.
-        memory_budget: what the peak of a device is held against, such as ``16GiB``.
-        json_file, html_file: where the result is saved, and shown as a page; replaced if there.
+        memory_budget: memory that a device's peak is compared with, e.g. ``16GiB``.
+        json_file, html_file: where to save the result, and a page of it; replaced if there.
 
     Raises:
         ValueError: settings or data do not fit.
     """
-    _check_arguments(seconds, rounds, gpus)
-    if peers and config.optimizer.accumulate > 1:
-        raise ValueError(
-            f"optimizer.accumulate is {config.optimizer.accumulate}, but --peers compares steps of "
-            "whole batches: leave it at 1, with a smaller --batch-size where memory is short"
-        )
+    _check_arguments(config, seconds, rounds, gpus, peers)
     _check_writable("--json", json_file)
     _check_writable("--html", html_file)
     if html_file is not None:
@@ -80,11 +76,7 @@ def bench_epoch(
     budget = parse_bytes(memory_budget)
     console = console or Console()
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
-    if index.n_live < config.data.batch_size:
-        raise ValueError(
-            f"data.batch_size is {config.data.batch_size}, but {index.folder} has {index.n_live} "
-            "images: give a smaller --batch-size"
-        )
+    _check_batch(config, index)
     device = resolve_device(config.machine.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and streams are those of the current device
@@ -96,39 +88,28 @@ def bench_epoch(
         turns = Turns(seconds=seconds, rounds=rounds, progress=status.update)
         measured = Measurement(config, index, device, precision)
         measured.run(turns)
-        peak = peak_bytes(device)  # first: what follows goes higher
+        peak = peak_bytes(device)  # first: the measurements below go higher
         if tune_threads:
             threads = tune(measured.rate_with, cores, turns)
         measured.release_step()
-        largest = None
-        if device.type == "cuda":
-            status.update("the largest batch that fits")
-            beside = held_beside_torch(device)
-            largest = largest_batch_that_fits(config, device, precision, budget, beside=beside)
+        status.update("the largest batch that fits")
+        memory = _memory(config, device, precision, budget, peak)
         if peers:
             methods = measure_methods(config, index, device, precision, turns)
-    loader, step, both = measured.loader, measured.step, measured.both
-    stages = measured.stages()
-    limit = find_limit(loader.median, step.median, both.median, device.type)
-    limiting = {part: longest_stage(stages, part) for part in ("loader", "step")}
-    stored = np.minimum(index.rows["height"], index.rows["width"])
+    limit = _limit(measured, config, index, precision, cores, tuned=tune_threads)
     bench = EpochBench(
         settings={
             **described(config, index, device, precision, cores),
             "seconds per measurement": seconds,
             "rounds": rounds,
         },
-        stages=stages,
-        loader=loader,
-        step=step,
-        both=both,
-        limited_by=limit.slower,
-        limiting_stage=limiting[limit.slower],
-        shared_cores=limit.shared_cores,
-        share_of_limit=limit.share,
-        share_of_ceiling=both.median / step.median,
+        stages=measured.stages(),
+        loader=measured.loader,
+        step=measured.step,
+        both=measured.both,
+        share_of_ceiling=measured.both.median / measured.step.median,
         projection=project(
-            both.median,
+            measured.both.median,
             gpus=gpus,
             config=config,
             precision=precision,
@@ -136,23 +117,11 @@ def bench_epoch(
             cores=cores,
             image_kilobytes=float(index.rows["length"].mean()) / 1000,
         ),
-        advice=advise(
-            tuple(limiting.values()) if limit.shared_cores else (limiting[limit.slower],),
-            config,
-            precision=precision,
-            cores=cores,
-            tuned=tune_threads,
-            shorter_side=float(np.median(stored)),
-        ),
-        memory=Memory(
-            peak=peak,
-            of="GPU" if device.type == "cuda" else "process",
-            budget=budget,
-            largest_batch=largest,
-        ),
+        memory=memory,
         methods=methods,
         threads=threads,
         timeline=measured.timeline,
+        **limit,
     )
     show(bench, console)
     if json_file is not None:
@@ -162,15 +131,68 @@ def bench_epoch(
     return bench
 
 
-def _check_arguments(seconds: float, rounds: int, gpus: int) -> None:
+def _memory(config: Config, device: torch.device, precision: str, budget: int, peak: int) -> Memory:
+    """The peak, and on a GPU the largest batch that fits the budget."""
+    if device.type != "cuda":
+        return Memory(peak=peak, of="process", budget=budget, largest_batch=None)
+    beside = held_beside_torch(device)
+    largest = largest_batch_that_fits(config, device, precision, budget, beside=beside)
+    return Memory(peak=peak, of="GPU", budget=budget, largest_batch=largest)
+
+
+def _limit(
+    measured: Measurement,
+    config: Config,
+    index: ImageIndex,
+    precision: str,
+    cores: int,
+    *,
+    tuned: bool,
+) -> dict[str, Any]:
+    """Fields of :class:`EpochBench`: the slower part, its longest stage, and advice about it."""
+    device = resolve_device(config.machine.device)
+    loader, step, both = (rate.median for rate in (measured.loader, measured.step, measured.both))
+    limit = find_limit(loader, step, both, device.type)
+    limiting = {part: longest_stage(measured.stages(), part) for part in ("loader", "step")}
+    stored = np.minimum(index.rows["height"], index.rows["width"])
+    return {
+        "limited_by": limit.slower,
+        "limiting_stage": limiting[limit.slower],
+        "shared_cores": limit.shared_cores,
+        "share_of_limit": limit.share,
+        "advice": advise(
+            tuple(limiting.values()) if limit.shared_cores else (limiting[limit.slower],),
+            config,
+            precision=precision,
+            cores=cores,
+            tuned=tuned,
+            shorter_side=float(np.median(stored)),
+        ),
+    }
+
+
+def _check_arguments(config: Config, seconds: float, rounds: int, gpus: int, peers: bool) -> None:
     if seconds <= 0 or rounds < 1:
         raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
     if gpus < 1:
         raise ValueError(f"gpus is {gpus}; give the number of devices to project for, 1 or more")
+    if peers and config.optimizer.accumulate > 1:
+        raise ValueError(
+            f"optimizer.accumulate is {config.optimizer.accumulate}, but --peers compares steps of "
+            "whole batches: leave it at 1, with a smaller --batch-size if memory is short"
+        )
+
+
+def _check_batch(config: Config, index: ImageIndex) -> None:
+    if index.n_live < config.data.batch_size:
+        raise ValueError(
+            f"data.batch_size is {config.data.batch_size}, but {index.folder} has {index.n_live} "
+            "images: give a smaller --batch-size"
+        )
 
 
 def _check_writable(option: str, file: Path | None) -> None:
-    """Refuses a file before the measurement that could not be saved to it after."""
+    """Refuses a file, before the measurement, that could not be written after it."""
     if file is None:
         return
     if file.is_dir():
