@@ -159,7 +159,7 @@ def _fit_on_crops(
     labels = labels_of(splits.train, device)
     probes: dict[str, LinearProbe] = {}
     steps = loader.steps_per_epoch * settings.epochs
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("linear classifier", total=steps)
         done = 0
         for epoch in range(settings.epochs):

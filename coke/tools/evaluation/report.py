@@ -87,7 +87,7 @@ def show(report: EvalReport, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    table = Table(title=f"{report.method} on {report.test_images:,} test images")
+    table = Table(title=report.method)
     table.add_column("features")
     table.add_column("top-1 %", justify="right")
     with_top5 = any(row.top5 is not None for row in report.rows.values())

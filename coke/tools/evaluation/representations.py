@@ -196,7 +196,7 @@ def extract(
         ValueError: a feature is NaN or infinite.
     """
     found: dict[str, Tensor] = {}
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"features of {index.folder.name}", total=index.n_live)
         recipe = config.data.view.evaluation()
         for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -55,6 +56,10 @@ def read_weights(source: Path) -> Groups:
         with file.open("rb") as opened:
             start = opened.read(64)
     except FileNotFoundError:
+        if re.match(r"\w{2,}:/", str(source)):
+            raise ValueError(
+                f"--init-from {source}: weights are read from the local disk; download them first"
+            ) from None
         raise ValueError(
             f"--init-from {source}: there is no {file}; name a run folder, a checkpoint, or a file "
             "of weights"

@@ -109,6 +109,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "none.pt", tmp_path / "empty"):
         assert "there is no" in error(source)
+    assert "download them first" in error(Path("https://example.org/resnet50.pth"))
     (tmp_path / "text.pt").write_text("text", encoding="utf-8")
     assert "cannot be read as weights" in error(tmp_path / "text.pt")
     (tmp_path / "nothing.pt").write_bytes(b"")
