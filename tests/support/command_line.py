@@ -10,7 +10,8 @@ from coke import cli
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Runs the command line in this process; returns its exit status."""
+    """Runs the command line in this process, 200 columns wide; returns its exit status."""
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["coke", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         cli.main()

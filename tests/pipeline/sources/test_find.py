@@ -17,8 +17,9 @@ from coke.pipeline.sources import Source, find_splits, key_problem
 
 def touch(root: Path, *names: str) -> Path:
     for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
+        path = root / os.fsdecode(name.encode())  # its bytes are UTF-8 in any locale
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
     return root
 
 
@@ -100,7 +101,7 @@ def test_keys_that_no_line_can_hold() -> None:
     assert key_problem("a/é 1.jpg") is None
     for key in ("a\nb.jpg", "a\r.jpg", "a\u2028b.jpg", "a.jpg\n"):
         assert "line break" in str(key_problem(key))
-    assert "UTF-8" in str(key_problem(os.fsdecode(b"\xff.jpg")))
+    assert "UTF-8" in str(key_problem("\udcff.jpg"))
 
 
 def test_messages_name_what_is_wrong(tmp_path: Path) -> None:

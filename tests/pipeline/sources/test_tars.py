@@ -70,7 +70,7 @@ def test_listing_reads_headers_not_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_names_of_every_tar_dialect(form: int, tmp_path: Path) -> None:
     names = [f"./{'d' * 90}/{'é' * 40}{i}.jpg" for i in range(3)]
-    with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
+    with tarfile.open(tmp_path / "a.tar", "w", format=form, encoding="utf-8") as tar:
         for name in names:
             info = tarfile.TarInfo(name)
             info.size = 5
