@@ -19,29 +19,41 @@ class DistinctRows:
 
     Attributes:
         points: (U, D), in the order in which they first appear.
+        weights: (U,) float64 weight of each point of a row; None if all points weigh the same.
         amounts: (U,) int64, how many points each of them is.
         row_of: (N,) int64, the distinct row of each point.
     """
 
     points: Tensor
+    weights: Tensor | None
     amounts: NDArray[np.int64]
     row_of: NDArray[np.int64]
 
     @classmethod
-    def of(cls, points_ND: Tensor) -> DistinctRows:
-        """Of these points; the same tensor where all differ."""
-        keys_N = _keys(points_ND)
+    def of(cls, points_ND: Tensor, weights_N: Tensor | None) -> DistinctRows:
+        """The rows that differ in points or weights; the same tensors if all of them do."""
+        keyed_NE = points_ND
+        if weights_N is not None:
+            keyed_NE = torch.cat([points_ND.double(), weights_N.unsqueeze(1)], dim=1)
+        keys_N = _keys(keyed_NE)
         _, first_U, row_of_N, amounts_U = np.unique(
             keys_N, return_index=True, return_inverse=True, return_counts=True
         )
         if len(first_U) == len(points_ND):
             every = np.arange(len(points_ND))
-            return cls(points=points_ND, amounts=np.ones_like(every), row_of=every)
+            return cls(
+                points=points_ND, weights=weights_N, amounts=np.ones_like(every), row_of=every
+            )
         order_U = np.argsort(first_U)
         place_U = np.empty_like(order_U)
         place_U[order_U] = np.arange(len(order_U))
-        points_UD = points_ND[torch.from_numpy(first_U[order_U])]
-        return cls(points=points_UD, amounts=amounts_U[order_U], row_of=place_U[row_of_N])
+        first = torch.from_numpy(first_U[order_U])
+        return cls(
+            points=points_ND[first],
+            weights=None if weights_N is None else weights_N[first],
+            amounts=amounts_U[order_U],
+            row_of=place_U[row_of_N],
+        )
 
     def labels(
         self, rows_P: NDArray[np.int64], labels_P: NDArray[np.int64], amounts_P: NDArray[np.int64]

@@ -5,7 +5,6 @@ Shapes: N points, B of a batch, D dimensions, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,30 +13,21 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
-from coke.clustering.assignment import best_columns
+from coke.clustering.candidates import Candidates
 from coke.clustering.coordinates import Coordinates
-from coke.clustering.distances import distances, own_losses
 from coke.clustering.estimator_base import ClusterBase
 from coke.clustering.estimator_settings import check_settings, is_sampled, number_of_starts
 from coke.clustering.feature_names import check_same_names
+from coke.clustering.fitted_centers import FittedCenters
 from coke.clustering.fitting import Fit, fit_once
 from coke.clustering.initial_centers import checked_centers
 from coke.clustering.point_array import PointArray, point_array
-from coke.clustering.points import (
-    Points,
-    fine_grained,
-    means,
-    narrowed,
-    on_sphere,
-    similarities,
-    unit_rows,
-)
+from coke.clustering.points import Points, fine_grained, on_sphere, unit_rows
 from coke.clustering.random_state import generator_of
 from coke.clustering.sample_weights import checked_weights
 from coke.clustering.seeding import kmeans_plus_plus, sampled
 from coke.clustering.sizes import SizeBounds, size_bounds
-from coke.clustering.stream import Stream
-from coke.clustering.streaming_assignment import assign_stream
+from coke.clustering.stream_step import StreamState, check_ids, stream_step
 
 _SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
 _SMALL = 1_000_000  # similarities, up to which float64 costs next to nothing
@@ -120,34 +110,41 @@ class OnlineConstrainedKMeans(ClusterBase):
         self.verbose = verbose
 
     cluster_centers_: NDArray[np.floating]
+    n_iter_: int
 
-    def fit(self, X: Any, y: Any = None) -> OnlineConstrainedKMeans:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> OnlineConstrainedKMeans:
         """Clusters the points.
 
         Args:
             X: (N, D) array, memmap, tensor or data frame; or an iterable of such batches, which is
                 written once to a temporary file, since points are read in random order.
             y: ignored.
+            sample_weight: (N,) weight of each point in centers, ``inertia_`` and k-means++; 1 if
+                None. Sizes count points, whatever they weigh.
 
         Raises:
-            ValueError: settings or points that cannot be clustered; the message names them.
+            ValueError: settings, points or weights that cannot be used; the message names them.
         """
-        self._fit(X)
+        self._fit(X, sample_weight)
         return self
 
-    def _fit(self, X: Any) -> PointArray:
+    def _fit(self, X: Any, sample_weight: Any) -> PointArray:
         """Fits, and returns the points as one array: an iterable can be read only once."""
         check_settings(self.get_params(deep=False))
         generator = generator_of(self.random_state)
         given = point_array(X)
-        points = Points(given.array, self.metric)
+        weights_N = checked_weights(sample_weight, given.array.shape[0])
+        mean_weight = 1.0 if weights_N is None else float(weights_N.mean())
+        if weights_N is not None:
+            weights_N = weights_N / mean_weight
+        points = Points(given.array, self.metric, weights=weights_N)
         bounds = self._bounds(points.n)
         best: Fit | None = None
         starts = number_of_starts(self.n_init, self.init)
         with Progress(disable=not self.verbose) as progress:
             task = progress.add_task("clustering", total=starts * self.max_iter)
             for start in range(starts):
-                among = self._sample(points, generator)
+                among = self._candidates(points, generator)
                 fit = fit_once(
                     points,
                     self._seeded(given, among, points.coordinates, generator),
@@ -162,20 +159,23 @@ class OnlineConstrainedKMeans(ClusterBase):
                 if best is None or fit.squared_distances < best.squared_distances:
                     best = fit
         assert best is not None
-        self._keep(best, points, bounds)
+        self._keep(best, points, bounds, mean_weight)
         self._learn_names(given, points.d)
         return given
 
-    def partial_fit(self, X: Any, y: Any = None, ids: Any = None) -> OnlineConstrainedKMeans:
+    def partial_fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, ids: Any = None
+    ) -> OnlineConstrainedKMeans:
         """Learns from one batch of a stream: assigns it, then moves duals, counts and centers.
 
-        Sizes are kept as shares of the stream: ``min_ratio`` only. ``labels_`` are those of the
-        batch. The first batch seeds the centers, so it needs at least K points.
+        Sizes are kept as shares of the stream, so only ``min_ratio`` applies. ``labels_`` are those
+        of the batch. The first batch seeds the centers, so it needs at least K points.
 
         Args:
             X: (B, D) array, tensor or data frame.
             y: ignored.
-            ids: (B,) of the points; only checked, that none is there twice.
+            sample_weight: (B,) weight of each point in the centers; 1 if None.
+            ids: (B,) ids of the points; they are only checked to be different.
 
         Raises:
             ValueError: as ``fit``; or ids that repeat; or sizes in points, which need N.
@@ -187,48 +187,23 @@ class OnlineConstrainedKMeans(ClusterBase):
                 "min_ratio with partial_fit"
             )
         given = point_array(X)
+        check_ids(ids, given.array.shape[0])
+        weights_B = checked_weights(sample_weight, given.array.shape[0])
         first = not hasattr(self, "cluster_centers_")
         if not first:
             self._check_same_features(given)
-        points = Points(given.array, self.metric, None if first else self._coordinates())
+        coordinates = None if first else Coordinates.around(self._centers())
+        points = Points(given.array, self.metric, coordinates)
         points.dtype = torch.float64
-        _check_ids(ids, points.n)
-        batch_BD, unit = points.whole(), points.coordinates.scale**2
+        state = self._before(points, given, weights_B) if first else self._so_far(points)
+        labels_B, state, self.violation_ = stream_step(points, weights_B, state, self.min_ratio)
         if first:
-            if points.n < self.n_clusters:
-                raise ValueError(
-                    f"n_samples={points.n} should be >= n_clusters={self.n_clusters}: the first "
-                    "batch seeds the centers"
-                )
-            centers_KD = self._seeded(
-                given, batch_BD, points.coordinates, generator_of(self.random_state)
-            )
-            self.counts_ = np.zeros(self.n_clusters, dtype=np.int64)
-            self.duals_ = np.zeros(self.n_clusters)
-            self.n_iter_ = 0
             self._learn_names(given, points.d)
-        else:
-            centers_KD = torch.from_numpy(points.coordinates.into(self._centers()))
-        counts_K = torch.from_numpy(self.counts_).clone()
-        seen = int(counts_K.sum()) + points.n
-        bounds = SizeBounds(lower=self.min_ratio * seen / self.n_clusters)
-        labels_B, duals_K, _ = assign_stream(
-            narrowed(similarities(batch_BD, centers_KD)),
-            torch.full((points.n,), -1),
-            torch.from_numpy(self.duals_ / unit).float(),
-            counts_K.to(torch.float32),
-            Stream(n_points=seen, steered=bounds, held=0, sweep=8),
-        )
-        added_K = torch.bincount(labels_B, minlength=self.n_clusters)
-        sums_KD = centers_KD * counts_K.unsqueeze(1)
-        sums_KD.index_add_(0, labels_B, batch_BD)
-        centers_KD = means(sums_KD, counts_K + added_K, centers_KD, self.metric, points.coordinates)
-        self.counts_ = (counts_K + added_K).numpy()
-        self.duals_ = duals_K.double().numpy() * unit
-        self._keep_centers(centers_KD, points)
+        self.n_iter_ = 1 if first else self.n_iter_ + 1
+        self.counts_, self._masses = state.counts.numpy(), state.masses.numpy()
+        self.duals_ = state.duals.numpy() * points.coordinates.scale**2
+        self._keep_centers(state.centers, points)
         self.labels_ = labels_B.numpy()
-        self.violation_ = bounds.violation(counts_K + added_K)
-        self.n_iter_ += 1
         return self
 
     def predict(self, X: Any) -> NDArray[np.int64]:
@@ -242,7 +217,7 @@ class OnlineConstrainedKMeans(ClusterBase):
             ValueError: points of another width, or whose features have other names.
         """
         given = self._new(X)
-        return torch.cat([labels_B for _, labels_B in self._labelled(given)]).numpy()
+        return self._fitted().labels(given)
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Distances (N, K) of points to centers: Euclidean; under cosine, 1 minus the cosine.
@@ -256,7 +231,8 @@ class OnlineConstrainedKMeans(ClusterBase):
         Raises:
             ValueError: as ``predict``.
         """
-        return self._distances(self._new(X))
+        given = self._new(X)
+        return self._fitted().distances(given)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Minus the inertia of points in the clusters that ``predict`` gives them.
@@ -271,34 +247,21 @@ class OnlineConstrainedKMeans(ClusterBase):
         """
         given = self._new(X)
         weights_N = checked_weights(sample_weight, given.array.shape[0])
-        centers_KD = torch.from_numpy(self._centers())
-        points, total = self._as_given(given), 0.0
-        for rows, labels_B in self._labelled(given):
-            losses_B = own_losses(points.read(rows), centers_KD[labels_B], self.metric)
-            total += float(losses_B.sum() if weights_N is None else losses_B @ weights_N[rows])
-        return -total
+        return -self._fitted().inertia(given, weights_N)
 
-    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> NDArray[np.int64]:
         """``fit``, then ``labels_``."""
-        self._fit(X)
+        self._fit(X, sample_weight)
         return self.labels_
 
-    def fit_transform(self, X: Any, y: Any = None) -> NDArray[Any]:
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> NDArray[Any]:
         """``fit``, then ``transform`` of the same points."""
-        return self._distances(self._fit(X))
+        given = self._fit(X, sample_weight)
+        return self._fitted().distances(given)
 
     @property
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
-
-    def _distances(self, given: PointArray) -> NDArray[Any]:
-        centers_KD = torch.from_numpy(self._centers())
-        kept = given.array.dtype in (np.float16, np.float32)
-        parts = [
-            distances(batch_BD, centers_KD, self.metric).numpy()
-            for _, batch_BD in self._as_given(given).batches(self.batch_size)
-        ]
-        return np.concatenate(parts, dtype=np.float32 if kept else np.float64, casting="same_kind")
 
     def _new(self, X: Any) -> PointArray:
         """New points, whose features are those of ``fit``."""
@@ -308,39 +271,51 @@ class OnlineConstrainedKMeans(ClusterBase):
         self._check_same_features(given)
         return given
 
-    def _as_given(self, given: PointArray) -> Points:
-        """Points in float64, in the user's coordinates."""
-        width = given.array.shape[1]
-        points = Points(given.array, self.metric, Coordinates.plain(width))
-        points.dtype = torch.float64
-        return points
+    def _before(self, points: Points, given: PointArray, weights_B: Tensor | None) -> StreamState:
+        """The clusters before the first batch of a stream."""
+        if points.n < self.n_clusters:
+            raise ValueError(
+                f"n_samples={points.n} should be >= n_clusters={self.n_clusters}: the first batch "
+                "seeds the centers"
+            )
+        among = Candidates.all(points.whole(), weights_B)
+        generator = generator_of(self.random_state)
+        zeros_K = torch.zeros(self.n_clusters, dtype=torch.float64)
+        return StreamState(
+            centers=self._seeded(given, among, points.coordinates, generator),
+            duals=zeros_K,
+            counts=zeros_K.long(),
+            masses=zeros_K,
+        )
 
-    def _labelled(self, given: PointArray) -> Iterator[tuple[slice, Tensor]]:
-        """Batches of rows, and their labels (B,) at the prices learned."""
-        coordinates = self._coordinates()
-        points = Points(given.array, self.metric, coordinates)
-        if points.exact is np.float64 or points.n * self.n_clusters <= _SMALL:
-            points.dtype = torch.float64
-        centers_KD = torch.from_numpy(coordinates.into(self._centers())).to(points.dtype)
-        duals_K = torch.from_numpy(self.duals_ / coordinates.scale**2).to(points.dtype)
-        for rows, batch_BD in points.batches(self.batch_size):
-            yield rows, best_columns(similarities(batch_BD, centers_KD).add_(duals_K))
+    def _so_far(self, points: Points) -> StreamState:
+        """The clusters before a further batch."""
+        return StreamState(
+            centers=torch.from_numpy(points.coordinates.into(self._centers())),
+            duals=torch.from_numpy(self.duals_ / points.coordinates.scale**2),
+            counts=torch.from_numpy(self.counts_),
+            masses=torch.from_numpy(self._masses),
+        )
 
-    def _keep(self, fit: Fit, points: Points, bounds: SizeBounds) -> None:
+    def _keep(self, fit: Fit, points: Points, bounds: SizeBounds, mean_weight: float) -> None:
         self._keep_centers(fit.centers, points)
         self.labels_ = fit.labels.numpy()
         self.counts_ = fit.sizes.numpy()
+        weights_N = None if points.weights is None else points.weights * mean_weight
+        masses_K = torch.bincount(fit.labels, weights_N, minlength=self.n_clusters)
+        self._masses = masses_K.double().numpy()
         unit = points.coordinates.scale**2
         self.duals_ = fit.duals.double().numpy() * unit
+        unit *= mean_weight
         self.violation_ = bounds.violation(fit.sizes)
         self.n_iter_ = fit.passes
         if self.metric == "cosine":
             self.inertia_ = fit.squared_distances * unit / 2
-            self.objective_ = points.n - self.inertia_
+            self.objective_ = points.n * mean_weight - self.inertia_
             scale = max(abs(self.objective_), self.inertia_)
         else:
             self.inertia_ = fit.squared_distances * unit
-            self.objective_ = (points.squares - self.inertia_) / 2
+            self.objective_ = (points.squares * mean_weight - self.inertia_) / 2
             scale = self.inertia_ / 2
         self.bound_ = self.objective_ + fit.shortfall * unit
         self.optimality_gap_ = fit.shortfall * unit / scale if scale > 0 else 0.0
@@ -358,9 +333,13 @@ class OnlineConstrainedKMeans(ClusterBase):
             return np.asarray(exact)
         return given.astype(np.float64)
 
-    def _coordinates(self) -> Coordinates:
-        """Those in which new points are compared with the centers."""
-        return Coordinates.around(self._centers())
+    def _fitted(self) -> FittedCenters:
+        return FittedCenters(
+            centers=self._centers(),
+            duals=self.duals_,
+            metric=self.metric,
+            batch_size=self.batch_size,
+        )
 
     def _bounds(self, n_points: int) -> SizeBounds:
         if self.n_clusters > n_points:
@@ -376,18 +355,25 @@ class OnlineConstrainedKMeans(ClusterBase):
             max_size=self.max_size,
         )
 
-    def _sample(self, points: Points, generator: torch.Generator) -> Tensor:
+    def _candidates(self, points: Points, generator: torch.Generator) -> Candidates:
         """Points that seeding chooses from; decides on the type in which all are calculated."""
         points.dtype = torch.float64
-        among_ND = points.sample(_SEEDS_PER_CLUSTER * self.n_clusters + 1000, generator)
-        if points.n * self.n_clusters > _SMALL and not fine_grained(among_ND, self.n_clusters):
+        count = _SEEDS_PER_CLUSTER * self.n_clusters + 1000
+        if points.n <= count:
+            every_ND = points.whole()
+            made, some_SD = Candidates.all(every_ND, points.weights), every_ND
+        else:
+            rows, some_SD = points.sample(count, generator)
+            weights_S = None if points.weights is None else points.weights[rows]
+            made = Candidates.sample(some_SD, weights_S)
+        if points.n * self.n_clusters > _SMALL and not fine_grained(some_SD, self.n_clusters):
             points.dtype = torch.float32
-        return among_ND.to(points.dtype)
+        return made.to(points.dtype)
 
     def _seeded(
         self,
         given: PointArray,
-        among_ND: Tensor,
+        among: Candidates,
         coordinates: Coordinates,
         generator: torch.Generator,
     ) -> Tensor:
@@ -395,11 +381,11 @@ class OnlineConstrainedKMeans(ClusterBase):
 
         Args:
             given: all points, for a function that makes the centers.
-            among_ND: points that the estimator itself chooses from.
+            among: points that the estimator itself chooses from.
         """
         if isinstance(self.init, str):
             choose = sampled if is_sampled(self.init) else kmeans_plus_plus
-            centers_KD = choose(among_ND, self.n_clusters, generator)
+            centers_KD = choose(among, self.n_clusters, generator)
         else:
             centers, name = self.init, "init"
             if callable(centers):
@@ -407,11 +393,11 @@ class OnlineConstrainedKMeans(ClusterBase):
                 random_state = np.random.RandomState(seed)
                 centers = centers(given.array, self.n_clusters, random_state=random_state)
                 name = "what init returned"
-            width = among_ND.shape[1]
+            width = among.points.shape[1]
             checked_KD = checked_centers(centers, self.n_clusters, width, self.metric, name)
             if self.metric == "cosine":
                 checked_KD = unit_rows(checked_KD)
-            centers_KD = torch.from_numpy(coordinates.into(checked_KD)).to(among_ND.dtype)
+            centers_KD = torch.from_numpy(coordinates.into(checked_KD)).to(among.points.dtype)
         return on_sphere(centers_KD, coordinates) if self.metric == "cosine" else centers_KD
 
     def _learn_names(self, given: PointArray, width: int) -> None:
@@ -429,17 +415,3 @@ class OnlineConstrainedKMeans(ClusterBase):
                 f"X has {given.array.shape[1]} features, but {name} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-
-
-def _check_ids(ids: Any, count: int) -> None:
-    if ids is None:
-        return
-    ids = np.asarray(ids)
-    if ids.shape != (count,):
-        raise ValueError(f"ids have shape {ids.shape}; {count} points need {(count,)}")
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) != count:
-        raise ValueError(
-            f"id {values[counts > 1][0]} is there {counts.max()} times in one batch; give each "
-            "point once"
-        )

@@ -16,6 +16,7 @@ from coke.clustering.distinct_rows import DistinctRows
 from coke.clustering.ending import Ending
 from coke.clustering.points import Points, means, similarities_by_cluster, squared_distances
 from coke.clustering.repair import repair
+from coke.clustering.sample_weights import pull
 from coke.clustering.sizes import SizeBounds, refine_duals
 from coke.clustering.transport import Assigned, assigned
 
@@ -30,7 +31,7 @@ class Lloyd:
     def __init__(self, points: Points, centers_KD: Tensor, bounds: SizeBounds) -> None:
         self.points, self.bounds = points, bounds
         self.centers_KD = centers_KD.to(points.dtype)
-        self.rows = DistinctRows.of(points.whole())
+        self.rows = DistinctRows.of(points.whole(), points.weights)
         self.distinct = len(self.rows.points) == points.n
         self.duals_K = torch.zeros(len(centers_KD), dtype=torch.float64)
 
@@ -41,12 +42,14 @@ class Lloyd:
         # Good duals are good enough for a step; identical rows want to be told apart.
         found = self._repaired(values_KU) if settled and self.distinct else self._best(values_KU)
         sums_KD = torch.zeros(self.centers_KD.shape, dtype=torch.float64)
+        masses_K = torch.zeros(len(sums_KD), dtype=torch.float64)
         for rows_M, labels_M, amounts_M in _chunks(found):
-            points_MD = self.rows.points[rows_M].double()
-            sums_KD.index_add_(0, labels_M, points_MD.mul_(amounts_M.unsqueeze(1)))
+            points_MD, masses_M = self.rows.points[rows_M].double(), self._masses(rows_M, amounts_M)
+            sums_KD.index_add_(0, labels_M, points_MD.mul_(masses_M.unsqueeze(1)))
+            masses_K.index_add_(0, labels_M, masses_M)
         self.centers_KD = means(
             sums_KD,
-            torch.from_numpy(found.sizes),
+            masses_K,
             self.centers_KD,
             self.points.metric,
             self.points.coordinates,
@@ -66,7 +69,7 @@ class Lloyd:
             shortfall += float((priced_KM.amax(dim=0).sub_(own_M) * amounts_M).sum())
             centers_MD = self.centers_KD[labels_M].double()
             distances_M = squared_distances(self.rows.points[rows_M].double(), centers_MD)
-            distances += float((distances_M * amounts_M).sum())
+            distances += float((distances_M * self._masses(rows_M, amounts_M)).sum())
         return Ending(
             duals=self.duals_K,
             labels=torch.from_numpy(self.rows.labels(found.rows, found.labels, found.amounts)),
@@ -76,7 +79,16 @@ class Lloyd:
         )
 
     def _similarities(self, points_UD: Tensor) -> Tensor:
-        return similarities_by_cluster(points_UD, self.centers_KD.to(points_UD.dtype))
+        """(K, U), of each row as much as its points weigh."""
+        values_KU = similarities_by_cluster(points_UD, self.centers_KD.to(points_UD.dtype))
+        if self.rows.weights is None:
+            return values_KU
+        return values_KU.mul_(pull(self.rows.weights).to(values_KU.dtype))
+
+    def _masses(self, rows_M: Tensor, amounts_M: Tensor) -> Tensor:
+        """Weights (M,) float64 of pieces of rows."""
+        weights_U = self.rows.weights
+        return amounts_M.double() if weights_U is None else amounts_M * weights_U[rows_M]
 
     def _refine(self, values_KU: Tensor) -> bool:
         """Brings the duals near the best ones; returns whether they are good."""

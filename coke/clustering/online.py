@@ -15,6 +15,7 @@ from torch import Tensor
 from coke.clustering.ending import Ending
 from coke.clustering.points import Points, means, narrowed, similarities, squared_distances
 from coke.clustering.repair import repair
+from coke.clustering.sample_weights import pull
 from coke.clustering.sizes import SizeBounds, typical_difference
 from coke.clustering.stream import CARRY, Stream
 from coke.clustering.streaming_assignment import GAIN
@@ -53,10 +54,13 @@ class Online:
         self.weights_K *= CARRY
         step = self._dual_step()
         for rows, batch_BD in self.points.batches(self.batch_size, self.generator):
-            labels_B = self._assign(self._similarities(batch_BD), rows, step)
+            labels_B = self._assign(self._similarities(batch_BD, rows), rows, step)
             sums_KD = self.centers_KD * self.weights_K.unsqueeze(1)
+            weights_B = self._weights(rows)
+            if weights_B is not None:
+                batch_BD = batch_BD.mul_(weights_B.unsqueeze(1))
             sums_KD.index_add_(0, labels_B, batch_BD)
-            self.weights_K += torch.bincount(labels_B, minlength=len(self.weights_K))
+            self.weights_K += torch.bincount(labels_B, weights_B, minlength=len(self.weights_K))
             self.centers_KD = means(
                 sums_KD,
                 self.weights_K,
@@ -70,9 +74,9 @@ class Online:
         before_K = self.duals_K.clone()  # the bound asks for the same duals for all points
         step, distances, shortfall = self._dual_step(), 0.0, 0.0
         for rows, batch_BD in self.points.batches(self.batch_size):
-            values_BK = self._similarities(batch_BD)
+            values_BK = self._similarities(batch_BD, rows)
             labels_B = self._assign(values_BK, rows, step)
-            distances += self._squared_distances(batch_BD, labels_B)
+            distances += self._squared_distances(batch_BD, labels_B, rows)
             values_BK.add_(before_K)
             own_B = values_BK.gather(1, labels_B.unsqueeze(1))[:, 0]
             shortfall += float(values_BK.amax(dim=1).sub_(own_B).sum(dtype=torch.float64))
@@ -84,14 +88,14 @@ class Online:
             self.duals_K,
             self.bounds,
             self._chunks,
-            lambda rows_M: self._similarities(self.points.read(rows_M.numpy())),
+            lambda rows_M: self._similarities(self.points.read(rows_M.numpy()), rows_M.numpy()),
             self.in_memory,
         )
         moved = (before_N != self.labels_N).nonzero().flatten()
         for rows in moved.split(self.batch_size):
             batch_BD = self.points.read(rows.numpy())
-            was = self._squared_distances(batch_BD, before_N[rows])
-            now = self._squared_distances(batch_BD, self.labels_N[rows])
+            was = self._squared_distances(batch_BD, before_N[rows], rows.numpy())
+            now = self._squared_distances(batch_BD, self.labels_N[rows], rows.numpy())
             distances += now - was
             left = (before_K[before_N[rows]] - before_K[self.labels_N[rows]]).double().sum()
             shortfall += (now - was) / 2 + float(left)
@@ -108,11 +112,19 @@ class Online:
         """How far a point moves its cluster's dual."""
         n, k = self.points.n, len(self.centers_KD)
         some = np.unique(np.linspace(0, n - 1, _SOME).astype(np.int64))
-        values_BK = self._similarities(self.points.read(some))
+        values_BK = self._similarities(self.points.read(some), some)
         return float(GAIN * typical_difference(values_BK) * k / n)
 
-    def _similarities(self, batch_BD: Tensor) -> Tensor:
-        return narrowed(similarities(batch_BD, self.centers_KD))
+    def _similarities(self, batch_BD: Tensor, rows: slice | NDArray[np.int64]) -> Tensor:
+        """(B, K) float32, of each point as much as it weighs."""
+        values_BK = narrowed(similarities(batch_BD, self.centers_KD))
+        weights_B = self._weights(rows)
+        return values_BK if weights_B is None else values_BK.mul_(pull(weights_B).unsqueeze(1))
+
+    def _weights(self, rows: slice | NDArray[np.int64]) -> Tensor | None:
+        """(B,) in the type of the points; None if all points weigh the same."""
+        weights_N = self.points.weights
+        return None if weights_N is None else weights_N[rows].to(self.points.dtype)
 
     def _assign(self, values_BK: Tensor, rows: slice | NDArray[np.int64], step: float) -> Tensor:
         labels, duals, sizes = sweeps_in_numpy(
@@ -127,12 +139,15 @@ class Online:
         self.sizes_K, self.labels_N[rows] = torch.from_numpy(sizes), labels_B
         return labels_B
 
-    def _squared_distances(self, batch_BD: Tensor, labels_B: Tensor) -> float:
-        total: float = squared_distances(batch_BD, self.centers_KD[labels_B]).sum().item()
-        return total
+    def _squared_distances(
+        self, batch_BD: Tensor, labels_B: Tensor, rows: slice | NDArray[np.int64]
+    ) -> float:
+        distances_B = squared_distances(batch_BD, self.centers_KD[labels_B])
+        weights_N = self.points.weights
+        return float(distances_B.sum() if weights_N is None else distances_B @ weights_N[rows])
 
     def _chunks(self) -> Iterator[tuple[int, Tensor]]:
         """First rows and similarities (B, K) of all points, in order."""
         chunk = max(self.batch_size, self.in_memory // max(self.centers_KD.shape))
         for rows, batch_BD in self.points.batches(chunk):
-            yield rows.start, self._similarities(batch_BD)
+            yield rows.start, self._similarities(batch_BD, rows)

@@ -32,6 +32,7 @@ class Points:
         metric: ``"cosine"`` or ``"euclidean"``.
         coordinates: those in which points are read; without them, ones around the points' mean,
             for which all points are looked at.
+        weights: (N,) float64 what each point counts, of mean 1; all the same if None.
 
     Attributes:
         variance: of a feature, in these coordinates; 0 where ``coordinates`` were given.
@@ -47,8 +48,10 @@ class Points:
         array: NDArray[Any] | StackedRows,
         metric: str,
         coordinates: Coordinates | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         self._array = array
+        self.weights = weights
         self.metric = metric
         self.n, self.d = self._array.shape
         self.on_disk = isinstance(self._array, np.memmap | StackedRows)
@@ -72,6 +75,8 @@ class Points:
             # In the type of the input, in which this is exact for points near the origin.
             values_BD = values_BD - self.coordinates.origin.astype(self.exact)
             values_BD /= self.exact(self.coordinates.scale)
+        if not values_BD.flags.writeable:  # a part of a memory map
+            values_BD = values_BD.copy()
         points_BD = torch.from_numpy(values_BD).to(self.dtype)
         shared = np.may_share_memory(values_BD, self._array) if not self.on_disk else False
         return points_BD.clone() if shared and points_BD.dtype == self.dtype else points_BD
@@ -95,10 +100,11 @@ class Points:
             chosen = chosen[chosen < self.n]
             yield chosen, self.read(chosen)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """At most ``count`` different points, in random order."""
-        rows = torch.randperm(self.n, generator=generator)[:count].numpy()
-        return self.read(np.sort(rows))[torch.randperm(len(rows), generator=generator)]
+    def sample(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], Tensor]:
+        """Rows and points of at most ``count`` different points, in random order."""
+        rows = np.sort(torch.randperm(self.n, generator=generator)[:count].numpy())
+        order = torch.randperm(len(rows), generator=generator)
+        return rows[order.numpy()], self.read(rows)[order]
 
     def whole(self) -> Tensor:
         """All points (N, D)."""
@@ -132,18 +138,28 @@ class Points:
 
     def _measure(self) -> None:
         """Mean and variance of all points, chunk by chunk (Chan, Golub and LeVeque, 1983)."""
-        mean_D, squares, count = np.zeros(self.d), 0.0, 0
+        mean_D, squares, count = np.zeros(self.d), 0.0, 0.0
         step = max(_CHUNK // self.d, 1)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, self.n, step):
-                chunk_BD = self._directed(slice(start, min(start + step, self.n)))
+                rows = slice(start, min(start + step, self.n))
+                chunk_BD = self._directed(rows)
+                weights_B = None if self.weights is None else self.weights[rows].numpy()
+                added = len(chunk_BD) if weights_B is None else float(weights_B.sum())
+                if not added:
+                    continue
                 center_D = chunk_BD.mean(axis=0, dtype=np.float64)
+                if weights_B is not None:
+                    center_D = weights_B @ chunk_BD / added
                 off_BD = chunk_BD - center_D
                 moved_D = center_D - mean_D
-                total = count + len(chunk_BD)
-                squares += float(np.vdot(off_BD, off_BD))
-                squares += float(moved_D @ moved_D) * count * len(chunk_BD) / total
-                mean_D += moved_D * (len(chunk_BD) / total)
+                total = count + added
+                if weights_B is None:
+                    squares += float(np.vdot(off_BD, off_BD))
+                else:
+                    squares += float(weights_B @ np.square(off_BD).sum(axis=1))
+                squares += float(moved_D @ moved_D) * count * added / total
+                mean_D += moved_D * (added / total)
                 count = total
             self.squares = squares + self.n * float(mean_D @ mean_D)
         if not np.isfinite(self.squares):
@@ -184,7 +200,8 @@ def fine_grained(some_SD: Tensor, n_clusters: int) -> bool:
     Args:
         some_SD: a sample of the points in their coordinates.
     """
-    some_SD = some_SD[: max(2 * n_clusters, _AMONG)].double()
+    looked_at = max(2 * n_clusters, _AMONG)
+    some_SD = some_SD[:: max(len(some_SD) // looked_at, 1)][:looked_at].double()
     if len(some_SD) < 2:
         return False
     distances_SM = torch.cdist(some_SD[:_AMONG], some_SD)

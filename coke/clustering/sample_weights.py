@@ -10,6 +10,14 @@ from torch import Tensor
 
 from coke.clustering.point_array import numbers
 
+_LEAST = 1e-6  # of the mean weight: a point that weighs nothing still has a nearest cluster
+
+
+def pull(weights_B: Tensor) -> Tensor:
+    """How much the similarities of points count when they are assigned: their weights, but never
+    nothing, so that a point of weight 0 goes to a cluster that is near."""
+    return weights_B.clamp(min=_LEAST)
+
 
 def checked_weights(sample_weight: Any, n_points: int) -> Tensor | None:
     """Weights (N,) float64; None where all points count the same.
@@ -36,5 +44,5 @@ def checked_weights(sample_weight: Any, n_points: int) -> Tensor | None:
             f"sample_weight is {weights_N[row]} in row {row}; give finite weights, 0 or more"
         )
     if not weights_N.any():
-        raise ValueError("sample_weight is 0 for all points; give at least one a positive weight")
+        raise ValueError("sample_weight is zero for all points; give one of them a positive weight")
     return torch.from_numpy(weights_N)

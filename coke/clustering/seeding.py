@@ -1,4 +1,7 @@
-"""Where centers start: k-means++ (Arthur and Vassilvitskii, 2007), or a sample of the points."""
+"""Where centers start: k-means++ (Arthur and Vassilvitskii, 2007), or a sample of the points.
+
+Shapes: C candidates, T trials, D dimensions, K clusters.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,55 @@ import math
 import torch
 from torch import Tensor
 
+from coke.clustering.candidates import Candidates
+
 SEEDINGS = ("k-means++", "sample")
 
 
-def sampled(points_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """K different rows (K, D) of the points."""
-    return points_ND[torch.randperm(len(points_ND), generator=generator)[:n_clusters]].clone()
+def sampled(among: Candidates, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """K different candidates (K, D), drawn one after the other in proportion to their weights.
+
+    If there are fewer than K, some are there more than once.
+    """
+    uniform_C = torch.rand(len(among.points), generator=generator, dtype=torch.float64)
+    # The order in which exponential clocks of these rates ring is that of such draws.
+    rings_C = -uniform_C.clamp_(min=torch.finfo(torch.float64).tiny).log_() / among.weights
+    order = rings_C.argsort()
+    return among.points[order[torch.arange(n_clusters) % len(order)]].clone()
 
 
-def kmeans_plus_plus(points_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """Rows (K, D) of the points, far apart.
+def kmeans_plus_plus(among: Candidates, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Candidates (K, D) that are far apart.
 
-    Each next one is drawn with a probability proportional to its squared distance from those
-    before; of several draws, the one that lowers the sum of these distances most is taken, as
-    scikit-learn does. Costs about K log K passes over the points, so give it a sample.
+    The next one is drawn in proportion to its weight times its squared distance from those before.
+    Of several draws, the one that lowers the weighted sum of these distances most is taken, as
+    scikit-learn does. This costs about K log K passes over the candidates, so give it a sample.
     """
     trials = 2 + int(math.log(n_clusters))
-    squares_N = points_ND.square().sum(dim=1)
-    first = int(torch.randint(len(points_ND), (1,), generator=generator))
+    points_CD, weights_C = among.points, among.weights
+    squares_C = points_CD.square().sum(dim=1)
+    first = int(_drawn(weights_C, 1, generator))
     chosen = [first]
-    nearest_N = _squared_distances(points_ND, squares_N, torch.tensor([first]))[0]
+    nearest_C = _squared_distances(points_CD, squares_C, torch.tensor([first]))[0]
     for _ in range(n_clusters - 1):
-        weights_N = nearest_N.to(torch.float64)
-        total = weights_N.cumsum(0)
-        if total[-1] <= 0:  # fewer different points than clusters: any will do
-            drawn_T = torch.randint(len(points_ND), (trials,), generator=generator)
-        else:
-            at_T = torch.rand(trials, generator=generator, dtype=torch.float64) * total[-1]
-            drawn_T = torch.searchsorted(total, at_T).clamp_(max=len(points_ND) - 1)
-        left_TN = _squared_distances(points_ND, squares_N, drawn_T).minimum(nearest_N)
-        best = int(left_TN.sum(dim=1).argmin())
+        drawn_T = _drawn(nearest_C.to(torch.float64) * weights_C, trials, generator)
+        left_TC = _squared_distances(points_CD, squares_C, drawn_T).minimum(nearest_C)
+        best = int((left_TC.to(torch.float64) @ weights_C).argmin())
         chosen.append(int(drawn_T[best]))
-        nearest_N = left_TN[best]
-    return points_ND[chosen].clone()
+        nearest_C = left_TC[best]
+    return points_CD[chosen].clone()
 
 
-def _squared_distances(points_ND: Tensor, squares_N: Tensor, rows_T: Tensor) -> Tensor:
-    """(T, N) from the points in these rows to all points."""
-    products_TN = points_ND[rows_T] @ points_ND.T
-    return (squares_N[rows_T].unsqueeze(1) + squares_N - 2 * products_TN).clamp_(min=0)
+def _drawn(shares_C: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Rows (T,), drawn in proportion to their shares; evenly if all shares are 0."""
+    total_C = shares_C.cumsum(0)
+    if total_C[-1] <= 0:  # fewer different points than clusters: any will do
+        return torch.randint(len(shares_C), (count,), generator=generator)
+    at_T = torch.rand(count, generator=generator, dtype=torch.float64) * total_C[-1]
+    return torch.searchsorted(total_C, at_T, right=True).clamp_(max=len(shares_C) - 1)
+
+
+def _squared_distances(points_CD: Tensor, squares_C: Tensor, rows_T: Tensor) -> Tensor:
+    """(T, C) from the candidates in these rows to all candidates."""
+    products_TC = points_CD[rows_T] @ points_CD.T
+    return (squares_C[rows_T].unsqueeze(1) + squares_C - 2 * products_TC).clamp_(min=0)

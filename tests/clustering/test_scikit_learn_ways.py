@@ -102,7 +102,7 @@ def test_the_score_of_the_points_of_fit_is_minus_the_inertia(metric: str) -> Non
         ([1, 2], r"sample_weight has shape \(2,\); 90 points need \(90,\)"),
         ([-1] + [1] * 89, r"sample_weight is -1\.0 in row 0; give finite weights, 0 or more"),
         ([1] * 89 + [np.nan], r"sample_weight is nan in row 89"),
-        ([0] * 90, "sample_weight is 0 for all points"),
+        ([0] * 90, "sample_weight is zero for all points"),
         (["a"] * 90, "sample_weight has type <U1; give numbers"),
     ],
 )
