@@ -13,15 +13,19 @@ from coke.pipeline.sources import storage
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
 from coke.pipeline.sources.labels import labels_of_text
 from coke.pipeline.sources.listing import Listing
-from coke.pipeline.sources.source import Files, is_image_name
+from coke.pipeline.sources.source import Files
 from coke.pipeline.sources.splits import by_split
+from coke.pipeline.sources.table_format import (
+    LABEL_COLUMNS,
+    SPLIT_COLUMN,
+    Columns,
+    columns_of,
+    delimiter_of,
+    with_slashes,
+    without_sep_line,
+)
 
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image_path",
-                "image", "img", "key")  # fmt: skip
-LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "wnid", "labels")
-_SPLIT_COLUMN = "split"
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_-]+")
-_DELIMITERS = ("\t", ",", ";", " ")
 
 
 @dataclass
@@ -52,17 +56,20 @@ def drafts(listing: Listing, labels: str) -> Drafts:
             "source"
         )
     found: dict[str, Draft] = {}
+    notes_of_all: list[str] = []
     for split, (name,) in by_name.items():
-        inside = _read(listing, name)
+        inside, notes = _read(listing, name)
         if split and list(inside) != [""]:
             raise ValueError(
                 f"{listing.path(name)} is named for the split {split} and has a column "
-                f"{_SPLIT_COLUMN}, too; name one table as the source"
+                f"{SPLIT_COLUMN}, too; name one table as the source"
             )
         for column_split, rows in inside.items():
             found[split or column_split] = _draft(listing, name, rows, labels)
+        notes_of_all += notes if labels == "auto" else []
     splits = found if len(found) > 1 else {"": found.popitem()[1]}
-    return Drafts(splits=splits, beside=unread(listing, splits, "no line of the table names it"))
+    beside = unread(listing, splits, "no line of the table names it")
+    return Drafts(splits=splits, beside=beside, notes=notes_of_all)
 
 
 def _top_level(listing: Listing) -> list[str]:
@@ -81,42 +88,57 @@ def _draft(listing: Listing, name: str, rows: _Rows, labels: str) -> Draft:
     return labelled_by_folder(draft) if labels == "folders" else draft
 
 
-def _read(listing: Listing, name: str) -> dict[str, _Rows]:
+def _read(listing: Listing, name: str) -> tuple[dict[str, _Rows], list[str]]:
+    """The rows of each split, and what the user should know about them."""
     where = listing.path(name)
-    text = listing.text(name)
+    text, delimiter = without_sep_line(listing.text(name))
+    skipped = 0 if delimiter is None else 1
     if not text.strip():
         raise ValueError(f"{where} is empty; a table has a path, and a label if any, per line")
-    delimiter = _delimiter(name, text.lstrip().partition("\n")[0])
+    delimiter = delimiter or delimiter_of(name, text.lstrip().splitlines()[0])
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     splits: dict[str, _Rows] = {}
-    columns: _Columns | None = None
+    columns: Columns | None = None
     try:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
+            number = reader.line_num + skipped
             if columns is None:
-                columns, is_header = _columns(cells, where)
+                columns, is_header = columns_of(cells, f"line {number} of {where}")
                 if is_header:
                     continue
-            _add(splits, cells, columns, f"line {reader.line_num} of {where}", reader.line_num)
+            _add(splits, cells, columns, f"line {number} of {where}", number, listing.root)
     except csv.Error as error:
-        raise ValueError(f"line {reader.line_num} of {where} cannot be parsed: {error}") from error
+        number = reader.line_num + skipped
+        raise ValueError(f"line {number} of {where} cannot be parsed: {error}") from error
     if not splits:
         raise ValueError(f"{where} has a header and nothing else; add a line per image")
-    return splits
+    return splits, _no_labels(columns, where)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    count: int
-    path: int
-    label: int | None
-    split: int | None
+def _no_labels(columns: Columns | None, where: str) -> list[str]:
+    """A note about a table with further columns, none of which is read as labels."""
+    assert columns is not None
+    others = [
+        name for i, name in enumerate(columns.names) if i not in (columns.path, columns.split)
+    ]
+    if columns.label is not None or not any(others):
+        return []
+    return [
+        f"No labels were read from {where}: none of its columns ({', '.join(others[:5])}) is "
+        f"called {', '.join(LABEL_COLUMNS)}."
+    ]
 
 
 def _add(
-    splits: dict[str, _Rows], cells: Sequence[str], columns: _Columns, where: str, line: int
+    splits: dict[str, _Rows],
+    cells: Sequence[str],
+    columns: Columns,
+    where: str,
+    line: int,
+    root: str,
 ) -> None:
     if len(cells) != columns.count:
         raise ValueError(
@@ -126,6 +148,8 @@ def _add(
     path = cells[columns.path].strip()
     if not path:
         raise ValueError(f"{where} has no path; complete or remove the line")
+    if "\\" in path:
+        path = with_slashes(path, root, where)
     path = path if storage.is_url(path) else posixpath.normpath(path)
     split = "" if columns.split is None else cells[columns.split].strip()
     if columns.split is not None and not _SPLIT_NAME.fullmatch(split):
@@ -138,29 +162,3 @@ def _add(
     rows.lines[path] = line
     rows.paths.append(path)
     rows.labels.append(None if columns.label is None else cells[columns.label])
-
-
-def _delimiter(name: str, first: str) -> str:
-    if name.lower().endswith(".tsv"):
-        return "\t"
-    return next((d for d in _DELIMITERS[: 3 if name.endswith(".csv") else 4] if d in first), ",")
-
-
-def _columns(cells: Sequence[str], where: str) -> tuple[_Columns, bool]:
-    """The columns' places, and whether the first line is a header."""
-    names = [cell.strip().lower() for cell in cells]
-    path = _first(names, PATH_COLUMNS)
-    label = _first(names, LABEL_COLUMNS)
-    if path is not None:
-        return _Columns(len(cells), path, label, _first(names, (_SPLIT_COLUMN,))), True
-    looks_like_images = [is_image_name(name) for name in names]
-    if label is None and len(cells) <= 2 and looks_like_images[0]:
-        return _Columns(len(cells), 0, 1 if len(cells) == 2 else None, None), False
-    raise ValueError(
-        f"{where} starts with the columns {', '.join(map(repr, cells))}; none is called "
-        f"{', '.join(PATH_COLUMNS)}. Name them so, or leave out the header and give path and label"
-    )
-
-
-def _first(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    return next((names.index(name) for name in wanted if name in names), None)

@@ -41,7 +41,7 @@ from coke.tools.datasets.ingest_report import (
 from coke.tools.datasets.ingest_settings import IngestSettings, check_arguments, fingerprint
 from coke.tools.datasets.ingest_side_files import write_side_files
 from coke.tools.datasets.ingest_split import IngestRun, decide_split
-from coke.tools.datasets.stable_ids import Base, number_classes, read_bases
+from coke.tools.datasets.stable_ids import Base, find_bases, number_classes, read_bases
 from coke.tools.datasets.upload import Upload
 
 _PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
@@ -145,6 +145,9 @@ def ingest(
         if isinstance(folder, str):
             upload = Upload(folder, overwrite=overwrite, restart=restart, console=console)
             folder, overwrite = stack.enter_context(upload).folder, True
+        _check_not_below_file(folder)
+        if base is not None:
+            find_bases(Path(base))
         if not is_url(str(src)):
             _check_apart(Path(src), folder)
         claim = stack.enter_context(
@@ -192,6 +195,11 @@ class Resumed(NamedTuple):
 
     images: int
     containers: int
+
+
+def _check_not_below_file(out: Path) -> None:
+    if file := next((folder for folder in out.parents if folder.is_file()), None):
+        raise ValueError(f"out {out} lies below {file}, which is a file; choose another folder")
 
 
 def _check_apart(src: Path, out: Path) -> None:

@@ -83,22 +83,30 @@ class Assignment:
         return np.flatnonzero(self.positions >= 0)
 
 
+def find_bases(folder: Path) -> dict[str, Path]:
+    """The data set of each split of a base, by the split's name; ``""`` where there are no splits.
+
+    Raises:
+        ValueError: ``folder`` is no data set.
+    """
+    if is_dataset(folder):
+        return {"": folder}
+    parts = sorted(folder.iterdir()) if folder.is_dir() else []
+    if found := {part.name: part for part in parts if is_dataset(part)}:
+        return found
+    raise ValueError(
+        f"base {folder} is no data set (no manifest.json in it, nor in a folder below); give "
+        "the folder of an older `coke ingest`"
+    )
+
+
 def read_bases(folder: Path, splits: Sequence[str]) -> dict[str, Base]:
     """The base of each split of a new data set; splits that the old one lacks are left out.
 
     Raises:
         ValueError: ``folder`` is no data set, or has a split that the new one would lose.
     """
-    if is_dataset(folder):
-        found = {"": folder}
-    else:
-        parts = sorted(folder.iterdir()) if folder.is_dir() else []
-        found = {part.name: part for part in parts if is_dataset(part)}
-    if not found:
-        raise ValueError(
-            f"base {folder} is no data set (no manifest.json in it, nor in a folder below); give "
-            "the folder of an older `coke ingest`"
-        )
+    found = find_bases(folder)
     if lost := [name for name in found if name not in splits]:
         raise ValueError(
             f"base {folder} has {_named(lost)}, the source has {_named(list(splits))}: their ids "

@@ -27,6 +27,7 @@ from coke.tools.datasets.dataset_kind import is_dataset_file, manifest_hashes
 
 _CONNECTIONS = 8
 _MANIFEST = "manifest.json"
+_WRITE_TEST = "images-0.write_test"  # a name of our own: what is left of it is replaced
 
 
 class Upload:
@@ -68,7 +69,13 @@ class Upload:
                 "folder"
             )
 
-        self._place.mkdir(parents=True, exist_ok=True)
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{self._place}, where the data set is made before it is sent, cannot be written: "
+                f"{error.strerror}; set COKE_CACHE to another folder"
+            ) from error
         try:
             self._lock = LockFile(self._place / "lock")
         except HeldError as error:
@@ -80,6 +87,32 @@ class Upload:
             shutil.rmtree(self.folder, ignore_errors=True)
             self._receipt.unlink(missing_ok=True)
             self._sent.unlink(missing_ok=True)
+        try:
+            self._check_writable()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _check_writable(self) -> None:
+        """Writes an empty file and removes it: a bucket may be missing, or only let us read.
+
+        Raises:
+            ValueError: nothing can be written at the URL.
+        """
+        if self.url.startswith("hf://"):
+            return  # each write is a commit there
+        file = self._place / _WRITE_TEST
+        file.touch()
+        try:
+            self._remote.upload(_WRITE_TEST, file)
+            self._remote.remove(_WRITE_TEST)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{self.url} cannot be written: the bucket does not exist ({error.__cause__}); "
+                "create it, or choose another place"
+            ) from error
+        finally:
+            file.unlink()
 
     def __enter__(self) -> Upload:
         return self

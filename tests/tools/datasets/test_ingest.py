@@ -352,3 +352,19 @@ def test_a_worker_that_dies_is_an_error_not_a_hang(
     with pytest.raises(ValueError, match="a worker process died.*fewer --workers"):
         ingest(src, tmp_path / "out", workers=2)
     assert names(tmp_path) == ["src"]
+
+
+def test_what_can_be_asked_before_the_source_is_listed_is_asked_then(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "find_splits", None)
+    (tmp_path / "file").touch()
+    for out in ("file/out", "file/deep/out"):
+        with pytest.raises(ValueError, match=rf"out .*{out} lies below .*/file, which is a file"):
+            ingest(src, tmp_path / out)
+    with pytest.raises(ValueError, match=r"base .*gone is no data set"):
+        ingest(src, tmp_path / "out", base=tmp_path / "gone")
+    for out, message in {"src": "lies inside the source", "": "lies inside out"}.items():
+        with pytest.raises(ValueError, match=message):
+            ingest(src, tmp_path / out)
+    assert names(tmp_path) == ["file", "src"]

@@ -88,6 +88,8 @@ def test_an_upload_that_fails_anywhere_goes_on_and_sends_nothing_twice(
     sent: list[str] = []
 
     def upload(self: Remote, name: str, path: Path) -> None:
+        if name.endswith(".write_test"):
+            return really_upload(self, name, path)
         if len(sent) == stop_after:
             raise ValueError(f"{name} cannot be written")
         really_upload(self, name, path)
@@ -187,3 +189,32 @@ def test_nothing_stays_of_an_ingest_that_was_refused(store: Any, cache: Path, sr
     with pytest.raises(ValueError, match="does not exist"):
         ingest(src / "nowhere", "memory://bucket/set", **QUIET)
     assert os.listdir(cache / "uploads") == [] and store.find("/") == []
+
+
+def test_a_place_that_cannot_be_written_is_found_before_work(
+    src: Path, store: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_splits(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("work has begun")
+
+    def no_access(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError("read only")
+
+    monkeypatch.setattr("coke.tools.datasets.ingest.find_splits", find_splits)
+    monkeypatch.setattr(type(store), "put_file", no_access)
+    with pytest.raises(ValueError, match="memory://bucket/set/.* cannot be written.*read only"):
+        ingest(src, "memory://bucket/set", **QUIET)
+    (cache.parent / "file").touch()
+    monkeypatch.setenv("COKE_CACHE", str(cache.parent / "file" / "cache"))
+    with pytest.raises(ValueError, match="Not a directory; set COKE_CACHE to another folder"):
+        ingest(src, "memory://bucket/set", **QUIET)
+    assert not any(cache.rglob("*.*"))
+
+
+def test_a_bucket_that_does_not_exist_is_named_before_work(
+    src: Path, s3: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coke.tools.datasets.ingest.find_splits", None)
+    with pytest.raises(ValueError, match="s3://nowhere/set cannot be written: the bucket does not"):
+        ingest(src, "s3://nowhere/set", **QUIET)
+    assert not any((cache / "uploads").iterdir())
