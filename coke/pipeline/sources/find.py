@@ -7,7 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from coke.pipeline.sources import folders, imagenet, mnist, parquet, shards, storage, table
+from coke.pipeline.sources import (
+    arrow,
+    cifar,
+    folders,
+    imagenet,
+    mnist,
+    parquet,
+    shards,
+    storage,
+    table,
+)
 from coke.pipeline.sources.draft import Draft, Drafts, Splits, finish
 from coke.pipeline.sources.listing import Listing, list_source
 from coke.pipeline.sources.source import is_image_name
@@ -19,6 +29,8 @@ class _Layout(Protocol):
 
 
 _LAYOUTS: Mapping[str, _Layout] = {
+    "arrow": arrow.drafts,
+    "cifar": cifar.drafts,
     "folders": folders.drafts,
     "idx": mnist.drafts,
     "imagenet": imagenet.drafts,
@@ -45,7 +57,8 @@ def find_splits(
         src: a folder or file, or the URL of one (s3://, gs://, hf://, http(s)://).
         labels: ``"auto"`` takes the labels that the layout has; ``"folders"`` the first folder of
             each key; ``"none"`` none.
-        source: the layout: ``"folders"``, ``"idx"``, ``"imagenet"`` (the official tars),
+        source: the layout: ``"arrow"`` (Hugging Face's ``save_to_disk``), ``"cifar"`` (CIFAR's
+            own batches), ``"folders"``, ``"idx"``, ``"imagenet"`` (the official tars),
             ``"parquet"``, ``"wds"`` (WebDataset shards and other tars) or ``"table"`` (CSV, TSV).
             ``"auto"`` looks; see ``docs/sources.md``.
         scratch: a folder for unpacked copies of compressed tars, which must stay as long as the
@@ -67,6 +80,9 @@ def find_splits(
     found = _LAYOUTS[layout](listing, labels)
     if labels == "none":
         found = replace(found, splits={s: _unlabelled(draft) for s, draft in found.splits.items()})
+    if listing.unpacked:
+        note = f"{len(listing.unpacked):,} compressed tars are read from copies in {scratch}."
+        found = replace(found, notes=[note, *found.notes])
     return finish(found, listing)
 
 
@@ -93,6 +109,8 @@ def _sniffed(listing: Listing) -> str:
         return _sniffed_file(listing)
     if mnist.is_here(listing):
         return "idx"
+    if cifar.is_here(listing):
+        return "cifar"
     images = sum(map(is_image_name, listing.names))
     tars, parquets = len(listing.ending(".tar")), len(listing.ending(".parquet"))
     counts = {"folders": images, "wds": tars, "parquet": parquets}
@@ -108,6 +126,8 @@ def _sniffed(listing: Listing) -> str:
         return there[0]
     if listing.ending(*TAR_NAMES):
         return "wds"
+    if listing.ending(".arrow"):
+        return "arrow"
     if archives := listing.ending(*_ARCHIVES):
         raise ValueError(f"no images in {listing.src}, but {archives[0]}: unpack it first")
     if tables := [name for name in listing.ending(".csv", ".tsv") if "/" not in name]:
@@ -122,8 +142,10 @@ def _sniffed_file(listing: Listing) -> str:
     name, path = listing.names[0], listing.path(listing.names[0])
     if listing.ending(*TAR_NAMES):
         return "wds"
-    if listing.ending(".parquet"):
-        return "parquet"
+    if listing.ending(".parquet", ".arrow"):
+        return name.lower().rpartition(".")[2]
+    if mnist.is_here(listing):
+        return "idx"
     if listing.ending(".csv", ".tsv"):
         return "table"
     if not listing.ending(*_ARCHIVES):
@@ -131,8 +153,8 @@ def _sniffed_file(listing: Listing) -> str:
             head = file.read(512) or b""
         if head[_USTAR] == b"ustar" or compression_of(path):
             return "wds"
-        if head.startswith(b"PAR1"):
-            return "parquet"
+        if head.startswith((b"PAR1", b"ARROW1")):
+            return "parquet" if head.startswith(b"PAR1") else "arrow"
     else:
         raise ValueError(f"source {listing.src} is an archive that coke does not read; unpack it")
     raise ValueError(

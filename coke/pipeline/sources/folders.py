@@ -237,8 +237,9 @@ def _lost(beside: list[Other], found: SplitFolders) -> list[str]:
         if other.reason == _NO_SPLIT
     )
     return [
-        f"{count:,} images {f'in {folder}/' if folder else 'outside of folders'} are in no split "
-        f"({', '.join(found.folders)}): rejected.tsv lists them."
+        f"{count:,} {'image' if count == 1 else 'images'} "
+        f"{f'in {folder}/' if folder else 'outside of folders'} {'is' if count == 1 else 'are'} in "
+        f"no split ({', '.join(found.folders)}): rejected.tsv lists what is left out."
         for folder, count in images.items()
     ]
 

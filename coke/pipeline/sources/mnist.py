@@ -54,7 +54,8 @@ def is_here(listing: Listing) -> bool:
     """Whether there are IDX files: in the folder itself, or below it and no other images are."""
     if storage.is_url(listing.root):
         return False
-    matches = [match for match in map(_NAME.fullmatch, listing.names) if match]
+    likely = (name for name in listing.names if "idx" in name.lower())
+    matches = [match for match in map(_NAME.fullmatch, likely) if match]
     found = [match[0] for match in matches if match["what"].lower() == "images"]
     beside = any("/" not in name for name in found)
     return beside or (bool(found) and not any(map(is_image_name, listing.names)))

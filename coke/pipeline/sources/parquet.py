@@ -7,7 +7,6 @@ keeps the row groups that it used last: neighbours in a file cost one read.
 from __future__ import annotations
 
 import errno
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coke.pipeline.sources import storage
+from coke.pipeline.sources.arrow_columns import (
+    Columns,
+    cells_of,
+    columns_of,
+    keys_of,
+    labels_of_column,
+)
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
 from coke.pipeline.sources.labels import Label
 from coke.pipeline.sources.listing import Listing
@@ -26,22 +32,9 @@ from coke.pipeline.sources.splits import by_split
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "picture", "bytes", "image_bytes", "data")
-LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label", "cls", "category", "y")
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "image_path", "key", "__key__")
 _CACHE_BYTES = 256 << 20  # of row groups, per process; the one in use may be larger
 _MOST_TRANSFERRED = 10 << 30  # bytes from a URL, beyond ten times those of the collection
 _LARGEST_ROW_GROUP = 2 << 30  # bytes: a worker holds a row group whole
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where images, their paths and labels are: column names, with the field for structs."""
-
-    image: str
-    path: str | None
-    label: str | None
-    classes: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -112,14 +105,8 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
                 f"{listing.path(name)} has its images and labels in {part.columns} and "
                 f"{listing.path(names[0])} in {columns}; ingest them apart"
             )
-    paths = [path for part in parts for path in part.paths]
-    if not all(paths) or len(set(paths)) < len(paths):
-        paths = [
-            f"{name.removesuffix('.parquet')}/{row:06d}"
-            for name, part in zip(names, parts, strict=True)
-            for row in range(len(part.paths))
-        ]
-    if not paths:
+    keys = keys_of(names, [part.paths for part in parts])
+    if not keys:
         raise ValueError(
             f"the parquet files have no rows: {listing.path(names[0])} and {len(names) - 1} more"
         )
@@ -127,7 +114,6 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
         np.column_stack([np.full(len(part.cells), i, dtype=np.int32), part.cells])
         for i, part in enumerate(parts)
     ]
-    keys = [str(path) for path in paths]
     if storage.is_url(listing.root):
         _check_transfer(keys, parts, listing)
     draft = Draft(
@@ -174,7 +160,7 @@ def _check_transfer(keys: list[str], parts: list[_Part], listing: Listing) -> No
 class _Part:
     """What one file holds: (n, 2) int32 of row group and row; paths and labels of the images."""
 
-    columns: _Columns
+    columns: Columns
     group_bytes: list[int]
     cells: NDArray[np.int32]
     paths: list[str | None]
@@ -183,7 +169,7 @@ class _Part:
 
 def _read_part(path: str, wants_labels: bool) -> _Part:
     with _opened(path) as file:
-        columns = _columns(file.schema_arrow, path)
+        columns = columns_of(file.schema_arrow, path)
         sizes, group_bytes = [], []
         for group in range(file.metadata.num_row_groups):
             about = file.metadata.row_group(group)
@@ -198,8 +184,10 @@ def _read_part(path: str, wants_labels: bool) -> _Part:
         wanted = [c for c in (columns.path, columns.label if wants_labels else None) if c]
         table = file.read(columns=wanted, use_threads=False) if wanted else None
         count = sum(sizes)
-        paths = _column(table, columns.path) if columns.path else [None] * count
-        labels = _labels(table, columns.label, path) if wants_labels and columns.label else None
+        paths = cells_of(table, columns.path).to_pylist() if columns.path else [None] * count
+        labels = (
+            labels_of_column(table, columns.label, path) if wants_labels and columns.label else None
+        )
     rows = [np.arange(size, dtype=np.int32) for size in sizes]
     cells = np.column_stack(
         [
@@ -208,84 +196,6 @@ def _read_part(path: str, wants_labels: bool) -> _Part:
         ]
     )
     return _Part(columns, group_bytes, cells.astype(np.int32), paths, labels or [None] * count)
-
-
-def _columns(schema: pa.Schema, path: str) -> _Columns:
-    import pyarrow as pa
-
-    features = _features(schema)
-    images = {}
-    for field in schema:
-        if pa.types.is_struct(field.type):
-            inner = {child.name: child.type for child in field.type}
-            if _is_bytes(inner.get("bytes")):
-                beside = f"{field.name}.path" if _is_text(inner.get("path")) else None
-                images[field.name] = (f"{field.name}.bytes", beside)
-        elif _is_bytes(field.type):
-            beside = next((c for c in PATH_COLUMNS if _is_text(_type(schema, c))), None)
-            images[field.name] = (field.name, beside)
-    marked = [name for name in images if features.get(name, {}).get("_type") == "Image"]
-    named = [name for name in IMAGE_COLUMNS if name in images]
-    candidates = marked if len(marked) == 1 else named[:1] or list(images)
-    if len(candidates) != 1:
-        found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        what = f"several columns of bytes ({', '.join(candidates)})" if candidates else "no images"
-        raise ValueError(
-            f"{path} has {what} in its columns {found}; images are in a column named "
-            f"{', '.join(IMAGE_COLUMNS)}, as bytes or a struct of bytes and path"
-        )
-    image, beside = images[candidates[0]]
-    is_class = [name for name, about in features.items() if about.get("_type") == "ClassLabel"]
-    label = next((c for c in LABEL_COLUMNS if _type(schema, c) is not None), None)
-    if label is None and len(is_class) == 1:
-        label = is_class[0]
-    names = features.get(label or "", {}).get("names")
-    return _Columns(image, beside, label, tuple(map(str, names)) if names else None)
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What the Hub's ``datasets`` says about the columns; nothing where it wrote nothing."""
-    try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        features = about["info"]["features"]
-        return {name: f if isinstance(f, dict) else {} for name, f in features.items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
-
-
-def _type(schema: pa.Schema, name: str) -> pa.DataType | None:
-    return schema.field(name).type if name in schema.names else None
-
-
-def _is_bytes(kind: pa.DataType | None) -> bool:
-    import pyarrow as pa
-
-    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_text(kind: pa.DataType | None) -> bool:
-    import pyarrow as pa
-
-    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _column(table: pa.Table, name: str) -> list[Any]:
-    struct, _, field = name.partition(".")
-    column = table.column(name if name in table.column_names else struct)
-    values: list[Any] = column.to_pylist()
-    if name in table.column_names:
-        return values
-    return [None if value is None else value[field] for value in values]
-
-
-def _labels(table: pa.Table, name: str, path: str) -> list[Label]:
-    values: list[Label] = table.column(name).to_pylist()
-    for value in values:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
-            raise ValueError(
-                f"the column {name} of {path} holds {value!r}; a label is a whole number or a name"
-            )
-    return values
 
 
 class _RowGroups:
@@ -304,20 +214,11 @@ class _RowGroups:
                 if isinstance(error.__cause__, ConnectionError):
                     raise error.__cause__ from None
                 raise OSError(errno.EIO, str(error)) from error
-            self._kept[key] = _image_cells(table, column)
+            self._kept[key] = cells_of(table, column)
         self._kept.move_to_end(key)
         while len(self._kept) > 1 and sum(c.nbytes for c in self._kept.values()) > _CACHE_BYTES:
             self._kept.popitem(last=False)
         return self._kept[key]
-
-
-def _image_cells(table: pa.Table, column: str) -> pa.ChunkedArray:
-    if column in table.column_names:
-        return table.column(column)
-    struct, _, field = column.partition(".")
-    import pyarrow.compute as pc
-
-    return pc.struct_field(table.column(struct), field)
 
 
 _row_groups = _RowGroups()

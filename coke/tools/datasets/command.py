@@ -33,7 +33,7 @@ def ingest(
     ] = "upright",
     labels: Annotated[str, typer.Option(help="auto, folders or none.")] = "auto",
     source: Annotated[
-        str, typer.Option(help="auto, folders, idx, imagenet, parquet, wds or table.")
+        str, typer.Option(help="auto, arrow, cifar, folders, idx, imagenet, parquet, wds or table.")
     ] = "auto",
     check: Annotated[
         str, typer.Option(help="decode every image, or trust JPEGs by their header.")

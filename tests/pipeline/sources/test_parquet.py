@@ -94,7 +94,9 @@ def test_columns_that_are_not_understood(tmp_path: Path) -> None:
     write(path, {"right": {"_type": "Image"}}, left=[b"a"], right=[b"b"])
     assert only(find_splits(path)).read(0) == b"b"
     write(path, image=[b"a"], label=[[1, 2]])
-    with pytest.raises(ValueError, match=r"column label of .* holds \[1, 2\]; a label is a whole"):
+    with pytest.raises(
+        ValueError, match=r"column label of .* has the label \[1, 2\]; a label is a whole"
+    ):
         find_splits(path)
     assert len(only(find_splits(path, labels="none"))) == 1
     write(path, image=[b"a", b"b"], label=[1, 7], features={"label": {"names": ["x", "y"]}})

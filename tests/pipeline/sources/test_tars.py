@@ -318,3 +318,43 @@ def test_reading_opens_local_files_without_fsspec(
         (tmp_path / write.__name__).mkdir()
         source = only(find_splits(write(tmp_path / write.__name__, pictures)))
         assert source.read(4) == pictures[4].data and len(wnids(pictures)) == 3
+
+
+# --- joined tars, labels apart ---
+
+
+def test_joined_tars_are_read_to_the_end(tmp_path: Path) -> None:
+    parts = [tar_bytes([(f"{i}.jpg", b"%d" % i), (f"{i}.cls", b"%d" % i)]) for i in range(3)]
+    (tmp_path / "a.tar").write_bytes(parts[0] + parts[1] + bytes(3_000_320) + parts[2])
+    source = only(find_splits(tmp_path / "a.tar"))
+    assert source.keys == ("0.jpg", "1.jpg", "2.jpg") and source.labels == (0, 1, 2)
+    assert [source.read(i) for i in range(3)] == [b"0", b"1", b"2"]
+    for tail in (b"rubbish", parts[1][100:], b"\0" * 10 + parts[1]):
+        (tmp_path / "a.tar").write_bytes(parts[0] + tail)
+        with pytest.raises(ValueError, match=r"a\.tar is no whole tar: no header where one should"):
+            find_splits(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("order", ["labels last", "labels first", "mixed"])
+def test_labels_far_from_their_images(order: str, tmp_path: Path) -> None:
+    images: dict[str, bytes | str] = {f"d/{i}.jpg": b"x" for i in range(6)}
+    labels: dict[str, bytes | str] = {f"d/{i}.cls": str(i % 3) for i in range(5)}
+    members = {**labels, **images} if order == "labels first" else {**images, **labels}
+    if order == "mixed":
+        members = dict(sorted(members.items(), key=lambda item: item[0][::-1]))
+    source = only(find_splits(shard(tmp_path / "a.tar", {**members, "d/9.cls": "1"})))
+    assert source.labels == (0, 1, 2, 0, 1, -1)
+    assert {other.key: other.files for other in source.label_files} == {"*.cls": 5}
+    assert [other.key for other in source.others] == ["d/9.cls"]
+
+
+def test_images_of_one_record_have_their_own_labels(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {
+        "x.1.jpg": b"", "x.1.cls": "1", "x.2.jpg": b"", "x.2.cls": "2",
+    }  # fmt: skip
+    assert only(find_splits(shard(tmp_path / "a.tar", members))).labels == (1, 2)
+    with pytest.raises(ValueError, match=r"x\.a\.cls, x\.b\.cls in .* of one record and differ"):
+        find_splits(shard(tmp_path / "b.tar", {"x.jpg": b"", "x.a.cls": "1", "x.b.cls": "2"}))
+    with pytest.raises(ValueError, match=r"x\.a\.cls, x\.b\.cls in .* of one record and differ"):
+        find_splits(shard(tmp_path / "c.tar", {"x.jpg": b"", "y.jpg": b"", "x.a.cls": "1",
+                                               "x.b.cls": "2"}))  # fmt: skip
