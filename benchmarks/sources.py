@@ -17,9 +17,9 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -165,8 +165,31 @@ def write_plain_tar(root: Path, pictures: Sequence[Picture]) -> Path:
 
 def write_parquet(root: Path, pictures: Sequence[Picture], rows: int = 5) -> Path:
     """As the Hugging Face ``datasets`` library writes: a struct, class names in the metadata."""
-    import pyarrow as pa
     from pyarrow import parquet
+
+    for number, table in enumerate(_tables(pictures)):
+        path = root / f"train-{number:05d}-of-00003.parquet"
+        parquet.write_table(table, path, row_group_size=rows)
+    return root
+
+
+def write_arrow(root: Path, pictures: Sequence[Picture]) -> Path:
+    """As ``save_to_disk`` of ``datasets`` writes: streams of batches, and their names."""
+    from pyarrow import ipc
+
+    names = []
+    for number, table in enumerate(_tables(pictures)):
+        names.append(f"data-{number:05d}-of-00003.arrow")
+        with ipc.new_stream(root / names[-1], table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    files = [{"filename": name} for name in names]
+    (root / "state.json").write_text(json.dumps({"_data_files": files}))
+    return root
+
+
+def _tables(pictures: Sequence[Picture]) -> Iterator[Any]:
+    """The pictures in three tables: a struct, class names in the metadata."""
+    import pyarrow as pa
 
     names = wnids(pictures)
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
@@ -177,10 +200,7 @@ def write_parquet(root: Path, pictures: Sequence[Picture], rows: int = 5) -> Pat
         image = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
         label = pa.array([names.index(picture.wnid) for picture in part], pa.int64())
         table = pa.table({"image": image, "label": label})
-        table = table.replace_schema_metadata({"huggingface": about})
-        path = root / f"train-{number:05d}-of-00003.parquet"
-        parquet.write_table(table, path, row_group_size=rows)
-    return root
+        yield table.replace_schema_metadata({"huggingface": about})
 
 
 def write_plain_parquet(root: Path, pictures: Sequence[Picture]) -> Path:
@@ -238,6 +258,7 @@ LAYOUTS = {
     "class tars": Layout(write_class_tars, "imagenet"),
     "parquet, Hugging Face": Layout(write_parquet, "parquet", needs="pyarrow"),
     "parquet, plain columns": Layout(write_plain_parquet, "parquet", needs="pyarrow"),
+    "Arrow, save_to_disk": Layout(write_arrow, "arrow", needs="pyarrow"),
     "WebDataset, .cls": Layout(write_shards_cls, "wds"),
     "WebDataset, .json": Layout(write_shards_json, "wds"),
     "one tar, --labels folders": Layout(write_plain_tar, "wds", labels="folders"),
