@@ -213,7 +213,7 @@ def test_the_source_can_be_forced(
     (tmp_path / "src" / "all.csv").write_text(rows, encoding="utf-8")
     ingest = ("ingest", tmp_path / "src", tmp_path / "out", "--workers", 1, "--source")
     assert "no .parquet files" in fails(monkeypatch, capsys, *ingest, "parquet")
-    assert "choose one of auto, folders, idx" in fails(monkeypatch, capsys, *ingest, "csv")
+    assert "choose one of auto, arrow, cifar" in fails(monkeypatch, capsys, *ingest, "csv")
     assert run(monkeypatch, *ingest, "table") == 0
     assert len((tmp_path / "out" / "keys.txt").read_text(encoding="utf-8").splitlines()) == 4
     line = fails(monkeypatch, capsys, "ingest", "memory://nothing", tmp_path / "b")

@@ -34,6 +34,7 @@ from coke.tools.datasets.ingest_report import (
     PassProgress,
     SplitReport,
     one_line,
+    pace,
     progress_display,
     rejected_table,
     summary,
@@ -146,13 +147,13 @@ def ingest(
             upload = Upload(folder, overwrite=overwrite, restart=restart, console=console)
             folder, overwrite = stack.enter_context(upload).folder, True
         _check_not_below_file(folder)
-        if base is not None:
-            find_bases(Path(base))
         if not is_url(str(src)):
             _check_apart(Path(src), folder)
         claim = stack.enter_context(
             claimed(folder, overwrite=overwrite, restart=restart, kind=DATASET, console=console)
         )
+        if base is not None:
+            find_bases(Path(base))  # asked before the source is listed, which may take minutes
         unpacked = folder.parent / f".{folder.name}.unpacked"
         stack.callback(shutil.rmtree, unpacked, ignore_errors=True)
         found = find_splits(src, labels=labels, source=source, scratch=unpacked)
@@ -187,6 +188,7 @@ def ingest(
             upload.send()
             report = replace(report, out=upload.url, seconds=time.monotonic() - started)
     print_table(console, summary(report))
+    console.print(pace(report), soft_wrap=True, highlight=False)
     return report
 
 

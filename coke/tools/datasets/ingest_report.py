@@ -125,38 +125,43 @@ def one_line(text: str) -> str:
 
 
 def summary(report: IngestReport) -> Table:
-    """The table that an ingest ends with; columns that would hold zeros only are left out."""
+    """The table that an ingest ends with: a column per split; a row of zeros may be left out.
+
+    ``found`` is the sum of images, rejected images, label files and other files.
+    """
     splits = report.splits
-    columns: dict[str, list[int]] = {
+    rows: dict[str, list[int]] = {
         "found": [split.found for split in splits],
         "images": [split.images for split in splits],
         "old ids": [split.kept for split in splits],
         "tombstones": [split.tombstones for split in splits],
         "duplicates": [split.duplicates for split in splits],
-        "classes": [split.classes for split in splits],
         "rejected": [split.rejected for split in splits],
         "label files": [split.label_files for split in splits],
         "other files": [split.others for split in splits],
+        "classes": [split.classes for split in splits],
         "containers": [split.containers for split in splits],
     }
-    for name in ("old ids", "tombstones", "duplicates", "label files"):
-        if not any(columns[name]):
-            del columns[name]
     table = Table(title=f"{report.out}")
-    table.add_column("split")
-    for name in (*columns, "size"):
-        table.add_column(name, justify="right")
-    for i, split in enumerate(splits):
-        counts = (f"{column[i]:,}" for column in columns.values())
-        table.add_row(split.name or "-", *counts, f"{split.bytes / 1e6:,.1f} MB")
-    if report.beside:
-        outside = {"found": f"{report.beside:,}", "other files": f"{report.beside:,}"}
-        table.add_row("(none)", *(outside.get(name, "") for name in columns), "")
-    images = sum(columns["images"])
-    table.caption = f"{report.seconds:.1f} s, {images / max(report.seconds, 1e-9):,.0f} images/s"
+    table.add_column("split", overflow="fold")
+    for name in (*(split.name or "-" for split in splits), *(["none"] if report.beside else [])):
+        table.add_column(name, justify="right", overflow="fold")  # no digit is cut off
+    beside = {"found": f"{report.beside:,}", "other files": f"{report.beside:,}"}
+    for name, counts in rows.items():
+        if any(counts) or name not in ("old ids", "tombstones", "duplicates", "label files"):
+            outside = [beside.get(name, "")] if report.beside else []
+            table.add_row(name, *(f"{count:,}" for count in counts), *outside)
+    table.add_row("size", *(f"{split.bytes / 1e6:,.1f} MB" for split in splits))
+    return table
+
+
+def pace(report: IngestReport) -> str:
+    """How long an ingest took, and what it did not have to do again."""
+    images = sum(split.images for split in report.splits)
+    text = f"{report.seconds:.1f} s, {images / max(report.seconds, 1e-9):,.0f} images/s"
     if report.resumed_images or report.resumed_containers:
-        table.caption += (
+        text += (
             f"; {report.resumed_images:,} verdicts and {report.resumed_containers:,} containers "
             "were there from an interrupted run"
         )
-    return table
+    return text

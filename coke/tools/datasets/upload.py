@@ -69,13 +69,7 @@ class Upload:
                 "folder"
             )
 
-        try:
-            self._place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"{self._place}, where the data set is made before it is sent, cannot be written: "
-                f"{error.strerror}; set COKE_CACHE to another folder"
-            ) from error
+        self._place.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = LockFile(self._place / "lock")
         except HeldError as error:
