@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _CHUNK = 1024  # queries at once, at most
 _CELLS = 2**28  # of the cosine matrix at once: 1 GiB of float32
@@ -73,6 +72,6 @@ def _sum_by_class(votes_Bk: Tensor, labels_Bk: Tensor, n_classes: int) -> Tensor
 
 def _unit(features_ND: Tensor) -> Tensor:
     """Rows of unit norm, however large or small; zeros stay zeros."""
-    largest_N1 = features_ND.abs().amax(dim=1, keepdim=True)
-    smallest = torch.finfo(features_ND.dtype).tiny
-    return F.normalize(features_ND / largest_N1.clamp(min=smallest), dim=1)
+    tiny = torch.finfo(features_ND.dtype).tiny
+    unit_ND: Tensor = features_ND / features_ND.norm(torch.inf, dim=1, keepdim=True).clamp(min=tiny)
+    return unit_ND.div_(unit_ND.norm(dim=1, keepdim=True).clamp(min=tiny))

@@ -176,7 +176,7 @@ def _check_choice(
 
 
 def _check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    bad = [name for name, value in tensors.items() if not value.isfinite().all()]
+    bad = [name for name, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
         raise ValueError(
             f"--init-from {source}: {some(bad, 3)} {'has' if len(bad) == 1 else 'have'} NaN or "

@@ -19,8 +19,8 @@ Groups = dict[str, dict[str, Tensor]]
 _FILES = ("state.pt", "model.safetensors", "pytorch_model.bin")
 #: What wrappers of modules add anywhere in a name.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-#: Python objects in files of the format before torch 1.6, which do not say what they hold.
-_NOT_ASKED = ["argparse.Namespace"]
+#: How torch's reader names an object that it does not read.
+_UNKNOWN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
 _DEEPEST = 8  # mappings inside mappings
 _SAVE = "torch.save(model.state_dict(), FILE)"
 
@@ -127,16 +127,21 @@ def _safetensors(source: Path, file: Path) -> dict[str, Tensor]:
 
 def _torch(source: Path, file: Path) -> tuple[Any, list[str]]:
     """What ``torch.save`` wrote, and the names of Python objects in it."""
-    objects = _NOT_ASKED
+    objects: list[str] = []
     with suppress(Exception):  # torch raises half a dozen unrelated types; loading says more
         objects = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    try:
-        with torch.serialization.safe_globals(_stand_ins(objects)):
-            return torch.load(file, map_location="cpu", weights_only=True), objects
-    except Exception as error:  # as above
-        asked = objects and objects != _NOT_ASKED and "TorchScript" not in str(error)
-        message = _code(source, objects) if asked else _unreadable(source, file, error)
-        raise ValueError(message) from error
+    while True:
+        try:
+            with torch.serialization.safe_globals(_stand_ins(objects)):
+                return torch.load(file, map_location="cpu", weights_only=True), objects
+        except Exception as error:  # as above
+            # Files of the format before torch 1.6 tell their objects only in this way.
+            unknown = _UNKNOWN.search(str(error))
+            if unknown is not None and unknown[1] not in objects:
+                objects = [*objects, unknown[1]]
+                continue
+            message = _code(source, objects) if objects else _unreadable(source, file, error)
+            raise ValueError(message) from error
 
 
 def _stand_ins(objects: Iterable[str]) -> list[Any]:

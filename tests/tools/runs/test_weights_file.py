@@ -48,10 +48,15 @@ class Settings(dict[str, Any]):
 def test_python_objects_beside_the_weights_are_passed_over(
     tmp_path: Path, old_format: bool
 ) -> None:
-    content: dict[str, Any] = {"model": {"w": TENSOR}, "args": argparse.Namespace(a=1)}
+    content: dict[str, Any] = {
+        "model": {"w": TENSOR},
+        "args": argparse.Namespace(a=1),
+        "out": tmp_path,
+        "settings": Settings(lr=0.1),
+        "best": np.float64(3.5),
+    }
     if not old_format:
-        content |= {"out": tmp_path, "settings": Settings(lr=0.1), "class": nn.Linear}
-        content |= {"lists": defaultdict(list, a=[1]), "best": np.float64(3.5)}
+        content |= {"class": nn.Linear, "lists": defaultdict(list, a=[1])}
     file = save(tmp_path / "w.pt", content, _use_new_zipfile_serialization=not old_format)
     groups = read_weights(file)
     assert list(groups) == ["model"] and torch.equal(groups["model"]["w"], TENSOR)
