@@ -16,10 +16,12 @@ import coke.tools.evaluation.command as evaluation
 import coke.tools.features.command as features
 import coke.tools.runs.command as runs
 import coke.tools.training.command as training
+from coke.tools.home_arguments import HomeGroup
 from coke.tools.messages import fail, say
 
 app = typer.Typer(
     name="coke",
+    cls=HomeGroup,
     help="Unsupervised visual representation learning by online constrained k-means.",
     no_args_is_help=True,
     add_completion=False,

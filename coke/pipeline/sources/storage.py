@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from coke.files.home import expanded
 from coke.pipeline.remote import web
 from coke.pipeline.remote.filesystem import filesystem_of
 from coke.pipeline.sources.keys import to_system
@@ -33,9 +34,11 @@ def is_url(path: str) -> bool:
 
 
 def join(folder: str, name: str) -> str:
-    """A path or URL below ``folder``; ``name`` itself when that is absolute."""
+    """A path or URL below ``folder``; ``name`` alone when it is absolute or starts with ``~/``."""
     if is_url(name):
         return name
+    if name.startswith("~/"):
+        return str(expanded(name))
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)
 
 
