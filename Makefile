@@ -3,18 +3,20 @@
 PYTHON ?= python3
 # For example PIP_FLAGS="--extra-index-url URL" where plain pip would fetch torch with CUDA.
 PIP_FLAGS ?=
+MERMAID := mermaid@11.17.2
 VENV := .venv
 BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
 SUDO := $(shell [ "$$(id -u)" = 0 ] || (command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo sudo -n))
 
-.PHONY: help setup dev ffcv demo test test-fast test-machines lint type bench clean
+.PHONY: help setup dev ffcv demo test test-fast test-machines lint type docs bench clean
 
 help:
 	@echo "make demo   Fashion-MNIST from files to an evaluated representation (minutes, 2 cores)"
 	@echo "make test   the tests        make lint   ruff        make type   mypy --strict"
 	@echo "make test-fast      those that take under a minute together"
 	@echo "make test-machines  the same as on other machines: cores, bf16, GPU, locale, user, packages"
+	@echo "make docs   the site of docs/ in build/site, its links checked"
 	@echo "make ffcv   FFCV itself, to compare with and for its tests (apt packages of 150 MB)"
 	@echo "make bench  the loader benchmark (needs COKE_TEST_DATA, see CONTRIBUTING.md)"
 
@@ -66,6 +68,20 @@ lint: dev
 
 type: dev
 	$(BIN)/mypy
+
+# Material is maintained until May 2027, which it says at every build unless told not to.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
+
+# Mermaid draws the diagrams, and is part of the site where npm brings it.
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[docs]'
+	@cd $(VENV) && npm pack --silent $(MERMAID) >mermaid.name && \
+		tar xzf "$$(cat mermaid.name)" --strip-components=2 package/dist/mermaid.min.js && \
+		rm "$$(cat mermaid.name)" mermaid.name || \
+		echo "npm cannot bring $(MERMAID) here: browsers fetch it from the web to draw the diagrams"
+	@touch $@
 
 bench: setup
 	$(BIN)/python benchmarks/loader.py

@@ -43,7 +43,7 @@ def end_with_starter(lifeline: int | Connection, status: int) -> None:
     """Ends this process with ``status`` when the starter's end of its lifeline closes.
 
     Args:
-        lifeline: :attr:`Lifeline.theirs` or its descriptor; it must stay open.
+        lifeline: ``Lifeline.theirs`` or its descriptor; it must stay open.
         status: exit status of this process.
     """
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from coke.pipeline.dataset.manifest import read_manifest
 from coke.pipeline.dataset.open import DatasetFolder
 
-JPEG, RAW_RGB = 0, 1  # encodings of stored images; raw is height * width * 3 bytes
+JPEG = 0  # encoding of a stored image
+RAW_RGB = 1  # the same, for height * width * 3 bytes
 
 #: One row per id, packed. ``offset`` and ``length`` are the image's bytes in the container;
 #: ``label`` is -1 where the source had none; height and width are of the stored image, in pixels;
