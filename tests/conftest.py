@@ -1,4 +1,4 @@
-"""What several test modules share: tiny data sets, and who is skipped where."""
+"""Fixtures of all tests: tiny data sets and settings, and what hides the machine from tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quality table compares like with like, and says which orders held."""
+"""The quality table compares runs of equal settings and says which orders of methods held."""
 
 from __future__ import annotations
 

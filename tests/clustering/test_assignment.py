@@ -68,9 +68,9 @@ def test_free_duals_keep_their_sum_when_the_bound_is_an_equality() -> None:
 @pytest.mark.parametrize("batch", [1, 255, 256, 257, 700])
 @pytest.mark.parametrize("k", [2, 300, 512, 777, 1024])
 def test_assign_agrees_with_argmax(batch: int, k: int) -> None:
-    """Rows are taken in chunks, which does not show. Centers come in pairs."""
+    """Computing in chunks of rows does not change the result. Each center occurs twice."""
     features, centers = random_batch(batch, 4, k)
-    centers[1::2] = centers[: k // 2 * 2 : 2]  # equals: the first one wins
+    centers[1::2] = centers[: k // 2 * 2 : 2]  # of equal centers the first one wins
     duals = torch.rand(k // 2 + 1, generator=torch.Generator().manual_seed(1))
     duals = duals.repeat_interleave(2)[:k].contiguous()
     scratch = Scratch()

@@ -1,4 +1,4 @@
-"""What was found stays until it is raised, as on a GPU, where that comes at the epoch's end."""
+"""A finding is kept until it is raised; on a GPU that happens at the end of the epoch."""
 
 from __future__ import annotations
 

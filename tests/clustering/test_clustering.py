@@ -122,7 +122,7 @@ def test_targets_are_hard_until_the_second_epoch_of_the_second_stage() -> None:
 
 
 def test_the_average_starts_anew_with_the_second_stage() -> None:
-    """After its first epoch the averaged labels are that epoch's labels, all of the weight."""
+    """After the first epoch of the second stage each averaged label has one entry, of weight 1."""
     c = build()
     for epoch in range(FIRST + 1):
         run_epoch(c, epoch)
@@ -401,7 +401,7 @@ def test_an_unfit_batch_is_refused_before_anything_changes(
 def test_a_batch_that_does_not_count_changes_nothing(
     dual_rule: str, first_stage_epochs: int
 ) -> None:
-    """Whatever it holds; and one that counts changes what it would without being asked."""
+    """A step that does not count changes nothing; one that counts gives what it gives unasked."""
     yes, no = torch.tensor(True), torch.tensor(False)
     plain, asked = (
         build(dual_rule=dual_rule, first_stage_epochs=first_stage_epochs) for _ in range(2)

@@ -71,7 +71,7 @@ def test_sizes_hold_and_the_assignment_is_near_the_exact_optimum(
     objective = values[np.arange(n), km.labels_].sum()
     optimum = exact_optimum(values, bounds.lower, bounds.upper)
     assert km.objective_ == pytest.approx(objective, rel=1e-4)
-    # The certificate is one: the bound is above the exact optimum, which is above ours.
+    # The bound is above the exact optimum, and the exact optimum above our assignment.
     assert objective <= optimum + 1e-3 <= km.bound_ + 2e-3
     scale = abs(km.bound_) if metric == "cosine" else km.inertia_ / 2
     assert km.optimality_gap_ == pytest.approx(max(km.bound_ - objective, 0) / scale, abs=1e-4)

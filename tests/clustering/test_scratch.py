@@ -1,4 +1,4 @@
-"""Memory that is used again."""
+"""Scratch memory is reused by later calls."""
 
 from __future__ import annotations
 

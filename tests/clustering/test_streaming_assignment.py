@@ -30,7 +30,7 @@ def test_what_sizes_are_steered_to() -> None:
     assert (lower.held, lower.sweep) == (40, 8)
     fraction = Stream.of(SizeBounds(lower=2.5), 1000, 100)
     assert fraction.steered.lower == pytest.approx(3.025) and fraction.held == 3
-    # Rounded up, nobody could ever move.
+    # If the bound were rounded up, no point could ever change its cluster.
     assert Stream.of(SizeBounds(lower=2.9), 303, 100).held == 2
     # A margin above N / K would ask for more points than there are.
     assert Stream.of(SizeBounds(lower=99.9), 1000, 10).steered.lower == 100
@@ -93,7 +93,7 @@ def test_a_cluster_at_its_bound_lets_nobody_go() -> None:
     stream = Stream(n_points=6, steered=SizeBounds(lower=2.0), held=2, sweep=8)
     before, sizes = torch.zeros(3, dtype=torch.int64), torch.tensor([3.0, 3.0])
     labels, _, after = assign_stream(values, before, torch.zeros(2), sizes, stream)
-    assert labels.tolist() == [1, 0, 0]  # who comes first may go
+    assert labels.tolist() == [1, 0, 0]  # the first point may leave its cluster
     assert after.tolist() == [2, 4]
 
 
@@ -188,7 +188,7 @@ def test_both_implementations_agree_with_a_plain_loop(upper: float, sweep: int) 
 
 
 def test_sizes_never_fall_below_what_is_held() -> None:
-    """Whatever comes: here everything is drawn to one cluster, then to another."""
+    """The bounds hold for adversarial input: all points prefer one cluster, then another."""
     generator = torch.Generator().manual_seed(0)
     n, k = 200, 8
     stream = Stream.of(SizeBounds(lower=10), n, k)
@@ -203,7 +203,7 @@ def test_sizes_never_fall_below_what_is_held() -> None:
             )
             assert sizes.min() >= 10
             assert sizes.tolist() == torch.bincount(labels, minlength=k).tolist()
-    assert sizes[5] > 75  # it does follow: three times its share
+    assert sizes[5] > 75  # the cluster grows to three times its share
 
 
 def features(kind: str, n: int, k: int) -> Tensor:

@@ -112,7 +112,7 @@ def test_a_name_without_its_section_is_answered_with_the_section(
 
 
 def test_every_key_belongs_to_one_section_only() -> None:
-    """Otherwise a name without its section could mean two settings."""
+    """No setting's name occurs in two sections, so an old flat name has one meaning."""
     keys = [key for section in fields(Config()) for key in _fields_of(section.name)]
     assert len(keys) == len(set(keys)) > 40
 

@@ -1,4 +1,4 @@
-"""Options, assignments and files that need each other are taken together."""
+"""Options, assignments and files are joined before they are checked."""
 
 from __future__ import annotations
 

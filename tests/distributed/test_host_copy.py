@@ -1,4 +1,4 @@
-"""Copies to the host that are read later."""
+"""Copies from the GPU to the host run in the background until they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks of one machine: their places, and how they end. The ranks here are small scripts."""
+"""Ranks on one machine: their environment, and how they end. Small scripts stand for ranks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.patience import wait_until
 
 
 def run(tmp_path: Path, script: str, nproc: int = 3, grace_s: float = 5.0) -> Outcome:
-    """The script as so many ranks. It finds its number in ``rank``, and a folder in ``here``."""
+    """Runs a script as ``nproc`` ranks. It has the variables ``rank`` and ``here`` (a folder)."""
     path = tmp_path / "rank.py"
     head = "import os, signal, sys, time, pathlib\nrank = int(os.environ['RANK'])\n"
     path.write_text(
@@ -125,7 +125,7 @@ def test_a_signal_reaches_every_rank_once_and_their_status_comes_back(tmp_path: 
         """
         def stop(*_):
             (here / f"stopped-{rank}").touch(exist_ok=False)
-            time.sleep(rank * 0.3)  # they end one after the other; none is hurried
+            time.sleep(rank * 0.3)  # ranks end one after the other; the launcher kills none
             sys.exit(75)
 
         signal.signal(signal.SIGTERM, stop)
@@ -141,7 +141,7 @@ def test_a_signal_reaches_every_rank_once_and_their_status_comes_back(tmp_path: 
 
 
 def test_ranks_end_with_their_launcher(tmp_path: Path) -> None:
-    """Killed with -9, it cannot end them: a pipe that closes does."""
+    """A launcher killed by SIGKILL cannot end its ranks; the pipe that closes with it does."""
     script = textwrap.dedent(
         f"""
         import os, pathlib, time

@@ -69,7 +69,7 @@ def test_every_rank_of_a_machine_has_its_gpu(monkeypatch: pytest.MonkeyPatch) ->
 def test_one_rank_of_a_machine_has_its_first_gpu_or_the_named_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """NCCL wants to know which."""
+    """The device has a number in either case, because NCCL needs one."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     monkeypatch.setenv("LOCAL_RANK", "0")
     gpus(monkeypatch, 2)

@@ -16,7 +16,7 @@ from coke.distributed.workers import PIECES_AHEAD, default_workers, worker_pool
 
 
 def square(number: int) -> tuple[int, int]:
-    time.sleep(0.02 * (number % 3 == 0))  # later pieces are ready earlier
+    time.sleep(0.02 * (number % 3 == 0))  # later tasks are finished earlier
     return number**2, os.getpid()
 
 

@@ -1,4 +1,4 @@
-"""Results of finished pieces of work: whole, for the same inputs, or none."""
+"""The journal gives a piece's result back whole and for the same inputs, or not at all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_no_damaged_file_is_taken_for_a_result(tmp_path: Path) -> None:
 def test_a_draft_never_has_the_suffix_of_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever counts finished pieces by their suffix must not count drafts."""
+    """Drafts do not have the suffix by which finished pieces are counted."""
     left = []
 
     def refuse(path: Path, data: bytes) -> int:

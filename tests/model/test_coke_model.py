@@ -64,7 +64,7 @@ def test_projector_layers(layers: int, last_norm: bool, expected: list[str]) -> 
     linear = [layer for layer in projector if isinstance(layer, nn.Linear)]
     widths = [linear[0].in_features, *(layer.out_features for layer in linear)]
     assert widths == [64, *[16] * (layers - 1), 6]
-    # A bias before batch norm would do nothing.
+    # A bias before batch norm would have no effect.
     assert [layer.bias is None for layer in linear] == [True] * (layers - 1) + [last_norm]
 
 

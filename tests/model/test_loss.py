@@ -81,7 +81,7 @@ def test_without_a_predictor_beta_does_not_matter() -> None:
 
 
 def test_a_soft_label_of_zeros_is_none() -> None:
-    """An image that was first seen in the second stage counts no more than one labelled -1."""
+    """An image without soft labels (first seen in the second stage) is left out, as label -1 is."""
     x, labels = F.normalize(torch.randn(5, 3), dim=1), torch.tensor([2, -1, 0, 1, -1])
     centers = F.normalize(torch.randn(4, 3), dim=1)
     soft = F.one_hot(labels.clamp(min=0), 4) * (labels >= 0).unsqueeze(1)
@@ -270,7 +270,7 @@ def test_references_come_from_the_projector() -> None:
 
 
 def test_an_image_without_a_label_teaches_nothing() -> None:
-    """The loss is the mean over the others: what ranks and pieces of a batch weigh it with."""
+    """The loss is a mean over the labelled images; their number is its weight among ranks."""
     views = random_views(2)
     some = [torch.where(torch.arange(6) % 3 > 0, labels, -1) for labels in LABELS]
     kept = torch.tensor([1, 2, 4, 5])

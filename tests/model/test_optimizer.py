@@ -28,7 +28,7 @@ from coke.model.optimizer import (
         (30.0, 0.1 + 1.5 * (1 + math.cos(math.pi / 4)) / 2),
         (50.0, 0.85),  # half way down: the mean of 1.6 and 0.1
         (90.0, 0.1),
-        (91.0, 0.1),  # and no further
+        (91.0, 0.1),  # after the last epoch the rate stays
     ],
 )
 def test_warm_up_and_cosine(progress: float, expected: float) -> None:
@@ -79,7 +79,7 @@ def test_an_optimizer_that_would_step_anyway_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "lars"])
 def test_a_gradient_scaler_divides_and_leaves_out(name: str) -> None:
-    """The step of scaled gradients is that of plain ones; one that overflowed is none."""
+    """Scaled gradients give the same step as plain ones; gradients that overflowed give no step."""
     moved = []
     for scale in (1.0, 1024.0):
         torch.manual_seed(0)
@@ -196,7 +196,7 @@ def test_a_first_gradient_may_come_later() -> None:
 
 
 def test_a_skipped_first_step_leaves_no_momentum() -> None:
-    """What float16's scaler does where the first gradients overflow."""
+    """Stands for float16's gradient scaler when the first gradients overflow."""
     weights = nn.ParameterList([torch.ones(2, 2)])
     sgd = build_optimizer(weights, OptimizerConfig(name="sgd", lr=0.5, weight_decay=0.0))
     weights[0].grad = torch.full((2, 2), torch.inf)

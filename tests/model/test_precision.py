@@ -49,7 +49,7 @@ def test_auto_takes_bf16_only_where_hardware_computes_it(
     assert has_native_bf16(CPU) is native
     assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
     assert resolve_precision("fp32", CPU) == "fp32"
-    assert resolve_precision("bf16", CPU) == "bf16"  # asked for, so given
+    assert resolve_precision("bf16", CPU) == "bf16"  # an explicit choice is taken as it is
 
 
 @pytest.mark.parametrize("supported", [False, True])

@@ -1,4 +1,4 @@
-"""Options of the network that may not change what it computes."""
+"""Options that change how a network computes must not change the result."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_memory_layout_is_an_option() -> None:
 def test_compiled_it_computes_the_same_under_the_same_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the backend that runs the captured graph as it is: generating code takes minutes."""
+    """The backend `eager` runs the captured graph as it is; generating code would take minutes."""
     compile_module = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile_module(self, backend="eager"))
     plain, _ = replicated()

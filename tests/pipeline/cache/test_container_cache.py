@@ -1,4 +1,4 @@
-"""The cache: within its limit, nothing half-done under a final name, whoever dies when."""
+"""The cache keeps its limit, and no partial file has a final name, whichever process dies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.web_server import WebServer
 
 @pytest.fixture
 def containers(shards: Path) -> list[Container]:
-    """Twelve of one size."""
+    """The twelve containers of the data set, all of one size."""
     found = ImageIndex(shards).manifest.containers
     assert len({c.size for c in found}) == 1
     return found
@@ -173,7 +173,7 @@ def test_a_killed_download_leaves_nothing_under_a_final_name(
             killed.send_signal(signal.SIGKILL)
     assert set(files(tmp_path)) == {part}
     web.answer = lambda name, count: ""
-    # There is room for one only if the dead one's part is found out.
+    # There is room for one container only if the dead process's partial file is found.
     cache = cache_of(web, tmp_path, first.size)
     ensure(cache, first)
     assert files(tmp_path) == {first.name: first.size}

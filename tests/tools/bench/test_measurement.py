@@ -38,7 +38,7 @@ def test_lets_go_of_what_training_does_not_hold(
 
     monkeypatch.setattr(measurement, "LoadingStages", Stages)
     monkeypatch.setattr(measurement, "CokeStep", Step)
-    left: list[set[str]] = []  # what was still there when memory was given back
+    left: list[set[str]] = []  # objects alive when memory was given back
 
     def release(_device: torch.device) -> None:
         gc.collect()

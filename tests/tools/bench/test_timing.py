@@ -66,4 +66,4 @@ def test_warm_up_is_not_counted() -> None:
     device = torch.device("cpu")
     rate = images_per_second(work, 0.01, device, lambda: calls.append("measure"))
     assert calls.index("measure") == 3
-    assert rate > 7 / 0.02  # at least one call in about the time
+    assert rate > 7 / 0.02  # at least one call, in about the time given

@@ -1,4 +1,4 @@
-"""An ingest that is killed, at any moment, continues to the very bytes it would have made."""
+"""An ingest killed at any moment goes on to the same bytes as one that was not."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_files_that_change_between_the_runs_are_looked_at_again(
     with interrupted_after(9, monkeypatch):  # of ten containers
         ingest(mine, out, **OPTIONS)
     (mine / "a" / "10.jpg").write_bytes((mine / "a" / "12.jpg").read_bytes())
-    (mine / "b" / "19.jpg").write_bytes((mine / "a" / "12.jpg").read_bytes())  # was unusable
+    (mine / "b" / "19.jpg").write_bytes((mine / "a" / "12.jpg").read_bytes())  # 19 was unusable
     report = ingest(mine, out, **OPTIONS)
     ingest(mine, tmp_path / "fresh", **OPTIONS)
     assert contents(out) == contents(tmp_path / "fresh")
@@ -324,7 +324,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     assert ImageIndex(out).keys[0] == "a/00.jpg"
 
 
-# Ends itself, as by kill -9, at one of the steps that take no time.
+# Kills itself at one of the instants of publishing.
 FATAL = """
 import os, pathlib, signal, sys
 from coke.files import durable

@@ -112,7 +112,7 @@ def test_an_upload_that_fails_anywhere_goes_on_and_sends_nothing_twice(
         with made as patch:
             patch.setattr(
                 "coke.tools.datasets.ingest._ingest_splits", None
-            )  # nothing is made again
+            )  # no container is written again
             ingest(src, url, **QUIET, overwrite=True)
         assert stored(store, url) == local
         again = [name for name in sent[len(before) :] if name in before and "manifest" not in name]

@@ -55,7 +55,7 @@ def test_a_sound_data_set_leaves_nothing_behind(memory: Any, tmp_path: Path) -> 
 def test_splits_are_found_where_the_storage_lists_them(memory: Any) -> None:
     assert find_parts(URL) == [f"{URL}/train", f"{URL}/val"]
     assert find_parts(f"{URL}/train") == [f"{URL}/train"]
-    memory.rm_file("/bucket/data/val/manifest.json")  # a damaged one is one, too
+    memory.rm_file("/bucket/data/val/manifest.json")  # a damaged data set counts as a data set
     assert find_parts(URL) == [f"{URL}/train", f"{URL}/val"]
     assert find_parts("memory://bucket/nothing") == []
 

@@ -1,4 +1,4 @@
-"""The online probe: what it measures, when, and that training does not notice."""
+"""The online probe: its accuracy, its epochs, and that it leaves training unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``eval.json``: every result stays, and says what it is of."""
+"""``eval.json`` keeps every result, with the run, data and settings it belongs to."""
 
 from __future__ import annotations
 

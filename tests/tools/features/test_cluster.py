@@ -97,7 +97,7 @@ def test_ids_and_keys_are_carried_along(x: NDArray[np.float32], tmp_path: Path) 
 def test_every_format_gives_the_same_clusters(
     x: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where passes read at random from the file, or from a copy of it."""
+    """Labels are the same if passes read at random from the file or from a copy of it."""
     pa = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     torch_file = pytest.importorskip("safetensors.numpy", reason="safetensors is optional")

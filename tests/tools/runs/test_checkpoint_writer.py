@@ -1,4 +1,4 @@
-"""Saving beside the training: what is saved is what was, errors come out, exits wait."""
+"""Checkpoints saved in the background: the state of that step, errors raised, exit delayed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coke.tools.runs.checkpoint_writer import CheckpointWriter, on_cpu
 
 
 class Gate:
-    """Holds a save back until it is opened."""
+    """Blocks a save until the test opens the gate."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
@@ -82,7 +82,7 @@ def test_an_error_surfaces_at_the_next_step(
             pass
         with pytest.raises(ValueError, match="could not be written"):
             surface()
-        writer.raise_error()  # it is told once
+        writer.raise_error()  # the error is raised only once
     with pytest.raises(ValueError, match="could not be written"), writer:
         writer.save(end(2), {})
 

@@ -36,7 +36,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     if child == 0:
         with Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.4)  # sooner, it could be the first one again
+            time.sleep(0.4)  # a signal sent sooner could be the first one, passed on twice
             if interruption.requested():
                 os.kill(os.getpid(), signal.SIGINT)
         os._exit(0)

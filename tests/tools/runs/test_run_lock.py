@@ -1,4 +1,4 @@
-"""Who holds a run folder, and what is known of a process that is gone."""
+"""Which process holds a run folder, and what status is read after it has died."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_heart_that_beats_on_another_machine_holds_the_folder(
     finally:
         ended.set()
         heart.join()
-    with RunLock(tmp_path):  # it stopped beating while we watched
+    with RunLock(tmp_path):  # no heartbeat came while we waited
         pass
 
 

@@ -1,4 +1,4 @@
-"""What layers draw without a saved generator."""
+"""Random numbers that layers draw are a function of seed, step and rank."""
 
 from __future__ import annotations
 

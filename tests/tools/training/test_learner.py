@@ -39,7 +39,7 @@ def test_what_was_learned_comes_back(tiny: Config) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "lars"])
 def test_another_memory_layout_goes_on_alike(tiny: Config, name: str) -> None:
-    """``channels_last`` may differ after a resume, and torch's fused kernels go by address."""
+    """A resumed run may have another memory layout; torch's fused kernels go by address."""
     config = tiny.changed(optimizer={"name": name, "lr": 0.1})
 
     def step_after(layout: torch.memory_format) -> list[Tensor]:

@@ -81,7 +81,7 @@ def test_weights_and_biases_gets_every_epoch_of_one_run(
 def test_a_missing_package_is_told_before_the_run(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)  # what makes an import fail
+    monkeypatch.setitem(sys.modules, "wandb", None)  # makes the import fail
     with pytest.raises(ValueError, match=r"--wandb needs .* `pip install 'coke\[wandb\]'`"):
         train(tiny, stripes, tmp_path / "run", wandb="project", console=quiet)
     assert not (tmp_path / "run").exists()

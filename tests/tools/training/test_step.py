@@ -145,7 +145,7 @@ def test_half_precision_takes_about_the_same_step(
 def test_gradients_that_no_scale_makes_finite_are_no_step(
     tiny: Config, init_scale: float, counts: bool
 ) -> None:
-    """Else a run would go on to its end without learning anything."""
+    """A run must stop that would otherwise go on to its end without learning."""
     images, targets = torch.randn(16, 3, 16, 16), [torch.arange(16) % k for k in (3, 5)]
     model = build_model(tiny.model, 0)
     weight = model.backbone.get_parameter("conv1.weight")

@@ -48,7 +48,7 @@ from tests.support.tiny_config import gentle_config, tiny_config
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 CPU = torch.device("cpu")
 N = 40
-LIMIT_S = 2 * PATIENCE_S  # for both ranks to do all that is asked of them
+LIMIT_S = 2 * PATIENCE_S  # for all that the fixture lets both ranks do
 
 
 def double_steps(config: Config) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def test_a_killed_rank_ends_the_command_and_one_rank_goes_on(
 def test_a_rank_that_lost_the_others_says_so_by_status_line_and_file(
     stripes: Path, tmp_path: Path
 ) -> None:
-    """Started by hand, as torchrun does it; by the status ``--nproc`` finds out who died first."""
+    """Ranks started as torchrun does. The exit status tells ``--nproc`` which rank died first."""
     config = gentle_config(tiny_config()).changed(optimizer={"epochs": 1000})
     (tmp_path / "run.toml").write_text(to_toml(config), encoding="utf-8")
     run = tmp_path / "run"

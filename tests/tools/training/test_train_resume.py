@@ -54,7 +54,7 @@ def newest(run: Path) -> dict[str, Any]:
 
 
 def learned(run: Path) -> list[tuple[Any, ...]]:
-    """What the records of a run say, but for how long it took."""
+    """The records of a run without their durations."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     keys = ("epoch", "loss", "loss_over_chance", "lr", "heads", "skipped_steps", "probe")
     return [tuple(json.loads(line)[key] for key in keys) for line in lines]
@@ -111,7 +111,7 @@ def test_resuming_after_any_step_gives_the_uninterrupted_run(
 def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    """kill -9 in the middle of an epoch, wherever that finds it; with the real loader."""
+    """A kill -9 at an arbitrary point of an epoch, with the real loader."""
     config = tiny.changed(
         run={"checkpoint_every": 1}, optimizer={"epochs": 2}, data={"start_size": 8}
     )
@@ -121,7 +121,10 @@ def test_a_process_that_is_killed_leaves_a_run_to_go_on_with(
     command = [sys.executable, "-m", "coke", "train", str(stripes), "--out", str(run)]
     command += ["--config", str(tmp_path / "config.toml"), "--resume", "auto"]
     further = CheckpointName(epoch=1, step=STEPS + 2)
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests have: sums in one order
+    one_thread = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # sums in the order of this process
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=one_thread) as process:
         while process.poll() is None and not _has_reached(run, further):
             time.sleep(0.01)
@@ -139,7 +142,7 @@ def _has_reached(run: Path, moment: CheckpointName) -> bool:
 
 
 def signalling(step: int, number: int) -> Callable[..., Any]:
-    """A training step that gets a signal, as it would from outside, when it is that one."""
+    """A training step during whose given call this process gets a signal."""
     taken = iter(range(1000))
 
     def step_and_signal(*args: Any, **kwargs: Any) -> Any:
@@ -316,7 +319,7 @@ def test_a_torn_line_of_metrics_does_not_stop_a_resume(
 def test_a_step_that_is_not_finite_moves_nothing(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NaN in the images of one step of the scan and of one later: as if they had not come."""
+    """Images with NaN in one step of the scan and in a later one count as not seen."""
     config = varied.changed(run={"checkpoint_every": 1, "keep_checkpoints": 100})
     states: list[dict[str, Any]] = []
     poisoned = (2, STEPS + 1)

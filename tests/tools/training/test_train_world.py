@@ -94,7 +94,7 @@ def test_two_ranks_then_one_then_two_are_one_run(
     train(config, stripes, tmp_path / "alone", console=quiet)
     first, second = saved(tmp_path, "ids")
     assert first == ids and len(ids) == 3 * STEPS
-    alone_steps = slice(STEPS + 3, 2 * STEPS + 2)  # of the middle, which the second rank sat out
+    alone_steps = slice(STEPS + 3, 2 * STEPS + 2)  # without the second rank
     assert second == ids[: alone_steps.start] + ids[alone_steps.stop :]
     ends = [
         {
