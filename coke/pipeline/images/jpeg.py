@@ -49,14 +49,16 @@ class Verdict:
     Attributes:
         height, width: in pixels, as stored.
         as_is: byte for byte as it is.
-        brightest: the largest 8-bit value of an image that has to be encoded; 255 for others,
-            whose values nobody has to convert.
+        brightest: the largest 8-bit value of an image whose values had to be converted; 255 for
+            plain JPEGs.
+        turned: as its EXIF orientation says.
     """
 
     height: int
     width: int
     as_is: bool
     brightest: int = 255
+    turned: bool = False
 
 
 def decode_problem(data: bytes) -> str | None:
@@ -132,8 +134,8 @@ def _judged(data: bytes, settings: StorageSettings) -> _Judged:
     size = width, height = upright_size(image.size, orientation)
     if shorter is not None and min(size) > shorter:
         width, height = (max(1, round(side * shorter / min(size))) for side in size)
-    plain = _is_plain_jpeg(decoded) and (width, height) == size
-    as_is = plain and orientation == 1
+    plain, shrunk = _is_plain_jpeg(decoded), (width, height) != size
+    as_is = plain and not shrunk and orientation == 1
     limit = _MAX_STORED_SIDE if as_is else _MAX_ENCODED_SIDE
     if max(width, height) > limit:
         raise ValueError(f"too large: {width}x{height} pixels; a side may have {limit}")
@@ -141,8 +143,15 @@ def _judged(data: bytes, settings: StorageSettings) -> _Judged:
         verdict = Verdict(height=height, width=width, as_is=True)
         return _Judged(verdict=verdict, image=image, options={})
     image = turned(eight_bits(decoded, settings.sixteen_bit), orientation)
-    verdict = Verdict(height=height, width=width, as_is=False, brightest=brightest(image))
-    own = own_options(decoded.image, transposed=orientation >= 5) if plain else None
+    verdict = Verdict(
+        height=height,
+        width=width,
+        as_is=False,
+        brightest=255 if plain else brightest(image),
+        turned=orientation != 1,
+    )
+    keeps = plain and not shrunk
+    own = own_options(decoded.image, transposed=orientation >= 5) if keeps else None
     options = own or quality_options(image.mode, settings.quality)
     return _Judged(verdict=verdict, image=image, options=options)
 

@@ -64,8 +64,8 @@ class CheckTask:
 
 
 #: What the first pass finds out about an accepted image: height and width it will be stored with,
-#: in pixels, whether byte for byte, its brightest value, CRC-32 and SHA-256 of its source file
-#: (zeros if not taken).
+#: in pixels, whether byte for byte, its brightest value, whether EXIF turned it, CRC-32 and SHA-256
+#: of its source file (zeros if not taken).
 #: A row of zeros is of a rejected image.
 VERDICT_DTYPE = np.dtype(
     [
@@ -73,6 +73,7 @@ VERDICT_DTYPE = np.dtype(
         ("width", "<u2"),
         ("as_is", "?"),
         ("brightest", "u1"),
+        ("turned", "?"),
         ("crc32", "<u4"),
         ("sha256", "u1", 32),
     ]
@@ -101,9 +102,10 @@ class Checked:
 
     def candidate(self, i: int) -> Candidate:
         """What is needed to store accepted image ``i``."""
-        height, width, as_is, brightest, crc32, _ = self.verdicts[i].tolist()
-        verdict = Verdict(height=height, width=width, as_is=as_is, brightest=brightest)
-        return Candidate(verdict=verdict, crc32=crc32)
+        row = self.verdicts[i]
+        names = ("height", "width", "as_is", "brightest", "turned")
+        verdict = Verdict(**{name: row[name].item() for name in names})
+        return Candidate(verdict=verdict, crc32=int(row["crc32"]))
 
     @staticmethod
     def nothing(n: int) -> Checked:
@@ -236,6 +238,7 @@ def _check(task: CheckTask, before: Checked, positions: Iterable[int]) -> Checke
                 row = verdicts[i]
                 row["height"], row["width"] = found.height, found.width
                 row["as_is"], row["brightest"] = found.as_is, found.brightest
+                row["turned"] = found.turned
                 row["crc32"] = zlib.crc32(data)
                 if task.hash_all or not found.as_is:
                     row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)

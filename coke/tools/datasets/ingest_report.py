@@ -19,6 +19,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+#: Rows of the summary that are left out where they would hold zeros only.
+_MAY_BE_LEFT_OUT = ("old ids", "tombstones", "duplicates", "turned", "label files")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
@@ -26,7 +29,8 @@ class SplitReport:
 
     ``images`` are those stored, ``kept`` of them under an id of the base, ``tombstones`` ids
     without an image, ``duplicates`` images whose bytes another one has, too: stored with
-    ``dedupe="report"``, left out with ``"drop"``. What is stored as no image is in
+    ``dedupe="report"``, left out with ``"drop"``; ``turned`` images were stored upright, as their
+    EXIF orientation says. What is stored as no image is in
     ``rejected.tsv``: ``rejected`` images, ``label_files``, whose contents became labels, and
     ``others``.
     """
@@ -41,6 +45,7 @@ class SplitReport:
     kept: int = 0
     tombstones: int = 0
     duplicates: int = 0
+    turned: int = 0
     label_files: int = 0
 
     @property
@@ -136,6 +141,7 @@ def summary(report: IngestReport) -> Table:
         "old ids": [split.kept for split in splits],
         "tombstones": [split.tombstones for split in splits],
         "duplicates": [split.duplicates for split in splits],
+        "turned": [split.turned for split in splits],
         "rejected": [split.rejected for split in splits],
         "label files": [split.label_files for split in splits],
         "other files": [split.others for split in splits],
@@ -148,7 +154,7 @@ def summary(report: IngestReport) -> Table:
         table.add_column(name, justify="right", overflow="fold")  # no digit is cut off
     beside = {"found": f"{report.beside:,}", "other files": f"{report.beside:,}"}
     for name, counts in rows.items():
-        if any(counts) or name not in ("old ids", "tombstones", "duplicates", "label files"):
+        if any(counts) or name not in _MAY_BE_LEFT_OUT:
             outside = [beside.get(name, "")] if report.beside else []
             table.add_row(name, *(f"{count:,}" for count in counts), *outside)
     table.add_row("size", *(f"{split.bytes / 1e6:,.1f} MB" for split in splits))

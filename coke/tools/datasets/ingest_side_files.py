@@ -63,5 +63,6 @@ def write_side_files(run: IngestRun, split: Split, written: list[Written]) -> Sp
         bytes=sum(container.size for container in containers),
         kept=0 if split.base is None else int((live < len(split.base.keys)).sum()),
         tombstones=manifest.tombstones,
+        turned=int(split.checked.verdicts["turned"][assignment.positions[live]].sum()),
         duplicates=sum(len(group) - 1 for group in split.duplicates),
     )

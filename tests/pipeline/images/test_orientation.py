@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -148,6 +150,38 @@ def test_other_formats_are_turned_when_they_become_jpegs(kind: str) -> None:
     stored = prepared(buffer.getvalue())
     assert (stored.width, stored.height) == (48, 64)
     assert difference(stored.data, photo(48, 64).transpose(Image.Transpose.ROTATE_270)) < 1
+
+
+def test_the_first_picture_of_an_mpo_is_turned() -> None:
+    buffer = io.BytesIO()
+    image = photo(48, 64)
+    image.save(buffer, "MPO", exif=exif(6), save_all=True, append_images=[image])
+    assert Image.open(buffer).format == "MPO"
+    stored = prepared(buffer.getvalue())
+    assert (stored.width, stored.height) == (48, 64)
+
+
+def test_a_block_behind_the_pixels_of_a_png_counts() -> None:
+    buffer = io.BytesIO()
+    photo(48, 64).save(buffer, "PNG")
+    block = exif(6).tobytes()[6:]
+    crc = struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + crc
+    end = buffer.getvalue().rindex(b"IEND") - 4
+    stored = prepared(buffer.getvalue()[:end] + chunk + buffer.getvalue()[end:])
+    assert (stored.width, stored.height) == (48, 64)
+
+
+def test_a_verdict_says_which_images_are_turned() -> None:
+    dark = Image.new("RGB", (64, 48), (9, 9, 9))
+    for value, orientation, turned_ in (
+        (6, "upright", True),
+        (1, "upright", False),
+        (6, KEEP, False),
+    ):
+        verdict = check(jpeg(dark, value), StorageSettings(orientation=orientation))
+        assert verdict.turned == turned_
+        assert verdict.brightest == 255  # its values need no conversion
 
 
 def test_sixteen_bit_images_are_turned() -> None:

@@ -65,7 +65,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upright(photos: Path, tmp_path_factory: pytest.TempPathFactory, request: object) -> ImageIndex:
     out = tmp_path_factory.mktemp("out") / "data"
     format_ = getattr(request, "param")  # noqa: B009
-    ingest(photos, out, format=format_, workers=1, console=Console(quiet=True))
+    report = ingest(photos, out, format=format_, workers=1, console=Console(quiet=True))
+    assert report.splits[0].turned == 7
     return ImageIndex(out)
 
 
