@@ -43,17 +43,16 @@ def knn_classify(
     chunk = max(1, min(_CHUNK, _CELLS // len(train_ND)))
     for start in range(0, len(test_MD), chunk):
         cosines_BN = _unit(test_MD[start : start + chunk]) @ bank_DN
-        near_Bk, rows_Bk = cosines_BN.topk(k, dim=1)
+        near_Bm, rows_Bm = cosines_BN.topk(min(k + 1, len(train_ND)), dim=1)
+        near_Bk, rows_Bk, last_B1 = near_Bm[:, :k], rows_Bm[:, :k], near_Bm[:, k - 1 : k]
         votes_Bk = (near_Bk - near_Bk[:, :1]) / max(temperature, _COLDEST)  # logarithms
         chunk_BC = _sum_by_class(votes_Bk, train_labels_N[rows_Bk], n_classes)
-
-        last_B1 = near_Bk[:, -1:]
-        placed_B = (near_Bk <= last_B1 + _EQUAL_COSINE).sum(dim=1)
-        tied_B = ((cosines_BN - last_B1).abs() <= _EQUAL_COSINE).sum(dim=1)
-        for b in torch.nonzero(tied_B > placed_B).flatten().tolist():
+        next_B1 = near_Bm[:, k:]  # empty where all vote
+        tied_B = (next_B1 >= last_B1 - _EQUAL_COSINE).any(dim=1)
+        for b in torch.nonzero(tied_B).flatten().tolist():
             nearer_k = near_Bk[b] > last_B1[b] + _EQUAL_COSINE
             equals_N = torch.nonzero((cosines_BN[b] - last_B1[b]).abs() <= _EQUAL_COSINE).flatten()
-            share = math.log(int(placed_B[b]) / len(equals_N))
+            share = math.log((k - int(nearer_k.sum())) / len(equals_N))
             shared = (votes_Bk[b, -1:] + share).repeat(len(equals_N))
             rows = torch.cat([rows_Bk[b][nearer_k], equals_N])
             votes = torch.cat([votes_Bk[b][nearer_k], shared])

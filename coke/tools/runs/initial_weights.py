@@ -33,7 +33,7 @@ def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights
     Args:
         source: a run folder (its newest epoch), a checkpoint folder or its ``state.pt``, a file of
             ``torch.save`` or ``.safetensors``, or a folder of a Hugging Face model. ResNets may
-            have the names of torchvision, timm or Hugging Face.
+            have the names of torchvision, timm, pytorch-cifar or Hugging Face.
 
     Returns: what was taken and what was not.
 

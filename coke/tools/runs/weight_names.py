@@ -56,9 +56,14 @@ def _sequence(children: tuple[str, ...]) -> Callable[[str], str | None]:
     return translate
 
 
+def _shortcut(name: str) -> str | None:
+    return name.replace(".shortcut.", ".downsample.")
+
+
 #: From a project's names to torchvision's, which are ours.
 NAMES: dict[str, Callable[[str], str | None]] = {
     "torchvision": _same,
+    "pytorch-cifar": _shortcut,
     "Hugging Face": _hugging_face,
     "a sequence of torchvision's layers": _sequence(_CHILDREN),
     "a sequence of torchvision's layers without max pooling": _sequence(_CHILDREN_SMALL),
@@ -118,9 +123,12 @@ def find_backbones(groups: Groups, own: Mapping[str, torch.Size]) -> list[FoundB
                     place.named.append(ours)
                     if value.shape == own[ours]:
                         place.fits.append(ours)
-    ranked = sorted(
+    ranked: list[FoundBackbone] = []
+    for place in sorted(
         found.values(), key=lambda f: (len(f.fits), len(f.named), f.preference), reverse=True
-    )
+    ):
+        if place.under not in {better.under for better in ranked}:  # the same by other names
+            ranked.append(place)
     for place in ranked:
         for name in groups[place.group]:
             if name.startswith(place.prefix):

@@ -51,7 +51,12 @@ def read_weights(source: Path) -> Groups:
     file = source
     if source.is_dir():
         found = [source / name for name in _FILES if (source / name).is_file()]
-        file = found[0] if found else source / _FILES[0]
+        if not found:
+            raise ValueError(
+                f"--init-from {source}: the folder holds no config.toml (of a run), nor "
+                f"{', '.join(_FILES)}; name a file of weights in it"
+            )
+        file = found[0]
     try:
         with file.open("rb") as opened:
             start = opened.read(64)

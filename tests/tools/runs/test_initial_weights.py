@@ -205,6 +205,15 @@ PROJECTS: dict[str, tuple[Callable[[CoKe, CoKe], Any], str]] = {
         "state_dict.backbone.",
     ),
     "a sequence without max pooling": (lambda a, _: as_sequence(a, max_pooling=False), "backbone."),
+    "pytorch-cifar": (
+        lambda a, _: {
+            "net": {
+                name.replace("downsample", "shortcut"): value
+                for name, value in prefixed(a, "module.").items()
+            }
+        },
+        "net.module.",
+    ),
     "Hugging Face": (lambda a, _: of_hugging_face(a), "resnet."),
 }
 

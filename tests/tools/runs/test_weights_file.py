@@ -112,8 +112,8 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
         return str(raised.value)
 
     (tmp_path / "empty").mkdir()
-    for source in (tmp_path / "none.pt", tmp_path / "empty"):
-        assert "there is no" in error(source)
+    assert "there is no" in error(tmp_path / "none.pt")
+    assert "no config.toml (of a run), nor state.pt, model.safetensors" in error(tmp_path / "empty")
     assert "download them first" in error(Path("https://example.org/resnet50.pth"))
     (tmp_path / "text.pt").write_text("text", encoding="utf-8")
     assert "cannot be read as weights" in error(tmp_path / "text.pt")
