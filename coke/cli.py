@@ -5,6 +5,7 @@ A command's options stand in ``command.py`` of its folder of ``coke/tools``.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -48,6 +49,8 @@ def main() -> None:
     """
     from coke.tools.runs.interruption import STOPPED_STATUS, RunStopped
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot spell
     try:
         app()
     except RunStopped as stopped:

@@ -22,6 +22,7 @@ from coke.pipeline.sources.arrow_columns import (
     columns_of,
     keys_of,
     labels_of_column,
+    no_labels,
 )
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
 from coke.pipeline.sources.keys import to_system
@@ -129,6 +130,7 @@ class _Part(NamedTuple):
     columns: Columns
     paths: list[str | None]
     labels: list[Label]
+    names: list[str]  # of all columns
 
 
 def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
@@ -155,6 +157,7 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
         classes=columns.classes,
         opened=names,
         inside=sum(counts),
+        notes=no_labels(columns, parts[0].names, paths[0]) if labels == "auto" else (),
     )
     return labelled_by_folder(draft) if labels == "folders" else draft
 
@@ -167,7 +170,7 @@ def _read_part(path: str, wants_labels: bool) -> _Part:
     labels: list[Label] = [None] * count
     if wants_labels and columns.label:
         labels = labels_of_column(table, columns.label, path)
-    return _Part(columns, paths, labels)
+    return _Part(columns, paths, labels, table.schema.names)
 
 
 @lru_cache(maxsize=_KEPT_OPEN)

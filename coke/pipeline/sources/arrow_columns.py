@@ -113,6 +113,24 @@ def labels_of_column(table: pa.Table, name: str, path: str) -> list[Label]:
     return [plain_label(value, where) for value in table.column(name).to_pylist()]
 
 
+def no_labels(columns: Columns, names: Sequence[str], path: str) -> list[str]:
+    """A note about a file with further columns, none of which is read as labels.
+
+    Args:
+        columns: those that are read.
+        names: of all columns.
+        path: of the file.
+    """
+    read = {column.partition(".")[0] for column in (columns.image, columns.path or "")}
+    others = [name for name in names if name not in read]
+    if columns.label is not None or not others:
+        return []
+    return [
+        f"No labels were read from {path}: none of its columns ({', '.join(others[:5])}) is called "
+        f"{', '.join(LABEL_COLUMNS)}."
+    ]
+
+
 def keys_of(names: Sequence[str], paths: Sequence[Sequence[str | None]]) -> list[str]:
     """Keys of the images in several files: their paths, where each has one and no two the same.
 

@@ -21,7 +21,7 @@ from coke.pipeline.sources.splits import (
 
 _NO_IMAGE = "not an image file: its name ends otherwise"
 _NO_SPLIT = "in no split: it lies beside the folders of the splits"
-_TABLES = (".csv", ".tsv")
+_TABLES = (".csv", ".tsv", ".jsonl")
 
 
 def drafts(listing: Listing, labels: str) -> Drafts:
@@ -209,8 +209,8 @@ def _loose_images(draft: Draft, direct: list[str], ignored: list[str]) -> list[s
         ]
     if tables := [name for name in ignored if "/" not in name and name.endswith(_TABLES)]:
         return [
-            f"No labels were read from {tables[0]}. If it has a line per image, give the table "
-            "as the source."
+            f"No labels were read from {tables[0]}. If it has a line per image, give it as the "
+            "source, as a .csv or .tsv of paths and labels."
         ]
     return []
 

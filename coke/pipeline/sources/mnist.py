@@ -138,4 +138,5 @@ def _draft(listing: Listing, files: _Files, labels: str) -> Draft:
         opened=[files.images],
         inside=count,
         label_files=[files.labels] if files.labels else [],
+        notes=() if files.labels else [f"{images} has no labels beside it."],
     )

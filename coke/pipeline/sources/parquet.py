@@ -23,6 +23,7 @@ from coke.pipeline.sources.arrow_columns import (
     columns_of,
     keys_of,
     labels_of_column,
+    no_labels,
 )
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
 from coke.pipeline.sources.labels import Label
@@ -126,6 +127,9 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
         classes=columns.classes,
         opened=names,
         inside=sum(len(part.cells) for part in parts),
+        notes=no_labels(columns, parts[0].names, listing.path(names[0]))
+        if labels == "auto"
+        else (),
     )
     return labelled_by_folder(draft) if labels == "folders" else draft
 
@@ -158,9 +162,13 @@ def _check_transfer(keys: list[str], parts: list[_Part], listing: Listing) -> No
 
 @dataclass(frozen=True)
 class _Part:
-    """What one file holds: (n, 2) int32 of row group and row; paths and labels of the images."""
+    """What one file holds: (n, 2) int32 of row group and row; paths and labels of the images.
+
+    ``names`` are of all its columns.
+    """
 
     columns: Columns
+    names: list[str]
     group_bytes: list[int]
     cells: NDArray[np.int32]
     paths: list[str | None]
@@ -169,7 +177,7 @@ class _Part:
 
 def _read_part(path: str, wants_labels: bool) -> _Part:
     with _opened(path) as file:
-        columns = columns_of(file.schema_arrow, path)
+        columns, names = columns_of(file.schema_arrow, path), file.schema_arrow.names
         sizes, group_bytes = [], []
         for group in range(file.metadata.num_row_groups):
             about = file.metadata.row_group(group)
@@ -195,7 +203,9 @@ def _read_part(path: str, wants_labels: bool) -> _Part:
             np.concatenate([*rows, np.empty(0, dtype=np.int32)]),
         ]
     )
-    return _Part(columns, group_bytes, cells.astype(np.int32), paths, labels or [None] * count)
+    return _Part(
+        columns, names, group_bytes, cells.astype(np.int32), paths, labels or [None] * count
+    )
 
 
 class _RowGroups:

@@ -16,7 +16,7 @@ from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unrea
 from coke.pipeline.sources.labels import labels_of_text, plain_label
 from coke.pipeline.sources.listing import Listing
 from coke.pipeline.sources.source import EXTENSIONS, Other, is_image_name
-from coke.pipeline.sources.splits import by_split
+from coke.pipeline.sources.splits import by_split, split_folders
 from coke.pipeline.sources.tar_members import Member, OpenTar, Span, TarMembers, scan_all
 from coke.pipeline.sources.unpack import TAR_NAMES, without_tar_suffix
 from coke.pipeline.sources.walk import HIDDEN, is_hidden
@@ -39,6 +39,7 @@ class _Shard:
         fields: how many members beside an image hold nothing that is read, by their extension.
         label_members: how many became labels, by their extension.
         count: members in all.
+        lonely_labels: members that hold a label and have no image.
     """
 
     images: list[Member] = field(default_factory=list)
@@ -47,6 +48,7 @@ class _Shard:
     fields: Counter[str] = field(default_factory=Counter)
     label_members: Counter[str] = field(default_factory=Counter)
     count: int = 0
+    lonely_labels: int = 0
 
 
 def drafts(listing: Listing, labels: str) -> Drafts:
@@ -107,11 +109,35 @@ def _draft(listing: Listing, tars: list[str], labels: str) -> Draft:
     )
     if labels == "folders":
         draft = labelled_by_folder(draft)
+    if labels == "auto":
+        draft = replace(draft, notes=_notes(draft, images.names, shards))
     if len(set(keys)) < len(keys):
         stems = [without_tar_suffix(name) for name in tars]
         unique = [f"{stems[f]}/{key}" for f, key in zip(images.files, keys, strict=True)]
         draft = replace(draft, keys=unique)
     return draft
+
+
+def _notes(draft: Draft, names: Sequence[str], shards: Sequence[_Shard]) -> list[str]:
+    """What a tar seems to hold that is not read from it: labels, classes or splits."""
+    notes = []
+    if lonely := sum(shard.lonely_labels for shard in shards):
+        notes.append(
+            f"{lonely:,} labels in {draft.origin} have no image of their name in the same tar."
+        )
+    if any(label is not None for label in draft.labels):
+        return notes
+    if found := split_folders(names):
+        splits = ", ".join(found.folders)
+        notes.append(
+            f"{draft.origin} holds folders of splits ({splits}), which are ingested as one set "
+            "without labels. To keep them apart, unpack the tars and give the folder."
+        )
+    elif len({name.partition("/")[0] for name in names if "/" in name}) > 1:
+        notes.append(
+            f"{draft.origin} holds no labels. If its folders are classes, add --labels folders."
+        )
+    return notes
 
 
 def _only_folder(names: list[str]) -> str | None:
@@ -167,6 +193,7 @@ def _join(fields: Sequence[_Field], waiting: Sequence[int], shard: _Shard, path:
     for i, label in zip(waiting, labels, strict=True):
         shard.labels[i] = label
     shard.others += [Other(m.name, _ALONE) for m, _ in fields if m.name not in used]
+    shard.lonely_labels += sum(text is not None and m.name not in used for m, text in fields)
 
 
 def _labels(

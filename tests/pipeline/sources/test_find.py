@@ -215,3 +215,41 @@ def test_a_folder_called_images_is_no_class(tmp_path: Path) -> None:
 def test_class_names_that_are_numbers_are_still_names(tmp_path: Path) -> None:
     source = only(find_splits(touch(tmp_path, "10/1.jpg", "9/1.jpg")))
     assert source.classes == ("10", "9") and source.labels == (0, 1)
+
+
+def emnist(root: Path, of_set: str, labels: list[int]) -> None:
+    for part in ("train", "test"):
+        pixels = np.full((len(labels), 28, 28), len(of_set), np.uint8)
+        for what, values in (("images-idx3", pixels), ("labels-idx1", np.array(labels))):
+            name = f"emnist-{of_set}-{part}-{what}-ubyte.gz"
+            (root / name).write_bytes(gzip.compress(idx_bytes(values)))
+
+
+def test_emnist_has_several_sets(tmp_path: Path) -> None:
+    emnist(tmp_path, "letters", [1, 26])
+    found = find_splits(tmp_path)
+    assert list(found) == ["train", "test"]
+    assert found["train"].labels == (1, 26) and len(found["test"].classes) == 27
+    emnist(tmp_path, "digits", [9, 0, 3])
+    with pytest.raises(
+        ValueError, match="IDX files of several sets: emnist-digits, emnist-letters"
+    ):
+        find_splits(tmp_path)
+    one = only(find_splits(tmp_path / "emnist-digits-test-images-idx3-ubyte.gz"))
+    assert one.labels == (9, 0, 3)
+    assert b"\x06" in one.read(0) and b"\x07" not in one.read(0)
+
+
+def test_idx_files_below_the_source_and_labels_of_qmnist(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    digits(raw, "train", [3, 0])
+    assert only(find_splits(tmp_path)).labels == (3, 0)
+    (raw / "train-labels-idx1-ubyte").unlink()
+    columns = np.array([[7, 1], [8, 2]], dtype=">i4")
+    header = bytes([0, 0, 0x0C, 2]) + b"".join(n.to_bytes(4, "big") for n in columns.shape)
+    (raw / "train-labels-idx2-int").write_bytes(header + columns.tobytes())
+    assert only(find_splits(tmp_path)).labels == (7, 8)
+    # Beside other images, IDX files further down are other files.
+    touch(tmp_path, "cat/1.jpg")
+    assert only(find_splits(tmp_path)).keys == ("cat/1.jpg",)

@@ -127,8 +127,8 @@ def test_notes_about_labels_that_were_not_found(tmp_path: Path) -> None:
     assert note.startswith("1 of the 3 images of ") and "no folder is taken for a class" in note
     touch(tmp_path / "flat", "1.jpg", "2.jpg", "labels.csv")
     assert find_splits(tmp_path / "flat").notes == [
-        "No labels were read from labels.csv. If it has a line per image, give the table as the "
-        "source."
+        "No labels were read from labels.csv. If it has a line per image, give it as the source, "
+        "as a .csv or .tsv of paths and labels."
     ]
     assert find_splits(tmp_path / "flat", labels="none").notes == []
 

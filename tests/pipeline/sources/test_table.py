@@ -102,3 +102,55 @@ def test_tables_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"path\n\xe9.jpg\n")
     with pytest.raises(ValueError, match=r"t\.csv is no UTF-8 text"):
         find_splits(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffpath;label\r\nimages\\cat\\1.jpg;0\r\nimages\\dog\\2.jpg;1\r\n",
+        'sep=;\r\n"path";"label"\r\n"images\\cat\\1.jpg";"0"\r\nimages\\dog\\2.jpg;1\r\n',
+        "label|path\n0|.\\images\\cat\\1.jpg\n1|images/dog\\2.jpg\n",
+        "path;label, as given\nimages\\cat\\1.jpg;x\nimages\\dog\\2.jpg;y\n",
+        "path\tlabel\rimages/cat/1.jpg\t0\rimages/dog/2.jpg\t1\r",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_of_windows_and_of_spreadsheets(text: str, encoding: str, tmp_path: Path) -> None:
+    for name in ("images/cat/1.jpg", "images/dog/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(name.encode())
+    if encoding == "utf-16":
+        text = text.removeprefix("\ufeff")  # the codec writes one
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    found = find_splits(tmp_path / "t.csv")
+    source = only(found)
+    assert source.keys == ("images/cat/1.jpg", "images/dog/2.jpg")
+    assert source.labels == ((-1, -1) if "given" in text else (0, 1))
+    assert [source.read(i).decode() for i in range(2)] == list(source.keys)
+    assert any("none of its columns (label, as given)" in n for n in found.notes) == (
+        "given" in text
+    )
+
+
+def test_backslashes_in_names_of_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "a\\b.jpg").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text("path\na\\b.jpg\nc\\d.jpg\n")
+    assert only(find_splits(tmp_path / "t.csv")).keys == ("a\\b.jpg", "c/d.jpg")
+    for path in ("C:\\data\\1.jpg", "\\\\server\\share\\1.jpg"):
+        (tmp_path / "t.csv").write_text(f"path\n{path}\n")
+        with pytest.raises(
+            ValueError, match=r"line 2 of .*t\.csv has the path .* a Windows machin"
+        ):
+            find_splits(tmp_path / "t.csv")
+
+
+def test_images_that_no_line_names_are_set_apart(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "t.csv").write_text("path,label\n1.jpg,0\ngone.jpg,1\n")
+    found = find_splits(tmp_path, source="table")
+    assert only(found).keys == ("1.jpg", "gone.jpg") and found.there == 4
+    assert {other.key: other.reason for other in only(found).others} == {
+        "2.jpg": "not read: no line of the table names it",
+        "notes.txt": "not read: no line of the table names it",
+    }

@@ -358,3 +358,18 @@ def test_images_of_one_record_have_their_own_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.a\.cls, x\.b\.cls in .* of one record and differ"):
         find_splits(shard(tmp_path / "c.tar", {"x.jpg": b"", "y.jpg": b"", "x.a.cls": "1",
                                                "x.b.cls": "2"}))  # fmt: skip
+
+
+def test_notes_about_what_is_not_read_from_a_tar(tmp_path: Path) -> None:
+    apart = find_splits(shard(tmp_path / "a.tar", {"1.jpg": b"", "1.cls": "0", "2.cls": "0"}))
+    assert apart.notes == [
+        f"1 labels in {tmp_path / 'a.tar'} have no image of their name in the same tar."
+    ]
+    classes = shard(tmp_path / "b.tar", {"cat/1.jpg": b"", "dog/1.jpg": b""})
+    assert find_splits(classes).notes == [
+        f"{classes} holds no labels. If its folders are classes, add --labels folders."
+    ]
+    assert find_splits(classes, labels="folders").notes == []
+    splits = shard(tmp_path / "c.tar", {"x/train/cat/1.jpg": b"", "x/test/cat/1.jpg": b""})
+    (note,) = find_splits(splits).notes
+    assert "holds folders of splits (train, test), which are ingested as one set without" in note
