@@ -69,6 +69,7 @@ class InnerPlace(Place):
         if self.replaced.exists():
             self._undo()
         shutil.rmtree(self.done, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def put(self, folder: Path) -> None:
         self.replacing.mkdir()

@@ -23,6 +23,7 @@ class Place:
         partial: work of the run that writes the folder, or of an interrupted run.
         replaced: the old folder, while the new one takes its name.
         done: work that is no longer needed, while it is removed.
+        scratch: files that runs need only while they work, a folder for each run.
     """
 
     def __init__(self, out: Path) -> None:
@@ -30,6 +31,7 @@ class Place:
         self.partial = self._beside("partial")
         self.replaced = self._beside("replaced")
         self.done = self._beside("done")
+        self.scratch = self._beside("scratch")
 
     def _beside(self, suffix: str) -> Path:
         return self.final.parent / f".{self.final.name}.{suffix}"
@@ -42,6 +44,7 @@ class Place:
             else:
                 self.replaced.rename(self.final)
         shutil.rmtree(self.done, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def put(self, folder: Path) -> None:
         """Gives ``folder`` the final name, in place of what has it.

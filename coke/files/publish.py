@@ -10,6 +10,7 @@ same command goes on with it::
     .OUT.partial/PLAN/drafts     files that are being written
     .OUT.partial/PLAN/report     summary of the run; written just before the renaming
     .OUT.replaced                the old folder, while the new one takes its name
+    .OUT.scratch/RUN             files that a run needs only while it works
 
 Where OUT is the root of a mounted volume, all of this lies inside OUT:
 :mod:`coke.files.inner_place`.
@@ -18,6 +19,7 @@ Where OUT is the root of a mounted volume, all of this lies inside OUT:
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +46,8 @@ class Claim:
         self._kind = kind
         self._overwrite = overwrite
         self._console = console
+        #: A folder for files that are needed only while this run works; it is not made here.
+        self.scratch = place.scratch / uuid.uuid4().hex
 
     def finished(self, command: str) -> dict[str, Any] | None:
         """The report of an earlier run of the same command that died after publishing."""
@@ -145,7 +149,13 @@ def claimed(
                 shutil.rmtree(path)
         if not any(map(has_report, plans(place.partial))):
             check_free(out, overwrite=overwrite, kind=kind)
-        yield Claim(out, place, overwrite=overwrite, kind=kind, console=console)
+        claim = Claim(out, place, overwrite=overwrite, kind=kind, console=console)
+        try:
+            yield claim
+        finally:
+            shutil.rmtree(claim.scratch, ignore_errors=True)
+            with suppress(OSError):  # there is none, or another run has just begun there
+                place.scratch.rmdir()
     finally:
         # Publishing has removed the folder; a folder of its name is then another run's.
         if lock.is_current() and not any(map(is_worth_keeping, plans(place.partial))):

@@ -62,8 +62,7 @@ def unpacked_tars(listing: Listing, names: Iterable[str], scratch: Path | None) 
     Args:
         listing: the source.
         names: its files that are, or hold, tars.
-        scratch: the folder for the copies, which is made where one is needed. A copy that an
-            earlier run has left there is used again.
+        scratch: the folder for the copies, which is made where one is needed.
 
     Raises:
         ValueError: a file is compressed and no tar, is damaged, or cannot be unpacked here.
@@ -82,8 +81,6 @@ def unpacked_tars(listing: Listing, names: Iterable[str], scratch: Path | None) 
 
 def _unpack(path: str, kind: str, copy: Path) -> None:
     stamp = storage.modified_ns(path)
-    if copy.exists() and stamp and copy.stat().st_mtime_ns == stamp:
-        return
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(copy, sync=False) as draft:

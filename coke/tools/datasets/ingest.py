@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
@@ -154,9 +153,7 @@ def ingest(
         )
         if base is not None:
             find_bases(Path(base))  # asked before the source is listed, which may take minutes
-        unpacked = folder.parent / f".{folder.name}.unpacked"
-        stack.callback(shutil.rmtree, unpacked, ignore_errors=True)
-        found = find_splits(src, labels=labels, source=source, scratch=unpacked)
+        found = find_splits(src, labels=labels, source=source, scratch=claim.scratch)
         for note in found.notes:
             console.print(f"note: {one_line(note)}", soft_wrap=True, markup=False, highlight=False)
         command = fingerprint(settings, found, base)
