@@ -133,3 +133,20 @@ def test_a_url_without_a_data_set_is_one_line(
     name: str, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "nothing is no data set" in fails(monkeypatch, capsys, name, f"{url}/nothing", status=2)
+
+
+@pytest.mark.parametrize("name", ["verify", "inspect"])
+def test_a_user_without_a_home_folder_is_told_so(
+    name: str,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for variable in ("COKE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    line = fails(monkeypatch, capsys, name, url, status=2)
+    assert "cannot keep remote data in" in line and "--cache-dir" in line
+    assert run(monkeypatch, name, url, f"--cache-dir={tmp_path / 'mine'}") == 0

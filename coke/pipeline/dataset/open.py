@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from coke.pipeline.dataset.manifest import MANIFEST_NAME
@@ -94,11 +95,10 @@ def find_split(folder: str | Path, splits: tuple[str, ...]) -> str | Path:
 def _find_remote_split(url: str, splits: tuple[str, ...]) -> str:
     tried = [url, *(f"{url}/{split}" for split in splits)]
     for candidate in tried:
-        try:
-            Remote(candidate).read(MANIFEST_NAME)
-        except FileNotFoundError:
-            continue
-        return candidate
+        if Remote(candidate).has(MANIFEST_NAME):
+            return candidate
+    with suppress(FileNotFoundError):
+        Remote(url).read(MANIFEST_NAME)  # a refusal of access is an error of its own
     raise ValueError(
         f"{url} is no data set (no manifest.json in it, nor in {', '.join(splits)}): "
         "check the URL, or copy a folder there that `coke ingest` made"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from coke.files.home import expanded
 
-_REMEDY = "give --cache-dir, or set COKE_CACHE, to a folder that may be written"
+_REMEDY = (
+    "set COKE_CACHE to a folder that may be written, or give --cache-dir where the command has it"
+)
 
 
 def default_cache_dir() -> Path:

@@ -1,10 +1,10 @@
-"""The fsspec file system behind a URL: opened in one way, with one message where it cannot be."""
+"""The fsspec file system of a URL, and the package that has to be installed for it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Protocol of a URL: the package that speaks it, and the extra of coke that installs it.
+#: By protocol of a URL: the package that implements it, and the extra of coke that installs it.
 PACKAGES = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
@@ -14,14 +14,15 @@ PACKAGES = {
     "http": ("aiohttp", "http"),
     "https": ("aiohttp", "http"),
 }
-_SILENCE_S = 60.0  # a server that sends nothing for this long has failed
+_SILENCE_S = 60.0  # seconds without a byte after which a request to a web server has failed
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path inside it.
+    """fsspec's file system for a URL, and the path inside that file system.
 
     Raises:
-        ValueError: unknown protocol, or its package is missing; the message names what to install.
+        ValueError: the protocol is unknown, or its package is missing. The message names the
+            package to install.
     """
     import fsspec
 
@@ -31,7 +32,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         if protocol in ("http", "https"):
             import aiohttp
 
-            # Not aiohttp's five minutes for a whole file, however large: a limit on silence.
+            # aiohttp allows five minutes for a whole file, however large. This limits silence.
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENCE_S)
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
         system, inside = fsspec.core.url_to_fs(url, **options)

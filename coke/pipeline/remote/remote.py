@@ -1,4 +1,7 @@
-"""Data sets in a bucket or behind a web server: their files by name, through fsspec, with retry."""
+"""Files of a data set in a bucket or on a web server, read and written by name through fsspec.
+
+Requests that fail are tried again.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,18 @@ from coke.pipeline.remote.filesystem import PACKAGES, filesystem_of
 T = TypeVar("T")
 
 ATTEMPTS = 8
-BACK_OFF_S = 0.5  # before the second attempt; doubled before each one after it
-LONGEST_BACK_OFF_S = 30.0
-_WITHOUT_A_SECOND_CHANCE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+BACK_OFF_S = 0.5  # seconds before the second attempt; doubled before each further attempt
+LONGEST_BACK_OFF_S = 30.0  # seconds
+_LOCAL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # another attempt fails the same
+_REFUSALS = (400, 401, 403)  # HTTP statuses that another attempt would get again
 
 
-class WrongContent(ValueError):  # noqa: N818 (it is a ValueError that knows a size)
-    """A remote file that is not what the manifest says it is.
+class WrongContent(ValueError):  # noqa: N818 (named for the file, not for the failure)
+    """A remote file has another size or hash than the manifest says.
 
     Attributes:
-        size: bytes that were found.
-        again: the same was found before, so it is the file and not the transfer.
+        size: number of bytes that arrived.
+        again: an earlier attempt got the same bytes, so the file is wrong and not the transfer.
     """
 
     def __init__(self, message: str, *, size: int, again: bool) -> None:
@@ -58,9 +62,9 @@ class Remote:
 
     Args:
         url: ``s3://``, ``gs://``, ``hf://``, ``http(s)://`` or whatever else fsspec reads.
-        attempts: how often a request is tried in all.
-        back_off_s: seconds before the second attempt; doubled, up to half a minute, before each
-            one after it, and varied by half so that ranks do not come back all at once.
+        attempts: number of attempts of a request, the first one included.
+        back_off_s: seconds before the second attempt. They double before each further attempt,
+            up to half a minute, and vary by half, so that ranks do not come back all at once.
 
     Raises:
         ValueError: an unknown protocol, or one whose package is not installed.
@@ -76,15 +80,34 @@ class Remote:
         self._root = root.rstrip("/")
 
     def read(self, name: str) -> bytes:
-        """A small file.
+        """All bytes of a small file.
 
         Raises:
-            FileNotFoundError: there is none of this name.
-            ValueError: it cannot be read, after all attempts.
+            FileNotFoundError: there is no file of this name.
+            ValueError: the file cannot be read, after all attempts.
         """
         data = self._retrying(name, lambda: self._fs.cat_file(f"{self._root}/{name}"), None)
         assert isinstance(data, bytes)
         return data
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name.
+
+        A refusal counts as no: object stores refuse names that are not there to users who may not
+        list them.
+
+        Raises:
+            ValueError: the storage gives no answer, after all attempts.
+        """
+        try:
+            self.read(name)
+        except FileNotFoundError:
+            return False
+        except ValueError as error:
+            if is_refusal(error.__cause__):
+                return False
+            raise
+        return True
 
     def download(
         self,
@@ -98,15 +121,16 @@ class Remote:
         """Writes a remote file to ``path``, which may exist and is overwritten in place.
 
         Args:
-            name: of the file, in the remote folder.
-            path: where to.
-            sha256: what the bytes must hash to; ``size``: and how many they must be.
-            stop: ends the waiting between two attempts, and the attempts.
+            name: the file's name in the remote folder.
+            path: the local file.
+            sha256: hash that the bytes must have, in hexadecimal digits.
+            size: number of bytes that the file must have; any number when None.
+            stop: ends the attempts and the waiting between them.
 
         Raises:
-            FileNotFoundError: there is none of this name.
+            FileNotFoundError: there is no file of this name.
             WrongContent: the remote file has another size or hash.
-            ValueError: it cannot be read, after all attempts.
+            ValueError: the file cannot be read, after all attempts.
             OSError: ``path`` cannot be written.
         """
         found: set[tuple[int, str]] = set()
@@ -122,22 +146,22 @@ class Remote:
             digest = "" if progress.exceeded else file_sha256(path)
             if digest == sha256 and size in (None, got):
                 return
-            what = (
+            difference = (
                 f"SHA-256 {digest[:12]}..., the manifest says {sha256[:12]}..."
                 if size in (None, got)
                 else f"{got} bytes, the manifest says {size}"
             )
             again = (got, digest) in found
             found.add((got, digest))
-            raise WrongContent(f"{self.url}/{name} has {what}", size=got, again=again)
+            raise WrongContent(f"{self.url}/{name} has {difference}", size=got, again=again)
 
         self._retrying(name, attempt, stop)
 
     def names(self) -> list[str]:
-        """All files below the folder, by their names in it; none where there is no folder.
+        """Names of all files below the folder, relative to it; empty where there is no folder.
 
         Raises:
-            ValueError: it cannot be listed, after all attempts.
+            ValueError: the folder cannot be listed, after all attempts.
         """
 
         def attempt() -> list[str]:
@@ -153,10 +177,10 @@ class Remote:
         return sorted(path.partition(inside)[2] for path in found if inside in path)
 
     def folders(self) -> list[str]:
-        """Names of the folders right in this one, where the storage can list them."""
+        """Names of the folders directly in this one; empty where the storage does not list them."""
         try:
             found = self._fs.ls(self._root, detail=True)
-        except Exception:  # a server that lists nothing answers in many ways
+        except Exception:  # servers that list nothing answer in many ways
             return []
         names = (str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
         return sorted({name.rpartition("/")[2] for name in names})
@@ -167,10 +191,12 @@ class Remote:
         return self.url.startswith(("http://", "https://"))
 
     def upload(self, name: str, path: Path) -> None:
-        """Writes a local file to the folder; whole or not at all where the store can do that.
+        """Writes a local file to the folder.
+
+        Object stores show the whole file or none; other file systems may show a part meanwhile.
 
         Raises:
-            ValueError: it cannot be written, after all attempts.
+            ValueError: the file cannot be written, after all attempts.
         """
         remote = f"{self._root}/{name}"
 
@@ -184,10 +210,10 @@ class Remote:
         self._retrying(name, attempt, None, verb="written")
 
     def remove(self, name: str) -> None:
-        """Removes a file; that it is gone already is no error.
+        """Removes a file. It is no error if the file is already gone.
 
         Raises:
-            ValueError: it cannot be removed, after all attempts.
+            ValueError: the file cannot be removed, after all attempts.
         """
 
         def attempt() -> None:
@@ -217,8 +243,8 @@ class Remote:
                 return attempt()
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{self.url}/{name} is missing") from error
-            except Exception as error:  # each file system raises errors of its own
-                if isinstance(error, OSError) and error.errno in _WITHOUT_A_SECOND_CHANCE:
+            except Exception as error:  # each file system of fsspec raises errors of its own
+                if isinstance(error, OSError) and error.errno in _LOCAL_DISK_ERRORS:
                     raise
                 failure = error
             if _is_final(failure):
@@ -235,7 +261,7 @@ class Remote:
 
 
 def _limited_progress(size: int | None) -> Any:
-    """fsspec's progress callback that ends a transfer of more bytes than there should be."""
+    """A progress callback of fsspec that ends a transfer of more than ``size`` bytes."""
     from fsspec.callbacks import Callback
 
     class LimitedProgress(Callback):  # type: ignore[misc]
@@ -251,7 +277,12 @@ def _limited_progress(size: int | None) -> Any:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the next attempt would end the same."""
+    """Whether the next attempt would fail in the same way."""
     if isinstance(error, WrongContent):
         return error.again
-    return isinstance(error, PermissionError) or getattr(error, "status", None) in (400, 401, 403)
+    return is_refusal(error)
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether an error says that this user may not have the file."""
+    return isinstance(error, PermissionError) or getattr(error, "status", None) in _REFUSALS

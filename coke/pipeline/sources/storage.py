@@ -1,4 +1,4 @@
-"""Where the bytes of a source lie: a local path, or a URL through fsspec.
+"""Reading the files of a source: from a local path, or from a URL through fsspec.
 
 Local paths never touch fsspec; they are text decoded as UTF-8 (:mod:`coke.pipeline.sources.keys`).
 A URL's reads are tried again with growing pauses, because one lost packet must not look like a
@@ -22,9 +22,9 @@ from coke.pipeline.remote.filesystem import filesystem_of
 from coke.pipeline.sources.keys import to_system
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_TRIES = 5
-_FIRST_PAUSE_S = 0.5  # doubles with each try: 7.5 s in all
-_BLOCK = 8 << 20  # read ahead of a URL: a request costs as much time as some megabytes
+_TRIES = 5  # attempts of a request, the first one included
+_FIRST_PAUSE_S = 0.5  # seconds before the second attempt; doubled each time: 7.5 s in all
+_BLOCK = 8 << 20  # bytes of a request; a smaller one would take nearly as long
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def read_range(path: str, offset: int, length: int) -> bytes:
 
 
 def stamp(path: str) -> str:
-    """Size and modification time of a local file; empty for any other."""
+    """Size and modification time of a local file; empty where there is none, and for a URL."""
     try:
         status = None if is_url(path) else os.stat(to_system(path))
     except OSError:
@@ -140,10 +140,10 @@ def modified_ns(path: str) -> int:
 
 @contextmanager
 def opened(path: str) -> Iterator[io.RawIOBase]:
-    """A file to read and seek in, unbuffered when it is local.
+    """A file opened for reading and seeking, without a buffer when it is local.
 
     Raises:
-        ValueError: it is missing or cannot be read, now or later.
+        ValueError: the file is missing, or cannot be read here or inside the ``with`` block.
     """
     try:
         with _RemoteFile(path) if is_url(path) else open(to_system(path), "rb", 0) as file:
@@ -153,7 +153,7 @@ def opened(path: str) -> Iterator[io.RawIOBase]:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file behind a URL, read ahead in large blocks, each of them patiently."""
+    """A file behind a URL, read ahead in large blocks. Each request is tried several times."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -195,7 +195,13 @@ class _RemoteFile(io.RawIOBase):
 
 
 def patiently(url: str, call: Callable[[], T]) -> T:
-    """The call's result; tries again when storage fails in a way that may pass."""
+    """The result of a call to a storage; calls again after failures that may pass.
+
+    Raises:
+        FileNotFoundError: the storage has no such file.
+        PermissionError: the storage refuses access.
+        ConnectionError: every call has failed in another way.
+    """
     for tries in range(1, _TRIES + 1):
         try:
             return call()
@@ -205,7 +211,7 @@ def patiently(url: str, call: Callable[[], T]) -> T:
             raise PermissionError(errno.EACCES, f"access denied ({error})", url) from error
         except ImportError:
             raise
-        except Exception as error:  # each backend has its own exceptions
+        except Exception as error:  # each file system of fsspec raises errors of its own
             if "Credentials" in type(error).__name__:
                 raise PermissionError(errno.EACCES, f"access denied ({error})", url) from error
             if tries == _TRIES:

@@ -1,4 +1,4 @@
-"""A contact sheet: images of a data set in rows, each beside the views that training would see."""
+"""A contact sheet: a row per image, with the image and the views that training would see."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from coke.pipeline.views.draw import draw
 _GAP = 8  # pixels between cells
 _CAPTION = 16  # pixels of a line of text
 _LEAST_SIDE = 96  # smaller cells are enlarged by a whole factor
-_PAPER, _INK = (250, 250, 250), (30, 30, 30)
-#: One colour per view: its frame, and the outline of its crop in the original.
+_PAPER, _INK = (250, 250, 250), (30, 30, 30)  # RGB
+#: RGB colours of the views: each frames its view, and outlines the crop in the original.
 _COLOURS = (
     (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14),
     (148, 103, 189), (23, 190, 207), (227, 119, 194), (140, 86, 75),
@@ -39,15 +39,15 @@ def contact_sheet(
 ) -> Image.Image:
     """A row per image: the original with the outlines of its crops, then its views.
 
-    The views come out of the loader itself and are what training with this seed sees in these
-    epochs; only the normalisation is undone. Images are spread evenly over the data set.
+    The loader makes the views, so that they are the views that training with this seed sees in
+    these epochs. Only the normalisation is undone. Images are spread evenly over the data set.
 
     Args:
         index: the data set.
         recipes: one per view.
-        images: rows; at most as many as the data set has images.
-        seed, epoch: what the views are drawn from.
-        epochs: how many epochs' views stand side by side, ``epoch`` first.
+        images: number of rows; fewer where the data set has fewer images.
+        seed, epoch: the views are a function of both.
+        epochs: number of epochs whose views stand side by side, ``epoch`` first.
         backend: as in :func:`build_loader`.
 
     Raises:
@@ -109,7 +109,7 @@ def _sheet(
 
 
 def denormalised(view: Tensor, recipe: ViewRecipe) -> NDArray[np.uint8]:
-    """A view (3, S, S) as pixels (S, S, 3) again."""
+    """The pixels (S, S, 3) of a normalised view (3, S, S)."""
     pixels = view.cpu().permute(1, 2, 0).numpy() * np.array(recipe.std) + np.array(recipe.mean)
     grey_levels: NDArray[np.uint8] = (255 * pixels).round().clip(0, 255).astype(np.uint8)
     return grey_levels
@@ -131,7 +131,7 @@ def _outlined(
     epoch: int,
     side: int,
 ) -> Image.Image:
-    """The original, fitted into a square, with each view's crop of the first shown epoch."""
+    """The original, fitted into a square, with the outline of each view's crop in ``epoch``."""
     scale = side / max(original.size)
     fitted = original.resize((max(round(original.width * scale), 1),
                               max(round(original.height * scale), 1)))  # fmt: skip
@@ -166,7 +166,7 @@ def _caption(index: ImageIndex, image_id: int) -> str:
 
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) -> None:
-    """Text, cut off where it would run into the next cell."""
+    """Writes text, and leaves out the end that would run into the next cell."""
     font = ImageFont.load_default()
     while text and pen.textlength(text, font=font) > width:
         text = text[:-1]

@@ -1,6 +1,6 @@
 """`coke index`: a `.beton` that FFCV wrote becomes a data set, without copying its images.
 
-The data set is a folder of index files with a link to the beton in it.
+The data set is a folder of index files and a link to the beton.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.dataset.write_index import write_index
 from coke.tools.datasets.dataset_kind import DATASET
 
-#: Names of fields that are taken for the label, in this order, where none is given.
+#: Names of fields that are taken for the label if none is given; an earlier name goes first.
 LABEL_NAMES = ("label", "labels", "target", "targets", "class", "y")
 NONE = "none"
 _LARGEST_LENGTH = 2**32 - 1  # the index keeps lengths as 32 bits
 _MOST_CLASSES = 10_000_000
-_STRIDE = 1 << 24  # bytes hashed at a time between records
+_STRIDE = 1 << 24  # bytes that are hashed at a time between records
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
-    """What an indexing did. ``fields`` says which fields the data set is made of."""
+    """The result of an indexing. ``fields`` names the field of images, labels and ids."""
 
     out: Path
     images: int
@@ -62,23 +62,23 @@ def index_beton(
     """Makes a data set of a beton: index files, and a relative link to the beton.
 
     The whole file is read once, for the checksums. JPEG headers are compared with the file's
-    metadata; pixels are not decoded (`coke verify --decode all` does).
+    metadata. Pixels are not decoded; `coke verify --decode all` decodes them.
 
     Args:
         file: the beton.
         out: folder of the data set; by default beside the beton, named as it without ``.beton``.
-        image: field that holds the images; by default the only one that does.
-        label: int field of class labels, or ``"none"``; by default one named as in
-            :data:`LABEL_NAMES`, or else the only int field that is not the id.
-        id_field: int field that numbers the samples, or ``"none"``; by default one named ``id``
-            whose numbers are all different. Ids follow its order, and keys are its numbers;
-            without one, both are the sample's place in the file.
+        image: field of the images; by default the only field of images.
+        label: int field of class labels, or ``"none"``; by default a field named in
+            :data:`LABEL_NAMES`, or else the only int field besides the id.
+        id_field: int field that numbers the samples, or ``"none"``; by default a field ``id``
+            whose numbers are all different. Ids follow the order of the numbers, and keys are the
+            numbers. Without a field, ids and keys are the sample's place in the file.
         overwrite: replace the data set that is at ``out``.
-        console: where progress and summary go.
+        console: receives progress and summary.
 
     Raises:
-        ValueError: ``file`` is no beton, is damaged, has not the fields asked for, or images that
-            cannot be stored; ``out`` is taken.
+        ValueError: ``file`` is no beton, is damaged, lacks a named field, or holds images that
+            cannot be stored; or ``out`` is taken.
     """
     file = Path(file)
     console = console or Console()
@@ -159,7 +159,7 @@ def _int_field(beton: Beton, name: str, option: str) -> NDArray[np.int64]:
 
 
 def _numbers(beton: Beton, name: str | None) -> tuple[NDArray[np.int64], str | None]:
-    """The number of each sample, all different, and the field they come from."""
+    """The numbers of the samples (N,), all different, and the field that they come from."""
     places = np.arange(len(beton), dtype=np.int64)
     if name == NONE:
         return places, None
@@ -180,7 +180,7 @@ def _numbers(beton: Beton, name: str | None) -> tuple[NDArray[np.int64], str | N
 def _labels(
     beton: Beton, name: str | None, id_field: str | None
 ) -> tuple[NDArray[np.int64], str | None]:
-    """The label of each sample, -1 = none, and the field they come from."""
+    """The labels of the samples (N,), -1 = none, and the field that they come from."""
     ints = [f.name for f in beton.fields if f.type_id == INT and f.name != id_field]
     if name is None:
         known = [known for known in LABEL_NAMES if known in ints]
@@ -240,7 +240,7 @@ def _read_through(
 
 
 def _header_problem(data: bytes, row: np.void) -> str | None:
-    """Why a stored JPEG is not what the metadata says, by its header alone."""
+    """How the header of a stored JPEG contradicts the file's metadata; None if it does not."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             size, mode = image.size, image.mode

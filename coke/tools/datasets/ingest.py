@@ -247,7 +247,12 @@ def _ingest_splits(
             (folder / name).mkdir(exist_ok=True)
         checked = _checked(run, name, source)
         if warning := darkness(checked):
-            run.progress.console.print(f"warning: {source.origin}: {warning}", soft_wrap=True)
+            run.progress.console.print(
+                f"warning: {one_line(source.origin)}: {warning}",
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
+            )
         split = decide_split(run, name, source, checked, bases.get(name))
         written = write_containers(run, split)
         resumed = Resumed(split.checked.resumed, sum(piece.resumed for piece in written))

@@ -1,6 +1,6 @@
-"""`coke inspect`: what a data set holds, from its index alone, and a sheet of augmented views.
+"""`coke inspect`: tables of what a data set holds, and a contact sheet of augmented views.
 
-People look before they train: sizes, classes and gaps as tables, views as a picture.
+The tables come from the index alone.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from coke.tools.console.tables import print_table
 from coke.tools.datasets.contact_sheet import contact_sheet
 from coke.tools.datasets.parts import find_parts
 
-#: Lower ends of the histogram's bins: shorter side of an image, in pixels.
+#: Lower ends of the bins of the histogram of shorter sides, in pixels.
 RESOLUTION_BINS = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _BAR = 30  # characters of the longest bar
-_CLASSES_SHOWN = 5  # of the largest and of the smallest
+_CLASSES_SHOWN = 5  # largest classes that are listed, and as many smallest ones
 _SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Smallest, middle and largest of some numbers; all 0 where there are none."""
+class MinMedianMax:
+    """Smallest, median and largest of some numbers; all 0 where there are no numbers."""
 
     smallest: int
     median: int
     largest: int
 
     @classmethod
-    def of(cls, values: NDArray[np.generic]) -> Spread:
+    def of(cls, values: NDArray[np.generic]) -> MinMedianMax:
         if len(values) == 0:
             return cls(smallest=0, median=0, largest=0)
         median = int(np.partition(values, len(values) // 2)[len(values) // 2])
@@ -52,23 +52,24 @@ class Summary:
     """What a data set holds.
 
     Attributes:
-        images: ids that have an image.
-        tombstones: ids whose image is gone.
+        images: number of ids that have an image.
+        tombstones: number of ids whose image is gone.
         image_bytes: bytes of all stored images together.
-        length, height, width: bytes and pixels of an image.
-        raw: images stored as raw pixels; all others are JPEGs.
-        unlabelled: images without a class.
-        class_counts: images of each class (C,).
-        resolutions: images in each bin of :data:`RESOLUTION_BINS`.
+        length: bytes of an image.
+        height, width: pixels of an image.
+        raw: number of images stored as raw pixels; all others are JPEGs.
+        unlabelled: number of images without a class.
+        class_counts: number of images of each class (C,).
+        resolutions: number of images in each bin of :data:`RESOLUTION_BINS`.
     """
 
     folder: Path
     images: int
     tombstones: int
     image_bytes: int
-    length: Spread
-    height: Spread
-    width: Spread
+    length: MinMedianMax
+    height: MinMedianMax
+    width: MinMedianMax
     raw: int
     unlabelled: int
     class_counts: NDArray[np.int64]
@@ -80,7 +81,7 @@ def inspect(
 ) -> list[Summary]:
     """Prints tables of a data set, or of every data set in a folder of splits.
 
-    Only the index is read, so it takes seconds for millions of images.
+    Only the index is read, so that millions of images take seconds.
 
     Args:
         folder: what `coke ingest` made, or its URL.
@@ -117,9 +118,9 @@ def summarise(index: ImageIndex) -> Summary:
         images=len(live),
         tombstones=len(rows) - len(live),
         image_bytes=int(length.sum(dtype=np.int64)),
-        length=Spread.of(length),
-        height=Spread.of(live["height"]),
-        width=Spread.of(live["width"]),
+        length=MinMedianMax.of(length),
+        height=MinMedianMax.of(live["height"]),
+        width=MinMedianMax.of(live["width"]),
         raw=int((live["encoding"] == RAW_RGB).sum()),
         unlabelled=int((labels < 0).sum()),
         class_counts=np.bincount(labels[labels >= 0], minlength=index.n_classes),
@@ -200,7 +201,7 @@ def _overview(index: ImageIndex, summary: Summary) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     containers = index.manifest.containers
-    sizes = Spread.of(np.array([container.size for container in containers], dtype=np.int64))
+    sizes = MinMedianMax.of(np.array([container.size for container in containers], dtype=np.int64))
     jpegs = summary.images - summary.raw
     encodings = [f"{n:,} {name}" for n, name in ((jpegs, "JPEG"), (summary.raw, "raw RGB")) if n]
     tombstones = f"{summary.tombstones:,}" + (
@@ -211,14 +212,14 @@ def _overview(index: ImageIndex, summary: Summary) -> Table:
         ("tombstones", tombstones),
         ("rejected at ingest", f"{index.manifest.rejected:,}"),
         ("bytes of images", _bytes(summary.image_bytes)),
-        ("bytes per image", _spread(summary.length, _bytes)),
-        ("height", _spread(summary.height, "{:,}".format)),
-        ("width", _spread(summary.width, "{:,}".format)),
+        ("bytes per image", _range_text(summary.length, _bytes)),
+        ("height", _range_text(summary.height, "{:,}".format)),
+        ("width", _range_text(summary.width, "{:,}".format)),
         ("encodings", ", ".join(encodings) or "-"),
         ("classes", f"{index.n_classes:,}"),
         ("without a class", f"{summary.unlabelled:,}"),
         ("containers", f"{len(containers):,} ({index.manifest.storage})"),
-        ("bytes per container", _spread(sizes, _bytes)),
+        ("bytes per container", _range_text(sizes, _bytes)),
     ):
         table.add_row(name, value)
     return table
@@ -264,12 +265,12 @@ def _bar(count: int, longest: int) -> str:
     return "█" * max(round(_BAR * count / longest), 1) if count else ""
 
 
-def _spread(spread: Spread, shown: Callable[[int], str]) -> str:
-    if spread.smallest == spread.largest:
-        return f"{shown(spread.median)} (all)"
+def _range_text(numbers: MinMedianMax, shown: Callable[[int], str]) -> str:
+    if numbers.smallest == numbers.largest:
+        return f"{shown(numbers.median)} (all)"
     return (
-        f"{shown(spread.smallest)} to {shown(spread.largest)}, half of them at most "
-        f"{shown(spread.median)}"
+        f"{shown(numbers.smallest)} to {shown(numbers.largest)}, half of them at most "
+        f"{shown(numbers.median)}"
     )
 
 

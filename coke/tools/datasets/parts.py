@@ -36,19 +36,11 @@ def find_parts(data: str | Path) -> list[str | Path]:
 
 
 def _remote_parts(url: str) -> list[str]:
-    if _has_manifest(url):
-        return [url]
     remote = Remote(url)
-    if remote.is_web:  # servers list what they like: splits are found by their names, too
+    if remote.has(MANIFEST_NAME):
+        return [url]
+    if remote.is_web:  # few servers list their folders: the usual names are tried, too
         names = sorted({*remote.folders(), *SPLITS})
-        return [f"{url}/{name}" for name in names if _has_manifest(f"{url}/{name}")]
+        return [f"{url}/{name}" for name in names if Remote(f"{url}/{name}").has(MANIFEST_NAME)]
     found = {name.partition("/")[::2] for name in remote.names()}
     return sorted({f"{url}/{folder}" for folder, file in found if file in _FILES})
-
-
-def _has_manifest(url: str) -> bool:
-    try:
-        Remote(url).read(MANIFEST_NAME)
-    except FileNotFoundError:
-        return False
-    return True

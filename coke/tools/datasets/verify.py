@@ -1,7 +1,7 @@
-"""`coke verify`: does a data set on disk still hold what was ingested?
+"""`coke verify`: does a data set still hold the images that were ingested?
 
-Hashes find any damage; the rest of the checks say which records it hit. Nothing here may fail on
-damaged files: what cannot be read is a problem to list.
+Hashes find any damage. The other checks say which records are damaged. Nothing here may fail on
+damaged files: a file that cannot be read is a problem to list.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def verify(
     Args:
         folder: what `coke ingest` made, or its URL. Of a remote data set, a container per core is
             copied to the local disk at a time.
-        decode: how many images to decode, spread evenly over the ids; or ``"all"``.
+        decode: number of images to decode, spread evenly over the ids; or ``"all"``.
         cache_dir: where these copies are kept; the cache of remote data sets when None.
-        console: where progress and findings go.
+        console: receives progress and findings.
 
     Returns:
-        One line per problem; records are named by container, offset, id and key. Empty when the
+        One line per problem, which names a record by container, offset, id and key. Empty if the
         data set is sound.
 
     Raises:
-        ValueError: ``folder`` does not exist, there is no data set at the URL, or ``decode`` is no
-            number of images.
+        ValueError: ``folder`` does not exist, there is no data set at the URL or no folder for a
+            copy of it, or ``decode`` is no number of images.
     """
     place = location(folder)
     if isinstance(place, Path) and not place.is_dir():
@@ -71,8 +71,10 @@ def verify(
     console = console or Console(soft_wrap=True)
     problems: list[str] = []
     parts = find_parts(place)
-    if not parts and isinstance(place, str):
-        find_split(place, ("train",))  # raises: there is none
+    if isinstance(place, str):
+        cache_folder(cache_dir)  # a folder that is missing here is no problem of the data set
+        if not parts:
+            find_split(place, ("train",))  # raises: there is none
     for part in parts or [place]:
         problems += _problems(part, decode, cache_dir, console)
     for problem in problems:
@@ -142,7 +144,7 @@ def _verify_dataset(
         )
         for number in range(len(manifest.containers))
     ]
-    # Threads suffice: hashing and decoding leave the interpreter lock to the others.
+    # Threads suffice: hashing and decoding release the interpreter lock.
     pool = ThreadPoolExecutor(default_workers())
     try:
         checked = pool.map(partial(_check_container, copy=copy), jobs)

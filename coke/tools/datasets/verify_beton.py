@@ -1,4 +1,4 @@
-"""What `coke verify` looks at in a `.beton`: its tables against the index, record by record."""
+"""How `coke verify` compares the tables of a `.beton` with the index, record by record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INGEST_FIELDS = {"image": "image", "label": "label", "id": "id"}
 
 
 class _Tables:
-    """What a beton says of its samples, to be asked by offset.
+    """The tables of a beton, looked up by the offset of an image.
 
     Raises:
         ValueError: the tables are damaged, or lack a field that the data set was made of.
@@ -35,7 +35,7 @@ class _Tables:
         self._offsets = self.images.offset[self._order]
 
     def problem(self, row: np.void, number: str) -> str | None:
-        """How they differ from a row of the index, whose id field should say ``number``."""
+        """How the tables differ from a row of the index of id ``number``; None if they agree."""
         at = int(np.searchsorted(self._offsets, row["offset"]))
         if at == len(self._offsets) or self._offsets[at] != row["offset"]:
             return "the beton has no image there"

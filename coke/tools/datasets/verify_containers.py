@@ -1,4 +1,4 @@
-"""What `coke verify` looks at in a container: its hash, and its records against the index."""
+"""How `coke verify` checks a container: its hash, and its records against the index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from coke.tools.datasets.verify_beton import beton_problems
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One container to check, and what all of them need."""
+    """One container to check, and the parts of the data set that its check needs."""
 
     index: ImageIndex
     keys: list[str]

@@ -1,4 +1,4 @@
-"""What `coke verify` looks at in the files beside the containers."""
+"""How `coke verify` checks the files beside the containers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def range_problems(index: ImageIndex) -> Iterator[str]:
 def tombstone_problems(
     index: ImageIndex, keys: list[str], crc32: NDArray[np.uint32] | None
 ) -> Iterator[str]:
-    """Ids without an image must say nothing of one: only their container's number is left."""
+    """Rows of ids without an image that still describe an image."""
     tombstones = np.flatnonzero(index.rows["length"] == 0)
     if len(tombstones) != index.manifest.tombstones:
         yield (

@@ -34,7 +34,7 @@ def test_a_user_without_a_home_folder_is_told_the_option(
 
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    with pytest.raises(ValueError, match="no home folder .*--cache-dir, or set COKE_CACHE"):
+    with pytest.raises(ValueError, match="no home folder .*set COKE_CACHE .* --cache-dir"):
         cache_folder()
     assert cache_folder(tmp_path / "a" / "b").is_dir()
 
@@ -47,5 +47,5 @@ def test_a_home_folder_that_cannot_be_written_is_told_the_option(
     with pytest.raises(ValueError, match="cannot keep remote data in .*: Not a dir.*--cache-dir"):
         cache_folder()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ValueError, match="no permission; give --cache-dir"):
+    with pytest.raises(ValueError, match="no permission; set COKE_CACHE"):
         cache_folder(tmp_path)

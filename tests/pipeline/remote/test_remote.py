@@ -10,6 +10,7 @@ import pytest
 
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.manifest import Container
+from coke.pipeline.dataset.open import find_split
 from coke.pipeline.remote.remote import Remote, WrongContent, location
 from tests.support.web_server import WebServer
 
@@ -91,3 +92,19 @@ def test_a_missing_package_is_named_with_its_install_line(monkeypatch: pytest.Mo
         Remote("https://example.org/set")
     with pytest.raises(ValueError, match=r"floppy://a/set cannot be opened: .*floppy"):
         Remote("floppy://a/set")
+
+
+def test_a_refusal_of_a_name_may_mean_that_it_is_not_there(web: WebServer) -> None:
+    """As object stores answer users who may not list them."""
+    web.answer = lambda name, count: "403" if count == 1 else ""
+    assert not Remote(web.url).has("manifest.json")
+    assert Remote(web.url).has("manifest.json")
+    web.answer = lambda name, count: "403" if count == 3 else ""
+    # The first request is for the folder itself, the second for its split: here the same files.
+    assert find_split(web.url, (".",)) == f"{web.url}/."
+    web.answer = lambda name, count: "403"
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read, after 1 attempts: .*403"):
+        find_split(web.url, ("train",))
+    web.answer = lambda name, count: "gone"
+    with pytest.raises(ValueError, match="is no data set"):
+        find_split(web.url, ("train",))

@@ -19,7 +19,13 @@ from coke.pipeline.loading.loader import build_loader
 from coke.pipeline.views import dali
 from coke.tools.datasets.contact_sheet import contact_sheet, denormalised
 from coke.tools.datasets.ingest import ingest
-from coke.tools.datasets.inspect import RESOLUTION_BINS, Spread, inspect, save_sheet, summarise
+from coke.tools.datasets.inspect import (
+    RESOLUTION_BINS,
+    MinMedianMax,
+    inspect,
+    save_sheet,
+    summarise,
+)
 
 needs_dali = pytest.mark.skipif(not dali.AVAILABLE, reason="DALI is not installed")
 VIEWS = (ViewRecipe(size=48), ViewRecipe(size=96, solarize_p=1.0))
@@ -50,8 +56,8 @@ def test_numbers_by_hand(splits: Path) -> None:
     train, val = inspect(splits, console=Console(quiet=True))
     assert (train.folder.name, val.folder.name) == ("train", "val")
     assert (train.images, train.tombstones, train.raw, train.unlabelled) == (4, 0, 0, 0)
-    assert train.height == Spread(smallest=40, median=40, largest=200)
-    assert train.width == Spread(smallest=60, median=60, largest=100)
+    assert train.height == MinMedianMax(smallest=40, median=40, largest=200)
+    assert train.width == MinMedianMax(smallest=60, median=60, largest=100)
     assert train.class_counts.tolist() == [3, 1]
     sizes = [path.stat().st_size for path in (splits.parent / "src/train").rglob("*.jpg")]
     assert train.image_bytes == sum(sizes)  # JPEGs are stored byte for byte
@@ -77,7 +83,7 @@ def test_tombstones_and_raw_images_are_counted(splits: Path) -> None:
     index.manifest = replace(index.manifest, tombstones=4)
     nothing = summarise(index)
     assert (nothing.images, nothing.tombstones, nothing.image_bytes) == (0, 4, 0)
-    assert nothing.height == Spread(smallest=0, median=0, largest=0)
+    assert nothing.height == MinMedianMax(smallest=0, median=0, largest=0)
 
 
 def test_tables_name_what_is_there(splits: Path) -> None:
