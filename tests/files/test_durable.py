@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -190,3 +191,26 @@ def test_text_is_added_at_the_end(tmp_path: Path) -> None:
     for text in ("1\n", "ü\n"):
         durable.append_text(tmp_path / "lines", text)
     assert (tmp_path / "lines").read_bytes() == b"1\n\xc3\xbc\n"
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_bytes_are_synced_before_their_name_and_the_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    """The order of these calls decides what a power cut leaves, which no test can cause."""
+    calls = []
+
+    def watch(name: str, said: Callable[[Any], str]) -> None:
+        real = getattr(os, name)
+
+        def call(first: Any, *rest: Any) -> Any:
+            calls.append(said(first))
+            return real(first, *rest)
+
+        monkeypatch.setattr(os, name, call)
+
+    watch("fsync", lambda file: "folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "bytes")
+    for name in ("replace", "link"):
+        watch(name, lambda _: "name")
+    durable.write_bytes(tmp_path / "file", NEW, exclusive=exclusive)
+    assert calls == ["bytes", "name", "folder"]
