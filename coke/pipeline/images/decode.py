@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from coke.pipeline.images.formats import format_of, tried_formats
+from coke.pipeline.images.pixel_limit import no_pixel_limit
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 #: Chunks of a PNG that no pixel depends on, and that Pillow unpacks into memory: it refuses a
 #: whole image when they are large.
 _PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_opening = threading.Lock()  # held while Pillow's own limit of pixels is lifted
 
 #: Pillow's raw modes that keep the high byte of 16-bit colours, and those that keep the low one.
 _LOW_BYTE = {
@@ -102,8 +101,7 @@ def low_bytes(decoded: Decoded) -> Image.Image | None:
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
     """The header of an image, decoded. The limit of pixels is ours: Pillow's is not in force."""
-    with _opening:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    with no_pixel_limit():
         try:
             return Image.open(io.BytesIO(data), formats=tried_formats())
         except UnidentifiedImageError:
@@ -111,8 +109,6 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
         except Exception as error:
             kind = format_of(data) or "image"
             raise ValueError(f"{_damage(error)} {kind} header: {error}") from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _unidentified(data: bytes) -> str:

@@ -18,6 +18,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
 from coke.config.view_recipe import SOLARIZE_THRESHOLD, ViewRecipe
+from coke.pipeline.images.pixel_limit import no_pixel_limit
 from coke.pipeline.views.draw import ViewParameters
 
 
@@ -75,11 +76,10 @@ class PilViews:
     ) -> Iterator[list[Tensor]]:
         """Yields, per batch, the views as (B, 3, S, S) float32 tensors in channels_last memory."""
         for encoded, parameters in batches:
-            images = [Image.open(io.BytesIO(e.tobytes())).convert("RGB") for e in encoded]
-            views = []
-            for recipe, drawn in zip(self.recipes, parameters, strict=True):
-                view_BHWC = np.stack(
-                    [reference_view(im, recipe, drawn, i) for i, im in enumerate(images)]
-                )
-                views.append(torch.from_numpy(view_BHWC).permute(0, 3, 1, 2))
-            yield views
+            with no_pixel_limit():
+                images = [Image.open(io.BytesIO(e.tobytes())).convert("RGB") for e in encoded]
+                views_BHWC = [
+                    np.stack([reference_view(im, recipe, drawn, i) for i, im in enumerate(images)])
+                    for recipe, drawn in zip(self.recipes, parameters, strict=True)
+                ]
+            yield [torch.from_numpy(view).permute(0, 3, 1, 2) for view in views_BHWC]

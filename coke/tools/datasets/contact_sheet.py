@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.dataset.index import RAW_RGB, ImageIndex
+from coke.pipeline.images.pixel_limit import no_pixel_limit
 from coke.pipeline.loading.loader import Batch, build_loader
 from coke.pipeline.loading.reader import RecordReader
 from coke.pipeline.views.draw import draw
@@ -120,7 +121,8 @@ def _original(index: ImageIndex, reader: RecordReader, image_id: int) -> Image.I
     row = index.rows[image_id]
     if row["encoding"] == RAW_RGB:
         return Image.fromarray(np.asarray(stored).reshape(int(row["height"]), int(row["width"]), 3))
-    return Image.open(io.BytesIO(stored.tobytes())).convert("RGB")
+    with no_pixel_limit():
+        return Image.open(io.BytesIO(stored.tobytes())).convert("RGB")
 
 
 def _outlined(

@@ -27,6 +27,7 @@ from coke.pipeline.containers.beton_container import beton_name
 from coke.pipeline.dataset.index import INDEX_DTYPE, JPEG
 from coke.pipeline.dataset.manifest import Container
 from coke.pipeline.dataset.write_index import write_index
+from coke.pipeline.images.pixel_limit import no_pixel_limit
 from coke.tools.datasets.dataset_kind import DATASET
 
 #: Names of fields that are taken for the label if none is given; an earlier name goes first.
@@ -242,7 +243,7 @@ def _read_through(
 def _header_problem(data: bytes, row: np.void) -> str | None:
     """How the header of a stored JPEG contradicts the file's metadata; None if it does not."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with no_pixel_limit(), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             size, mode = image.size, image.mode
     except (OSError, ValueError, SyntaxError):
         return "is no JPEG, though the file says so"

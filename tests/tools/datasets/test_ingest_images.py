@@ -10,8 +10,11 @@ import pytest
 from PIL import Image, features
 from rich.console import Console
 
+from coke.config.view_recipe import ViewRecipe
 from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.loader import build_loader
 from coke.pipeline.loading.reader import RecordReader
+from coke.tools.datasets.contact_sheet import contact_sheet
 from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
 
@@ -117,6 +120,10 @@ def test_panoramas_need_a_named_option(check: str, tmp_path: Path) -> None:
     )  # fmt: skip
     index = ImageIndex(out)
     assert index.rows["width"].tolist() == [32, 20_000]
+    loader = build_loader(index, [ViewRecipe(size=8)], batch_size=2, shuffle=False, backend="pil")
+    (batch,) = loader.epoch(0)
+    assert batch.views[0].shape == (2, 3, 8, 8)
+    contact_sheet(index, [ViewRecipe(size=8)], images=2, backend="pil")
     assert verify(out, decode="all", console=QUIET) == []
     ingest(
         tmp_path / "src", out, workers=1, check=check, max_pixels=180_000_000, overwrite=True,
