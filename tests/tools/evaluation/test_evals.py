@@ -99,14 +99,14 @@ def test_large_views_are_averaged_down_for_raw_pixels() -> None:
     assert pixels[0, 0] == pytest.approx(float(images[0, 0, :2, :2].mean()))
 
 
-def test_says_so_when_coke_is_not_above_the_baselines() -> None:
+def test_a_result_that_beats_no_baseline_is_told_from_one_that_does() -> None:
     rows = {"random initialisation": Accuracy(top1=50, top5=90), "CoKe": Accuracy(top1=50, top5=95)}
     report = replace(REPORT, rows=rows)
     assert not report.beats_baselines()
     assert replace(report, rows=rows | {"CoKe": Accuracy(top1=51, top5=95)}).beats_baselines()
 
 
-def test_refuses_data_it_cannot_evaluate_on(
+def test_data_without_labels_or_test_images_is_refused(
     run: Path, stripes: Path, tmp_path: Path, quiet: Console
 ) -> None:
     with pytest.raises(ValueError, match=r"is a single data set; name the test images with --test"):
@@ -131,7 +131,7 @@ def test_refuses_data_it_cannot_evaluate_on(
         eval_linear(tmp_path / "nothing", stripes, console=quiet)
 
 
-def test_ids_whose_image_is_gone_have_no_row(
+def test_ids_without_an_image_have_no_row(
     run: Path, stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     draw_stripes(tmp_path / "src" / "train", 60, seed=0)
@@ -179,7 +179,7 @@ class Transformer(nn.Module):
         return nn.functional.relu(self.patch_embed(images)).mean(dim=(2, 3))
 
 
-def test_a_run_on_a_network_of_timm_trains_and_is_evaluated_at_its_size(
+def test_a_transformer_is_trained_and_evaluated_at_its_size(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def create_model(name: str, num_classes: int, pretrained: bool, **options: Any) -> nn.Module:

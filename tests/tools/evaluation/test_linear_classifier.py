@@ -37,7 +37,7 @@ def test_labels_without_meaning_are_not_learnt() -> None:
     assert (probe.scores(x).argmax(1) == labels).float().mean() < 0.7
 
 
-def test_it_is_deterministic() -> None:
+def test_training_is_deterministic() -> None:
     x, labels = blobs()
     config = LinearConfig(epochs=3, batch_size=16)
     torch.manual_seed(0)
@@ -55,7 +55,7 @@ def test_a_batch_larger_than_the_data_is_the_whole_data() -> None:
     assert (probe.scores(x).argmax(1) == labels).all()
 
 
-def test_it_starts_undecided() -> None:
+def test_an_untrained_classifier_scores_all_classes_equally() -> None:
     probe = LinearProbe(3, 4, LinearConfig(), CPU)
     assert probe.scores(torch.randn(5, 3)).tolist() == [[0.0] * 4] * 5
     x, labels = blobs(8)
@@ -76,7 +76,7 @@ def test_first_step_by_hand() -> None:
     torch.testing.assert_close(scores, expected * torch.tensor([[-0.25, 0.25]]))
 
 
-def test_scoring_leaves_the_statistics_alone() -> None:
+def test_scoring_does_not_change_the_statistics() -> None:
     x, labels = blobs()
     probe = fit_on_cached(x, labels, 3, LinearConfig(epochs=2, batch_size=30))
     before = probe.scores(x)

@@ -44,7 +44,7 @@ class Constant(nn.Module):
         return torch.ones(len(images), 3)
 
 
-def test_measures_features_on_a_bounded_number_of_images(stripes: Path, tiny: Config) -> None:
+def test_the_probe_measures_a_bounded_number_of_images(stripes: Path, tiny: Config) -> None:
     config = tiny.changed(data={"loader": "pil"}, run={"probe_every": 1})
     pixels = Pixels().train()
     assert KnnProbe(config, stripes, CPU).top1(pixels) == 100.0
@@ -56,7 +56,7 @@ def test_measures_features_on_a_bounded_number_of_images(stripes: Path, tiny: Co
     assert pixels.seen == 10 + 5 and first == KnnProbe(small, stripes, CPU).top1(Pixels())
 
 
-def test_holds_images_out_where_there_is_no_test_set(stripes: Path, tiny: Config) -> None:
+def test_without_a_test_set_a_fifth_is_held_out(stripes: Path, tiny: Config) -> None:
     config = tiny.changed(data={"loader": "pil"}, run={"probe_every": 1})
     pixels = Pixels()
     assert KnnProbe(config, stripes / "train", CPU).top1(pixels) == 100.0
@@ -74,7 +74,7 @@ def test_features_that_are_not_finite_have_no_accuracy(stripes: Path, tiny: Conf
     assert KnnProbe(config, stripes, CPU).top1(Broken()) is None
 
 
-def test_when_it_is_due(stripes: Path, tiny: Config) -> None:
+def test_the_probe_is_due_at_the_scan_every_n_epochs_and_last(stripes: Path, tiny: Config) -> None:
     probe = KnnProbe(tiny.changed(optimizer={"epochs": 5}, run={"probe_every": 2}), stripes, CPU)
     assert [epoch for epoch in range(6) if probe.due(epoch)] == [0, 2, 4, 5]
 
@@ -110,7 +110,7 @@ def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
     assert load_checkpoint(run / "checkpoints" / "best")["epoch"] == best[0]
 
 
-def test_what_it_cannot_use_is_told_before_the_run(
+def test_data_that_the_probe_cannot_use_is_refused_before_the_run(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     config = tiny.changed(run={"probe_every": 1})

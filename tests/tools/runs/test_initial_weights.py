@@ -33,7 +33,9 @@ def save(path: Path, weights: Any) -> Path:
     return path
 
 
-def test_a_backbone_by_torchvisions_names(tiny: Config, model: CoKe, tmp_path: Path) -> None:
+def test_a_backbone_with_the_names_of_torchvision(
+    tiny: Config, model: CoKe, tmp_path: Path
+) -> None:
     other = build_model(tiny.model, seed=2)
     saved = other.backbone.state_dict() | {
         "fc.weight": torch.zeros(5, 8),
@@ -56,7 +58,7 @@ def test_a_backbone_by_torchvisions_names(tiny: Config, model: CoKe, tmp_path: P
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])
-def test_wrapped_as_others_save_it(
+def test_prefixes_and_keys_around_a_whole_model(
     tiny: Config, model: CoKe, tmp_path: Path, prefix: str, key: str | None
 ) -> None:
     whole = build_model(tiny.model, seed=2).state_dict()
@@ -75,7 +77,7 @@ def test_other_shapes_stay_random_and_are_told(tiny: Config, tmp_path: Path) -> 
     assert taken.missing == [] and "backbone.conv1.weight" not in taken.loaded
 
 
-def test_a_run_a_checkpoint_and_its_file(
+def test_weights_of_a_run_a_checkpoint_and_its_file(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
     run = tmp_path / "run"
@@ -231,7 +233,7 @@ def test_backbones_of_other_projects(
     assert len(taken.loaded) == len(meant.backbone.state_dict()) and taken.misfits == []
 
 
-def test_the_way_back_of_hugging_face_is_a_whole_resnet_50(tmp_path: Path) -> None:
+def test_all_names_of_a_resnet_50_of_hugging_face_are_known(tmp_path: Path) -> None:
     config = ModelConfig(depth=50, width=8, projector_hidden=8, dim=4)
     meant, model = build_model(config, seed=2), build_model(config, seed=1)
     taken = load_initial_weights(model, save(tmp_path / "w.bin", of_hugging_face(meant)))
@@ -332,7 +334,7 @@ def test_scripts_find_it_under_its_short_name() -> None:
     assert initial_weights.load_initial_weights is load_initial_weights
 
 
-def test_what_cannot_be_used_is_named(model: CoKe, tmp_path: Path) -> None:
+def test_a_file_without_such_a_backbone_is_refused(model: CoKe, tmp_path: Path) -> None:
     def error(source: Path) -> str:
         before = {n: v.clone() for n, v in model.state_dict().items()}
         with pytest.raises(ValueError, match="--init-from") as raised:

@@ -18,7 +18,7 @@ def folder(path: Path, *moments: CheckpointName) -> RunFolder:
     return run
 
 
-def test_evaluation_takes_ends_of_epochs_and_a_resume_the_newest(tmp_path: Path) -> None:
+def test_evaluation_takes_the_end_of_an_epoch_and_resuming_the_newest_step(tmp_path: Path) -> None:
     run = folder(tmp_path, CheckpointName(epoch=0, step=2))
     assert run.state()["step"] == 2, "there is nothing else yet"
     folder(
@@ -49,7 +49,7 @@ def test_the_best_probe_is_the_latest_of_equals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 1, "pro', "[1]", "", "\x00\x00"])
-def test_a_torn_line_is_left_out(tmp_path: Path, torn: str) -> None:
+def test_an_incomplete_line_is_left_out(tmp_path: Path, torn: str) -> None:
     run = RunFolder(tmp_path)
     run.append_metrics(record(0))
     with run.metrics.open("a", encoding="utf-8") as file:

@@ -27,7 +27,7 @@ def state(run: Path) -> str:
     return status.state
 
 
-def test_says_how_a_session_ended(tmp_path: Path) -> None:
+def test_the_status_says_how_a_process_ended(tmp_path: Path) -> None:
     assert current_status(tmp_path) is None
     with RunLock(tmp_path):
         assert state(tmp_path) == "running"
@@ -45,7 +45,7 @@ def test_says_how_a_session_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_session_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
     with RunLock(tmp_path):
         with (
             pytest.raises(ValueError, match=rf"in use: process {os.getpid()} on .*--out"),
@@ -98,7 +98,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_heart_that_beats_on_another_machine_holds_the_folder(
+def test_a_heartbeat_from_another_machine_holds_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
 ) -> None:
     if not locks:
@@ -128,7 +128,7 @@ def test_a_heart_that_beats_on_another_machine_holds_the_folder(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_heart_that_stopped_long_ago_holds_nothing(tmp_path: Path) -> None:
+def test_a_stale_heartbeat_holds_nothing(tmp_path: Path) -> None:
     elsewhere(tmp_path, age_s=run_lock.STALE_S + 1)
     assert state(tmp_path) == "failed"
     with RunLock(tmp_path):
@@ -136,13 +136,13 @@ def test_a_heart_that_stopped_long_ago_holds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_session_beats(tmp_path: Path) -> None:
+def test_a_process_that_trains_has_a_heartbeat(tmp_path: Path) -> None:
     with RunLock(tmp_path):
         os.utime(tmp_path / "lock", (0, 0))
         wait_until(lambda: (tmp_path / "lock").stat().st_mtime != 0, "a heartbeat")
 
 
-def test_a_torn_status_is_none(tmp_path: Path) -> None:
+def test_an_incomplete_status_file_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text('{"state": "runn', encoding="utf-8")
     assert read_status(tmp_path) is None
     (tmp_path / "status.json").write_text('{"state": "running"}', encoding="utf-8")

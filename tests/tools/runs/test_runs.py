@@ -25,7 +25,7 @@ def shown(folder: Path) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_lists_what_became_of_each_run(
+def test_lists_the_state_of_each_run(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.changed(optimizer={"epochs": 1}, data={"loader": "pil"}, run={"probe_every": 1})
@@ -70,7 +70,7 @@ def test_lists_what_became_of_each_run(
         assert "running" in shown(root / "done")
 
 
-def test_says_so_where_there_is_none(tmp_path: Path, quiet: Console) -> None:
+def test_a_folder_without_runs_is_refused(tmp_path: Path, quiet: Console) -> None:
     with pytest.raises(ValueError, match="nowhere is no folder"):
         runs(tmp_path / "nowhere", console=quiet)
     with pytest.raises(ValueError, match="holds no runs"):
