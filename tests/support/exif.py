@@ -31,6 +31,7 @@ SILENT = {
     "nine": block_of(SHORT, 1, b"\x09\0\0\0"),
     "huge": block_of(LONG, 1, b"\xff\xff\xff\xff"),
     "text": block_of(ASCII, 4, b"six\0"),
+    "two values": block_of(SHORT, 2, b"\x06\0\x06\0"),
     "far offset": block_of(RATIONAL, 1, b"\xff\xff\xff\x7f"),
     "more entries than bytes": block_of(SHORT, 1, b"\x01\0\0\0", entries=60000),
     "first entries at themselves": b"Exif\0\0II*\0\0\0\0\0",

@@ -70,6 +70,14 @@ def test_a_value_counts_in_either_size_of_number(kind: int) -> None:
     assert orientation_in(block_of(kind, 1, b"\x06\0\0\0")) == 6
 
 
+@pytest.mark.parametrize("value", VALUES)
+def test_blocks_of_either_byte_order(value: int) -> None:
+    """Laid out by hand: one directory at offset 8, with one entry."""
+    little = b"Exif\0\0II*\0" + struct.pack("<IHHHIHH", 8, 1, TAG, SHORT, 1, value, 0)
+    big = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHH", 8, 1, TAG, SHORT, 1, value, 0)
+    assert orientation_in(little) == orientation_in(big) == orientation_in(big[6:]) == value
+
+
 def test_an_orientation_in_xmp_alone_is_ignored() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
     start = b"http://ns.adobe.com/xap/1.0/\0"
