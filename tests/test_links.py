@@ -127,6 +127,8 @@ def _missing(code: str, root: Path) -> str | None:
     words = code.split()
     if words and _PATH.fullmatch(words[0]):
         file, _, test = words[0].partition("::")
+        if Path(file).stem == "NAME":  # the reader's own file
+            file = file.rpartition("/")[0]
         if not (root / file).exists():
             return "does not exist"
         if test and test not in _names(root / file):
@@ -208,7 +210,7 @@ def test_what_leads_somewhere_is_let_pass(tmp_path: Path) -> None:
         tmp_path,
         README='# Top\n## Again\n## Again\n[a](docs/a.md), [b](docs/a.md#one-two "title")\n'
         "[c](#again-1) <a id='here'></a> [d](#here) [e](https://example.org/#x) ![f](docs/a.md)\n"
-        "[![g](docs/a.md)](docs/a.md#one-two) `docs/a.md, or so` [h](docs/)\n"
+        "[![g](docs/a.md)](docs/a.md#one-two) `coke/NAME.py` [h](docs/)\n"
         "```\n[not](a-link.md) `coke/none.py`\n# no heading\n```\n``[not](one-either.md)``\n",
         docs__a="## One, two\n[up](../README.md#again)\n`coke/x.py` `coke.x.f(1)` `coke.x`"
         " `coke/x.py::g` `coke ingest`\n",
@@ -230,6 +232,7 @@ def test_what_leads_somewhere_is_let_pass(tmp_path: Path) -> None:
         ("```\n# One\n```\n[a](#one)", "README.md:4: #one names no heading"),
         ("[a](../x.md)", "README.md:1: ../x.md lies outside the repository"),
         ("`coke/none.py`", "README.md:1: `coke/none.py` does not exist"),
+        ("`coke/none/NAME.py`", "README.md:1: `coke/none/NAME.py` does not exist"),
         ("`benchmarks/none.py a b`", "README.md:1: `benchmarks/none.py a b` does not exist"),
         ("`coke/x.py::g`", "README.md:1: `coke/x.py::g` has no g"),
         ("`coke.y`", "README.md:1: `coke.y` is no module, and no name in one"),
