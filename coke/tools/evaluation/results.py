@@ -95,7 +95,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _locked(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(lock.NoLocksError):  # then two evaluations at one instant may lose a record
+        # NFS, for one, locks no folder. Then two evaluations at one instant may lose a record.
+        with suppress(OSError):
             lock.take(handle, wait=True)
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,16 @@ def test_evaluations_at_one_time_lose_nothing(tmp_path: Path) -> None:
         list(pool.map(lambda report: keep_result(report, tmp_path), reports))
     assert len(json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))) == 24
     assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+def test_a_file_system_that_locks_no_folder_keeps_results_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(errno.EBADF, "Bad file descriptor")  # as on NFS
+
+    monkeypatch.setattr("coke.files.lock.take", refuse)
+    assert len(json.loads(keep_result(REPORT, tmp_path).read_text(encoding="utf-8"))) == 1
 
 
 @pytest.mark.parametrize("text", ['{"knn', "[]", "\x00"])
