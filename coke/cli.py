@@ -17,8 +17,8 @@ import coke.tools.evaluation.command as evaluation
 import coke.tools.features.command as features
 import coke.tools.runs.command as runs
 import coke.tools.training.command as training
-from coke.tools.home_arguments import HomeGroup
 from coke.tools.messages import fail, say
+from coke.tools.path_arguments import HomeGroup, with_local_paths
 
 app = typer.Typer(
     name="coke",
@@ -41,6 +41,9 @@ app.command()(features.embed)
 app.command()(features.cluster)
 app.command()(demo.demo)
 app.add_typer(evaluation.eval_app, name="eval")
+for command in (*app.registered_commands, *evaluation.eval_app.registered_commands):
+    assert command.callback is not None
+    command.callback = with_local_paths(command.callback)
 
 
 def main() -> None:

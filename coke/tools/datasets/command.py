@@ -23,7 +23,7 @@ def ingest(
     quality: Annotated[int, typer.Option(help="JPEG quality of what must be re-encoded.")] = 95,
     sixteen_bit: Annotated[
         str,
-        typer.Option(help="16 to 8 bits: high-byte, bits in use (9 to 15), or scale each image."),
+        typer.Option(help="16 bits to 8: high-byte, bits in use (9 to 15), or scale per image."),
     ] = "high-byte",
     max_pixels: Annotated[
         int, typer.Option(help="Reject images of more pixels, as decompression bombs.")

@@ -1,4 +1,4 @@
-"""``~`` in options, settings, files of settings and tables is the home folder."""
+"""`~` in arguments, settings and tables is the home folder; URLs are no paths."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from coke.cli import app
 from coke.config.config import Config
 from coke.pipeline.dataset.index import ImageIndex
-from coke.tools.home_arguments import with_home
+from coke.tools.path_arguments import with_home
 from coke.tools.training import train as train_module
-from tests.support.command_line import run
+from tests.support.command_line import fails, run
 from tests.support.stripes import draw_stripes
 
 
@@ -76,3 +76,30 @@ def test_settings_and_options_of_training(home: Path, monkeypatch: pytest.Monkey
     assert (data, out) == (str(home / "data"), home / "run")
     assert first.machine.cache_dir in ("~/cache", str(home / "cache"))  # expanded when it is used
     assert second.machine.cache_dir == str(home / "other")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "demo --out s3://b/x",
+        "train data --out s3://b/x",
+        "train data --config https://host/x",
+        "train data --init-from https://host/x",
+        "index http://host/x",
+        "index file s3://b/x",
+        "ingest src out --base s3://b/x",
+        "cluster s3://b/x out",
+        "cluster features s3://b/x",
+        "embed run data s3://b/x",
+        "runs s3://b/x",
+        "eval knn s3://b/x data",
+        "inspect data --views cifar10 --out s3://b/x",
+        "bench-epoch data --html s3://b/x",
+    ],
+)
+def test_a_url_is_no_path_of_this_machine(
+    arguments: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fails(monkeypatch, capsys, *arguments.split(), status=2)
+    assert "://" in line and "/x, and must be a path on this machine" in line
+    assert list(Path.cwd().iterdir()) == []

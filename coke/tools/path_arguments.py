@@ -1,10 +1,12 @@
-"""``~`` in arguments of the command line, where no shell expands it."""
+"""Paths among the arguments of the command line: ``~`` in them, and URLs instead of them."""
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperGroup
@@ -13,6 +15,7 @@ from coke.files.home import expanded
 
 #: A path with a tilde at its start: a word, or the value in ``--option=VALUE`` or ``key=VALUE``.
 _TILDE = re.compile(r"((?:--)?[A-Za-z][\w.-]*=)?(~.*)", re.DOTALL)
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # of a URL that was made a Path
 
 
 class HomeGroup(TyperGroup):
@@ -34,3 +37,23 @@ def with_home(argument: str) -> str:
     """
     match = _TILDE.fullmatch(argument)
     return argument if match is None else f"{match[1] or ''}{expanded(match[2])}"
+
+
+def with_local_paths(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, which refuses a URL where it takes a path of this machine.
+
+    A URL that is taken for a path loses a slash, and may become a folder called ``s3:``.
+    """
+
+    @functools.wraps(command)
+    def checked(**arguments: Any) -> Any:
+        for name, value in arguments.items():
+            if isinstance(value, Path) and _URL.match(str(value)):
+                url = _URL.sub(r"\1://", str(value), count=1)
+                raise ValueError(
+                    f"{name} is {url}, and must be a path on this machine: download what is there, "
+                    "or write to a folder here and copy that"
+                )
+        return command(**arguments)
+
+    return checked
