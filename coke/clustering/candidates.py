@@ -1,8 +1,8 @@
 """Points that centers may start at, with weights.
 
-Where all points are candidates, they come in an order that depends on the points alone, and
-identical ones as one. Then a seed gives the same centers however the points are ordered, shifted,
-turned or scaled, and whether a point is given twice or with a weight of 2.
+If all points are candidates, identical ones become one, and their order depends on the points
+alone. A seed then gives the same centers however the points are ordered, shifted, turned or scaled.
+It also gives the same centers for a point of weight 2 as for two points.
 
 Shapes: N points, C candidates, D dimensions.
 """
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_STEPS = 1 << 24  # to which the squared distance from the mean is rounded, as a share of its mean
+_STEPS = 1 << 24  # parts of the mean squared distance to which such distances are rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Candidates:
 
     @classmethod
     def sample(cls, points_CD: Tensor, weights_C: Tensor | None) -> Candidates:
-        """Some of the points, in random order; a weight of 1 for each if None."""
+        """Some of the points, in random order; each has a weight of 1 if None."""
         if weights_C is None or not bool(weights_C.any()):
             weights_C = torch.ones(len(points_CD), dtype=torch.float64)
         return cls(points=points_CD, weights=weights_C)
@@ -63,6 +63,6 @@ def _order(points_ND: NDArray[np.floating], weights_N: NDArray[np.float64]) -> N
     order = np.argsort(rounded_N, kind="stable")
     ends = np.flatnonzero(np.diff(rounded_N[order])) + 1
     for tied in np.split(order, ends) if len(ends) + 1 < len(order) else ():
-        if len(tied) > 1:  # a view of a part of `order`
+        if len(tied) > 1:  # `tied` is a view of `order`
             tied[:] = tied[np.lexsort(points_ND[tied].T[::-1])]
     return order

@@ -12,7 +12,7 @@ _TINY = torch.finfo(torch.float64).tiny  # keeps a row of zeros zero
 
 
 def distances(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
-    """(B, K) float64 Euclidean distances; under cosine, 1 minus the cosine."""
+    """Euclidean distances (B, K) float64; under cosine, 1 minus the cosine."""
     points_BD, centers_KD = points_BD.double(), centers_KD.double()
     if metric == "cosine":
         return _from_cosine(_unit(points_BD) @ _unit(centers_KD).T)
@@ -20,8 +20,10 @@ def distances(points_BD: Tensor, centers_KD: Tensor, metric: str) -> Tensor:
 
 
 def own_losses(points_BD: Tensor, centers_BD: Tensor, metric: str) -> Tensor:
-    """(B,) float64, what the inertia sums: the squared Euclidean distance of each point to the
-    center in its row; under cosine, 1 minus the cosine."""
+    """The terms (B,) float64 of the inertia, for the center in each point's row.
+
+    A term is the squared Euclidean distance; under cosine, 1 minus the cosine.
+    """
     points_BD, centers_BD = points_BD.double(), centers_BD.double()
     if metric == "cosine":
         return _from_cosine((_unit(points_BD) * _unit(centers_BD)).sum(dim=1))

@@ -20,7 +20,7 @@ from coke.clustering.estimator_settings import check_settings, is_sampled, numbe
 from coke.clustering.feature_names import check_same_names
 from coke.clustering.fitted_centers import FittedCenters
 from coke.clustering.fitting import Fit, fit_once
-from coke.clustering.initial_centers import checked_centers
+from coke.clustering.initial_centers import check_near, checked_centers
 from coke.clustering.point_array import PointArray, point_array
 from coke.clustering.points import Points, fine_grained, on_sphere, unit_rows
 from coke.clustering.random_state import generator_of
@@ -36,29 +36,29 @@ _SMALL = 1_000_000  # similarities, up to which float64 costs next to nothing
 class OnlineConstrainedKMeans(ClusterBase):
     """k-means whose clusters keep a minimum (and maximum) size, for any number of points.
 
-    Points are assigned as they stream by (Sec. 3.2 and 4 of the paper): to the cluster of the
-    highest similarity plus dual, the duals moving towards the sizes that are asked for. After the
-    last pass, points are moved where they cost least until the sizes hold: they are guaranteed.
+    Points are assigned as they stream by (Sec. 3.2 and 4 of the paper). A point goes to the cluster
+    of the highest similarity plus dual, and the duals move towards the sizes asked for. After the
+    last pass, the cheapest moves of points make the sizes hold. They are guaranteed.
 
     Args:
-        n_clusters: K.
+        n_clusters: number of clusters K.
         min_ratio: smallest size as a share of N / K, in [0, 1]; 1 means equal sizes.
         min_size: smallest size in points, instead of ``min_ratio``.
         max_size: largest size in points.
         metric: ``"cosine"`` or ``"euclidean"``.
-        dual_rule: ``"auto"``; there is nothing to tune.
-        init: where centers start. ``"k-means++"``; ``"random"`` (or ``"sample"``), different points
-            drawn evenly; an array (K, D); or a function ``init(X, n_clusters, random_state=...)``
-            that returns one, with a numpy ``RandomState``.
-        n_init: starts; the best one is kept. ``"auto"`` means 10 for ``"random"`` and a function,
-            otherwise 1. An array is one start.
-        max_iter: passes over the points.
+        dual_rule: ``"auto"``, which has nothing to tune.
+        init: where centers start: ``"k-means++"``; ``"random"`` (or ``"sample"``) for different
+            points drawn at random; an array (K, D); or a function that returns such an array and is
+            called as ``init(X, n_clusters, random_state=...)`` with a numpy ``RandomState``.
+        n_init: number of starts; the best result is kept. ``"auto"`` means 10 for ``"random"`` and
+            a function, otherwise 1. An array is always one start.
+        max_iter: largest number of passes over the points.
         tol: ends when the centers' squared moves add up to no more than this share of the variance
             of a feature, as scikit-learn's KMeans does.
         batch_size: points that are compared with the centers at a time.
-        random_state: seed; the same seed gives the same result. A whole number, or a generator of
-            numpy or torch, from which the seed is drawn. None gives another result each time.
-        verbose: show progress.
+        random_state: seed; the same seed gives the same result. It is a whole number, or a
+            generator of numpy or torch from which the seed is drawn. None means a new seed.
+        verbose: whether to show progress.
 
     Attributes:
         labels_: (N,) int64 cluster of each point of ``fit``.
@@ -74,8 +74,10 @@ class OnlineConstrainedKMeans(ClusterBase):
             share of ``inertia_`` (euclidean) or of the sum of similarities (cosine). It is not the
             difference of the two sums, which far from the origin would be lost in rounding.
         violation_: largest breach of a size, relative; 0 after ``fit``.
-        n_iter_, n_features_in_: passes made, and D.
-        feature_names_in_: (D,) names, after a data frame whose columns have texts as names.
+        n_iter_: number of passes that were made.
+        n_features_in_: number of features D.
+        feature_names_in_: (D,) names of the features, if ``fit`` was given a data frame with texts
+            as names.
     """
 
     def __init__(
@@ -207,14 +209,15 @@ class OnlineConstrainedKMeans(ClusterBase):
         return self
 
     def predict(self, X: Any) -> NDArray[np.int64]:
-        """Clusters (N,) of new points, at the prices learned (Eqn. 8): highest similarity plus
-        dual. Sizes are not enforced on them.
+        """Clusters (N,) of new points: those of the highest similarity plus dual (Eqn. 8).
+
+        Sizes are not enforced on new points.
 
         Args:
             X: (N, D), as in ``fit``.
 
         Raises:
-            ValueError: points of another width, or whose features have other names.
+            ValueError: the points have another width, or their features other names.
         """
         given = self._new(X)
         return self._fitted().labels(given)
@@ -240,10 +243,10 @@ class OnlineConstrainedKMeans(ClusterBase):
         Args:
             X: (N, D), as in ``fit``.
             y: ignored.
-            sample_weight: (N,) what each point counts; 1 if None.
+            sample_weight: (N,) weight of each point; 1 if None.
 
         Raises:
-            ValueError: as ``predict``; or weights that are not N finite numbers, 0 or more.
+            ValueError: as ``predict``; or the weights are not N finite numbers, 0 or more.
         """
         given = self._new(X)
         weights_N = checked_weights(sample_weight, given.array.shape[0])
@@ -377,11 +380,13 @@ class OnlineConstrainedKMeans(ClusterBase):
         coordinates: Coordinates,
         generator: torch.Generator,
     ) -> Tensor:
-        """Where a start begins, (K, D), in these coordinates.
+        """Centers (K, D) to start from, in these coordinates.
 
         Args:
             given: all points, for a function that makes the centers.
             among: points that the estimator itself chooses from.
+            coordinates: the ones in which the centers are returned.
+            generator: the source of random numbers.
         """
         if isinstance(self.init, str):
             choose = sampled if is_sampled(self.init) else kmeans_plus_plus
@@ -397,7 +402,9 @@ class OnlineConstrainedKMeans(ClusterBase):
             checked_KD = checked_centers(centers, self.n_clusters, width, self.metric, name)
             if self.metric == "cosine":
                 checked_KD = unit_rows(checked_KD)
-            centers_KD = torch.from_numpy(coordinates.into(checked_KD)).to(among.points.dtype)
+            inside_KD, dtype = torch.from_numpy(coordinates.into(checked_KD)), among.points.dtype
+            check_near(inside_KD, dtype, name)
+            centers_KD = inside_KD.to(dtype)
         return on_sphere(centers_KD, coordinates) if self.metric == "cosine" else centers_KD
 
     def _learn_names(self, given: PointArray, width: int) -> None:

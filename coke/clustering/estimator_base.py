@@ -1,4 +1,4 @@
-"""What scikit-learn gives an estimator; without scikit-learn, the little that is needed."""
+"""The base class of the estimator: scikit-learn's if it is installed, otherwise a small one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ try:
 except ImportError:
 
     class ClusterBase:  # type: ignore[no-redef]
-        """Parameters by name, and names of outputs, as scikit-learn's estimators have them."""
+        """Parameters and names of outputs, with scikit-learn's methods for them."""
 
         not_fitted = ValueError
 

@@ -1,4 +1,4 @@
-"""What the settings of the estimator may be; they are checked when it is fitted."""
+"""Checks of the estimator's settings, made when it is fitted."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 from coke.clustering.points import METRICS
 from coke.clustering.seeding import SEEDINGS
 
-_SAMPLED = ("random", "sample")  # two names of one way to start
-_AUTO_STARTS = 10  # starts of `n_init="auto"` where each is a plain draw, as in scikit-learn
+_SAMPLED = ("random", "sample")  # two names of the same way to start
+_AUTO_STARTS = 10  # starts that `n_init="auto"` makes of random points, as in scikit-learn
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Checks the estimator's parameters, by name.
+    """Checks the estimator's parameters.
+
+    Args:
+        settings: the parameters by name.
 
     Raises:
-        ValueError: one is out of its range; the message names it and what is allowed.
+        ValueError: a parameter is out of its range; the message names it and the range.
     """
     for name in ("n_clusters", "n_init", "max_iter", "batch_size"):
         value = settings[name]
@@ -51,13 +54,16 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def is_sampled(init: Any) -> bool:
-    """Whether centers start at points drawn evenly."""
+    """Whether ``init`` asks for points drawn at random."""
     return isinstance(init, str) and init in _SAMPLED
 
 
 def number_of_starts(n_init: int | str, init: Any) -> int:
-    """Starts of a fit: as given; where ``"auto"``, ten for evenly drawn points or a function, one
-    for k-means++. Centers that are given as an array are one start, however many are asked for."""
+    """How many starts a fit makes.
+
+    ``"auto"`` means ten for random points and for a function, and one for k-means++. An array is
+    always one start, since further ones would be the same.
+    """
     if not isinstance(init, str) and not callable(init):
         return 1
     if isinstance(n_init, str):

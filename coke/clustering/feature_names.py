@@ -1,6 +1,6 @@
-"""Names of features: taken from a data frame, and compared with those of ``fit``.
+"""Names of features: read from a data frame, and compared with those of ``fit``.
 
-Rules and messages are scikit-learn's; they hold without scikit-learn, too.
+Rules and messages are those of scikit-learn, which need not be installed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LISTED = 5  # names in a message
+_LISTED = 5  # names that a message lists
 
 
 def feature_names(x: Any) -> NDArray[np.object_] | None:
@@ -46,7 +46,7 @@ def check_same_names(
     """Compares the names of new points with those of ``fit``; warns if only one has names.
 
     Raises:
-        ValueError: names or their order differ.
+        ValueError: the names or their order differ.
     """
     if fitted is None and found is None:
         return

@@ -1,4 +1,4 @@
-"""Centers and duals that a fit has found, compared with other points.
+"""Centers and duals after a fit, and how other points compare with them.
 
 Shapes: N points, B of a batch, D dimensions, K clusters.
 """
@@ -25,7 +25,7 @@ _SMALL = 1_000_000  # similarities up to which float64 costs next to nothing
 
 @dataclass(frozen=True, kw_only=True)
 class FittedCenters:
-    """What a fit has found, in the user's coordinates.
+    """Centers and duals after a fit, in the user's coordinates.
 
     Attributes:
         centers: (K, D) float64.
@@ -44,8 +44,10 @@ class FittedCenters:
         return torch.cat([labels_B for _, labels_B in self._labelled(given)]).numpy()
 
     def distances(self, given: PointArray) -> NDArray[Any]:
-        """(N, K) float64, or float32 for points in float32 or float16: Euclidean distances; under
-        cosine, 1 minus the cosine."""
+        """Distances (N, K) to the centers: Euclidean, or 1 minus the cosine.
+
+        They are float32 for points in float32 or float16, otherwise float64.
+        """
         centers_KD = torch.from_numpy(self.centers)
         kept = given.array.dtype in (np.float16, np.float32)
         parts = [
@@ -55,8 +57,10 @@ class FittedCenters:
         return np.concatenate(parts, dtype=np.float32 if kept else np.float64, casting="same_kind")
 
     def inertia(self, given: PointArray, weights_N: Tensor | None) -> float:
-        """Weighted sum of squared distances, or of 1 minus the cosine, to the centers of
-        :meth:`labels`."""
+        """Weighted sum of squared distances to the centers that :meth:`labels` chooses.
+
+        Under cosine, it is the weighted sum of 1 minus the cosine.
+        """
         centers_KD, points = torch.from_numpy(self.centers), self._as_given(given)
         total = 0.0
         for rows, labels_B in self._labelled(given):

@@ -1,13 +1,17 @@
-"""Centers that a user gives to start from, as an array or by a function."""
+"""Checks of centers that a user gives to start from, as an array or by a function."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from coke.clustering.point_array import matrix
+
+_MARGIN = 1e4  # factor that is left for sums over features and points
 
 
 def checked_centers(
@@ -19,11 +23,12 @@ def checked_centers(
         centers: an array, tensor, data frame or list of rows.
         n_clusters, width: K and D.
         metric: ``"cosine"`` asks for rows that have a direction.
-        name: where the centers are from, for messages.
+        name: what the centers are called in messages.
 
     Raises:
-        ValueError: another shape, NaN or infinity, or a row of zeros under cosine.
-        TypeError: an object that is not a number.
+        ValueError: the shape is another one, a value is NaN or infinite, or a row is zero under
+            cosine.
+        TypeError: an object is no number.
     """
     centers_KD = matrix(centers, name).astype(np.float64)  # always a copy
     expected = (n_clusters, width)
@@ -45,3 +50,23 @@ def checked_centers(
             'direction; give another center, or use metric="euclidean"'
         )
     return centers_KD
+
+
+def check_near(centers_KD: Tensor, dtype: torch.dtype, name: str) -> None:
+    """Checks that squared distances to the centers do not overflow.
+
+    Args:
+        centers_KD: (K, D) float64, in units of the points' standard deviation, around their mean.
+        dtype: the type in which distances are calculated.
+        name: what the centers are called in messages.
+
+    Raises:
+        ValueError: a center is too far from the points.
+    """
+    limit = torch.finfo(dtype).max ** 0.5 / _MARGIN
+    far_K = ~(torch.linalg.vector_norm(centers_KD, ord=torch.inf, dim=1) < limit)
+    if bool(far_K.any()):
+        raise ValueError(
+            f"{name} has row {int(far_K.int().argmax())} so far from the points that squared "
+            "distances cannot be calculated; give a nearer center"
+        )

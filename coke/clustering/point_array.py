@@ -1,7 +1,7 @@
-"""Points as users have them, made one array of numbers (N, D).
+"""Points in all forms that users have, as one array of numbers (N, D).
 
-Arrays, tensors, data frames and lists of rows are taken as they are. Batches are written one after
-the other to an unnamed temporary file, since a fit reads points in random order.
+Arrays, tensors, data frames and lists of rows become an array in memory. Batches are written one
+after the other to an unnamed temporary file, since a fit reads points in random order.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _COPIED = 1 << 20  # numbers of a temporary file that are converted at a time
 
 @dataclass(frozen=True, kw_only=True)
 class PointArray:
-    """Points (N, D), and the names (D,) of their features, if they came with names.
+    """Points (N, D), and the names (D,) of their features.
 
     Attributes:
-        array: real numbers of any type, in memory or mapped; values are not looked at yet.
-        names: None for anything but a data frame whose columns have texts as names.
+        array: real numbers of any type, in memory or mapped; they may still be NaN or infinite.
+        names: names of a data frame's columns if they are texts, otherwise None.
     """
 
     array: NDArray[Any] | StackedRows
@@ -44,9 +44,9 @@ def point_array(x: Any) -> PointArray:
             batches (B, D).
 
     Raises:
-        ValueError: no points, no numbers, masked or missing values, sparse data, or batches that
-            do not fit together.
-        TypeError: an object that is not a number; names of columns that mix texts and numbers.
+        ValueError: there are no points, they are no numbers, masked or sparse, or batches do not
+            fit together.
+        TypeError: an object is no number, or names of columns mix texts and numbers.
     """
     if isinstance(x, StackedRows):
         return PointArray(array=x)
@@ -62,7 +62,7 @@ def matrix(x: Any, name: str) -> NDArray[Any]:
 
     Args:
         x: an array, tensor, data frame or list of rows.
-        name: what it is, for messages.
+        name: what the array is called in messages.
 
     Raises:
         ValueError, TypeError: as :func:`point_array`.
@@ -109,7 +109,9 @@ def numbers(x: Any, name: str) -> NDArray[Any]:
         array = _of_rows(x, name)
     else:
         _check_no_mask(x, name)
-        array = x if isinstance(x, np.memmap) else np.asarray(x)  # a map is read in other ways
+        array = (
+            x if isinstance(x, np.memmap) else np.asarray(x)
+        )  # whoever reads it must know that it is on disk
     if np.iscomplexobj(array):
         raise ValueError(f"Complex data not supported: {name} has complex numbers; give real ones")
     if array.dtype == object:
@@ -159,7 +161,7 @@ def _check_no_mask(x: Any, name: str) -> None:
         at = ", ".join(map(str, masked[0].tolist()))
         raise ValueError(
             f"{name} is a masked array, and {len(masked):,} of its values are masked, the first at "
-            f"[{at}]; remove such rows, or fill them with X.filled(value)"
+            f"[{at}]; remove such rows, or fill them with filled(value)"
         )
 
 
@@ -183,8 +185,8 @@ def _of_objects(array: NDArray[Any], name: str, names: NDArray[np.object_] | Non
                 place += f", column {column}"
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(
-                f"{name} has {_short(value)} in {place}: its argument must be a string or a number "
-                f"({error}); give numbers, or leave the column out"
+                f"{name} has {_short(value)} in {place}, which is no number ({error}); give "
+                "numbers, or leave the column out"
             ) from error
     return numbers
 
@@ -195,7 +197,7 @@ def _short(value: Any) -> str:
 
 
 def _joined(batches: Iterable[Any]) -> PointArray:
-    """Batches in a temporary file that has no name, so it is gone when its map is."""
+    """Batches in a temporary file without a name, which vanishes with its memory map."""
     spool: _Spool | None = None
     names: NDArray[np.object_] | None = None
     for number, batch in enumerate(batches):
@@ -226,11 +228,11 @@ def _joined(batches: Iterable[Any]) -> PointArray:
         spool.append(array)
     if spool is None:
         raise ValueError("Found array with 0 sample(s): the iterator gave no batch")
-    return PointArray(array=spool.mapped(), names=names)
+    return PointArray(array=spool.finished(), names=names)
 
 
 class _Spool:
-    """Rows in a temporary file: float32, or float64 as soon as a batch needs more digits."""
+    """Rows in a temporary file: float32, or float64 once a batch needs more digits."""
 
     def __init__(self, width: int, dtype: np.dtype[Any]) -> None:
         self.width, self.rows = width, 0
@@ -244,13 +246,19 @@ class _Spool:
         np.ascontiguousarray(rows, dtype=self._dtype).tofile(self._file)
         self.rows += len(rows)
 
-    def mapped(self) -> NDArray[Any]:
+    def finished(self) -> NDArray[Any]:
+        """All rows (N, D), as a memory map that keeps the file."""
+        array = self._mapped()
+        self._file.close()
+        return array
+
+    def _mapped(self) -> NDArray[Any]:
         self._file.flush()
         shape = (self.rows, self.width)
         return np.memmap(self._file, dtype=self._dtype, mode="r", shape=shape)
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
-        old, file = self.mapped(), tempfile.TemporaryFile()  # noqa: SIM115
+        old, file = self._mapped(), tempfile.TemporaryFile()  # noqa: SIM115
         step = max(1, _COPIED // self.width)
         for start in range(0, self.rows, step):
             old[start : start + step].astype(dtype).tofile(file)

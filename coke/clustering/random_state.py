@@ -11,15 +11,15 @@ LARGEST_SEED = 2**63 - 1
 
 
 def generator_of(random_state: Any) -> torch.Generator:
-    """A generator of its own; the random numbers of numpy and torch stay as they are.
+    """A new generator; the global random numbers of numpy and torch stay as they are.
 
     Args:
-        random_state: None (another result each time), a whole number from 0 to 2**63 - 1, or a
-            numpy ``RandomState``, numpy ``Generator``, ``numpy.random`` itself or torch
-            ``Generator``. One number is drawn from the last four.
+        random_state: None for another result each time; a whole number from 0 to 2**63 - 1; or one
+            of numpy's ``RandomState`` and ``Generator``, the module ``numpy.random``, and torch's
+            ``Generator``, from which one number is drawn.
 
     Raises:
-        ValueError: anything else.
+        ValueError: ``random_state`` is something else.
     """
     generator = torch.Generator()
     if random_state is None:
@@ -40,8 +40,8 @@ def generator_of(random_state: Any) -> torch.Generator:
         )
         generator.manual_seed(int(drawn))
     else:
+        shown = " ".join(repr(random_state).split())
         raise ValueError(
-            f"random_state is {random_state!r}; give None, a whole number, or a generator of numpy "
-            "or torch"
+            f"random_state is {shown}; give None, a whole number, or a generator of numpy or torch"
         )
     return generator

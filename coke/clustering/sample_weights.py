@@ -1,4 +1,4 @@
-"""What each point counts, as given to an estimator."""
+"""Weights of points: what a user may give, and how they count."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from torch import Tensor
 
 from coke.clustering.point_array import numbers
 
-_LEAST = 1e-6  # of the mean weight: a point that weighs nothing still has a nearest cluster
+_LEAST = 1e-6  # smallest factor of a point's similarities, as a share of the mean weight
 
 
 def pull(weights_B: Tensor) -> Tensor:
-    """How much the similarities of points count when they are assigned: their weights, but never
-    nothing, so that a point of weight 0 goes to a cluster that is near."""
+    """Factors (B,) of the points' similarities in an assignment: the weights, but never 0.
+
+    A point of weight 0 thus still goes to a cluster that is near.
+
+    Args:
+        weights_B: weights, whose mean over all points is 1.
+    """
     return weights_B.clamp(min=_LEAST)
 
 
 def checked_weights(sample_weight: Any, n_points: int) -> Tensor | None:
-    """Weights (N,) float64; None where all points count the same.
+    """Weights (N,) float64; None if all points count the same.
 
     Args:
         sample_weight: None, one number, or N of them.
 
     Raises:
-        ValueError: another shape, a weight that is negative or not finite, or all of them 0.
+        ValueError: the shape is another one, a weight is negative or not finite, all weights are
+            0, or their sum is not finite.
     """
     if sample_weight is None:
         return None
@@ -45,4 +51,7 @@ def checked_weights(sample_weight: Any, n_points: int) -> Tensor | None:
         )
     if not weights_N.any():
         raise ValueError("sample_weight is zero for all points; give one of them a positive weight")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(weights_N.sum()):
+            raise ValueError("the sum of sample_weight is too large for float64; scale it down")
     return torch.from_numpy(weights_N)

@@ -99,6 +99,7 @@ def test_the_score_of_the_points_of_fit_is_minus_the_inertia(metric: str) -> Non
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
+        ([1e308] * 90, "the sum of sample_weight is too large for float64; scale it down"),
         ([1, 2], r"sample_weight has shape \(2,\); 90 points need \(90,\)"),
         ([-1] + [1] * 89, r"sample_weight is -1\.0 in row 0; give finite weights, 0 or more"),
         ([1] * 89 + [np.nan], r"sample_weight is nan in row 89"),
@@ -176,6 +177,13 @@ def test_centers_that_cannot_start_are_named(init: Any, message: str) -> None:
 
 def test_centers_at_the_origin_start_under_the_euclidean_metric() -> None:
     assert fitted(init=np.zeros((3, 2))).counts_.sum() == 90
+
+
+@pytest.mark.parametrize("far", [1e150, 1e300])
+def test_centers_that_are_too_far_are_named(far: float) -> None:
+    with pytest.raises(ValueError, match="init has row 1 so far from the points that squared"):
+        fitted(init=CORNERS * [[1], [far], [1]])
+    assert fitted(init=CORNERS * [[1], [1e140], [1]]).counts_.sum() == 90
 
 
 def test_seeds_of_every_kind() -> None:
