@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: all its bits count
+_CHUNK = 1 << 10  # rows whose bits stay in a cache
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistinctRows:
@@ -74,18 +77,18 @@ class DistinctRows:
 def _keys(points_ND: Tensor) -> NDArray[np.uint64]:
     """A key (N,) for each row: the same for identical rows, and for no others.
 
-    A sum of the row's bits times random odd numbers finds likely ones; a row that shares its key
-    with a different one makes all rows be compared in full.
+    A sum of the row's bits, mixed, times random odd numbers finds likely ones; a row that shares
+    its key with a different one makes all rows be compared in full.
     """
-    n, d = points_ND.shape
+    n = len(points_ND)
     points = (points_ND + 0.0).numpy()  # of -0.0 and 0.0, which are equal, only 0.0 is left
-    bits_ND = points.view(np.uint64 if points.dtype == np.float64 else np.uint32)
-    factors_D = np.random.default_rng(0).integers(2**63, size=d, dtype=np.uint64) * 2 + 1
-    keys_N = np.zeros(n, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for column, factor in enumerate(factors_D):
-            keys_N += (bits_ND[:, column].astype(np.uint64) + np.uint64(column)) * factor
-            keys_N ^= keys_N >> np.uint64(29)
+    bits_NW = points.view(np.uint32)
+    factors_W = np.random.default_rng(0).integers(2**63, size=bits_NW.shape[1], dtype=np.uint64)
+    keys_N = np.empty(n, dtype=np.uint64)
+    for first in range(0, n, _CHUNK):
+        mixed_MW = bits_NW[first : first + _CHUNK] * _MIXER
+        mixed_MW ^= mixed_MW >> np.uint64(32)
+        keys_N[first : first + _CHUNK] = mixed_MW @ (2 * factors_W + 1)
     _, first_U, row_of_N = np.unique(keys_N, return_index=True, return_inverse=True)
     if len(first_U) < n and not np.array_equal(points[first_U[row_of_N]], points):
         _, row_of_N = np.unique(points, axis=0, return_inverse=True)

@@ -30,7 +30,7 @@ from coke.clustering.sizes import SizeBounds, size_bounds
 from coke.clustering.stream_step import StreamState, check_ids, stream_step
 
 _SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
-_SMALL = 1_000_000  # similarities, up to which float64 costs next to nothing
+_SMALL = 200_000  # similarities, up to which float64 costs next to nothing
 
 
 class OnlineConstrainedKMeans(ClusterBase):

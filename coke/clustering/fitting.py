@@ -9,15 +9,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from coke.clustering.distinct_rows import DistinctRows
 from coke.clustering.lloyd import Lloyd
 from coke.clustering.online import Online
 from coke.clustering.points import Points
 from coke.clustering.sizes import SizeBounds
 
 _IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
+
+
+_SOME = 1000  # points that tell whether many are identical
+_MOSTLY = 0.8  # share of distinct ones among them from which it is not worth a look at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +68,9 @@ def fit_once(
     """
     k = len(centers_KD)
     clustering: Lloyd | Online
-    # Few: similarities stay in memory, and the assignment of every pass is the best there is.
-    if points.n * max(k, points.d if points.on_disk else 0) <= _IN_MEMORY:
-        clustering = Lloyd(points, centers_KD, bounds)
+    rows = _few_rows(points, k)
+    if rows is not None:  # similarities stay in memory, and every assignment is the best there is
+        clustering = Lloyd(points, rows, centers_KD, bounds)
     else:
         clustering = Online(points, centers_KD, bounds, batch_size, _IN_MEMORY, generator)
     passes, moved = 0, math.inf
@@ -85,3 +91,17 @@ def fit_once(
         shortfall=min(max(end.shortfall, 0.0), end.squared_distances / 2),
         passes=passes,
     )
+
+
+def _few_rows(points: Points, k: int) -> DistinctRows | None:
+    """The distinct rows, if there are few enough to keep their similarities in memory."""
+    if points.n * max(k, points.d if points.on_disk else 0) <= _IN_MEMORY:
+        return DistinctRows.of(points.whole(), points.weights)
+    if points.on_disk:
+        return None
+    some = np.unique(np.linspace(0, points.n - 1, _SOME).astype(np.int64))
+    if len(DistinctRows.of(points.read(some), None).amounts) > _MOSTLY * len(some):
+        return None
+    rows = DistinctRows.of(points.whole(), points.weights)
+    # A stream is faster, where it may be used: only few rows are worth the exact way.
+    return rows if len(rows.amounts) * k <= _IN_MEMORY // 8 else None

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coke.clustering.assignment import best_columns
 from coke.clustering.distinct_rows import DistinctRows
 from coke.clustering.ending import Ending
 from coke.clustering.points import Points, means, similarities_by_cluster, squared_distances
 from coke.clustering.repair import repair
 from coke.clustering.sample_weights import pull
 from coke.clustering.sizes import SizeBounds, refine_duals
-from coke.clustering.transport import Assigned, assigned
+from coke.clustering.transport import Assigned, assigned, highest
 
 _STEPS, _SETTLED = 40, 1e-3  # towards the best duals, before an assignment finds them exactly
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}  # of similarities, relative to the largest
@@ -28,11 +27,12 @@ _CHUNK = 1 << 14  # rows that are looked at together
 class Lloyd:
     """Few enough points to keep all their similarities in memory."""
 
-    def __init__(self, points: Points, centers_KD: Tensor, bounds: SizeBounds) -> None:
-        self.points, self.bounds = points, bounds
+    def __init__(
+        self, points: Points, rows: DistinctRows, centers_KD: Tensor, bounds: SizeBounds
+    ) -> None:
+        self.points, self.rows, self.bounds = points, rows, bounds
         self.centers_KD = centers_KD.to(points.dtype)
-        self.rows = DistinctRows.of(points.whole(), points.weights)
-        self.distinct = len(self.rows.points) == points.n
+        self.distinct = len(rows.points) == points.n
         self.duals_K = torch.zeros(len(centers_KD), dtype=torch.float64)
 
     def run(self) -> None:
@@ -105,7 +105,7 @@ class Lloyd:
 
     def _repaired(self, values_KU: Tensor) -> Assigned:
         """A good assignment of rows that are one point each."""
-        labels_U = self._highest(values_KU)
+        labels_U = torch.from_numpy(highest(values_KU.numpy(), self.duals_K.numpy()))
         sizes_K = torch.bincount(labels_U, minlength=len(self.duals_K))
         repair(
             labels_U,
@@ -130,7 +130,6 @@ class Lloyd:
         found = assigned(
             values_KU.numpy(),
             self.rows.amounts,
-            self._highest(values_KU).numpy(),
             self.duals_K.numpy(),
             self.bounds,
             tolerance=_ROUNDING[values_KU.dtype] * float(values_KU.abs().max()),
@@ -138,12 +137,6 @@ class Lloyd:
         assert found.complete, "feasible bounds leave a path to every cluster"
         self.duals_K = torch.from_numpy(found.prices)
         return found
-
-    def _highest(self, values_KU: Tensor) -> Tensor:
-        """The cluster (U,) of the highest similarity plus dual."""
-        duals_K1 = self.duals_K.to(values_KU.dtype).unsqueeze(1)
-        parts = values_KU.split(_CHUNK, dim=1)
-        return torch.cat([best_columns((part_KM + duals_K1).T) for part_KM in parts])
 
 
 def _chunks(found: Assigned) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coke.clustering.ending import Ending
 from coke.clustering.points import Points, means, narrowed, similarities, squared_distances
+from coke.clustering.polish import GOOD, Polish
 from coke.clustering.repair import repair
 from coke.clustering.sample_weights import pull
 from coke.clustering.sizes import SizeBounds, typical_difference
@@ -100,13 +101,26 @@ class Online:
             left = (before_K[before_N[rows]] - before_K[self.labels_N[rows]]).double().sum()
             shortfall += (now - was) / 2 + float(left)
         shortfall += self.bounds.slack(before_K.double(), sizes_K, price=0.0)
-        return Ending(
+        ending = Ending(
             duals=self.duals_K,
             labels=self.labels_N,
             sizes=sizes_K,
             squared_distances=distances,
             shortfall=shortfall,
         )
+        if 2 * shortfall <= GOOD * distances:
+            return ending
+        polish = Polish(
+            self.points,
+            self.centers_KD,
+            self.bounds,
+            self._similarities,
+            self._squared_distances,
+            batch_size=self.batch_size,
+            in_memory=self.in_memory,
+            generator=self.generator,
+        )
+        return polish.better(ending)
 
     def _dual_step(self) -> float:
         """How far a point moves its cluster's dual."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coke.clustering.assignment import best_columns
 from coke.clustering.sizes import SizeBounds, typical_difference
 from coke.clustering.transport import assigned
 
@@ -56,7 +55,6 @@ def repair(
         found = assigned(
             values_MK.T.contiguous().numpy(),
             np.ones(len(rows_M), dtype=np.int64),
-            best_columns(values_MK + duals_K.to(values_MK.dtype)).numpy(),
             duals_K.numpy(),
             bounds,
             tolerance=_ROUNDING * float(values_MK.abs().max()),

@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from coke.clustering.shortest_paths import shortest_paths
 from coke.clustering.sizes import SizeBounds
 
+_CHUNK = 1 << 12  # rows whose values fit into a cache
+_FINER = 8.0  # times as fine as before are prices mended in each turn
+
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -49,7 +52,6 @@ class Assigned:
 def assigned(
     values_KU: NDArray[Any],
     amounts_U: Ints,
-    labels_U: Ints,
     prices_K: NDArray[Any],
     bounds: SizeBounds,
     *,
@@ -61,24 +63,39 @@ def assigned(
     Args:
         values_KU: (K, U) what a point of a row is worth in a cluster.
         amounts_U: (U,) points in each row.
-        labels_U: (U,) cluster of the highest value plus price.
         prices_K: (K,) where prices start; good ones save time.
-        tolerance: a move that loses no more than this counts as free. The sum of values is then
-            below the best by at most this for each point that is moved.
+        tolerance: a move that loses no more than this counts as free: rounding. The sum of values
+            is below the best by at most this for each point that is moved.
         others_K: (K,) points that are not among the rows and stay in their clusters.
     """
-    flow = _Flow(values_KU, amounts_U, labels_U, prices_K, bounds, tolerance, others_K)
-    while flow.is_off():
-        if not flow.improve():
+    flow = _Flow(values_KU, amounts_U, prices_K, bounds, others_K)
+    # Where much is off, prices are coarse: they are mended coarsely first, many points at a time.
+    coarse = np.inf
+    while flow.off() > len(values_KU):
+        coarse = min(coarse, flow.furthest()) / _FINER
+        if coarse <= tolerance or not np.isfinite(coarse):
             break
+        flow.solve(coarse)
+        flow = _Flow(values_KU, amounts_U, flow.prices_S[:-1], bounds, others_K)
+    flow.solve(tolerance)
     return Assigned(
         rows=flow.rows_P,
         labels=flow.labels_P,
         amounts=flow.amounts_P,
         prices=flow.prices_S[:-1],
         sizes=flow.held_K + flow.excess_S[:-1],
-        complete=not flow.is_off(),
+        complete=flow.off() == 0,
     )
+
+
+def highest(values_KU: NDArray[Any], prices_K: NDArray[Any]) -> Ints:
+    """The cluster (U,) of the highest value plus price."""
+    prices_K1 = prices_K.astype(values_KU.dtype)[:, None]
+    parts = (
+        (values_KU[:, first : first + _CHUNK] + prices_K1).T.argmax(axis=1)
+        for first in range(0, values_KU.shape[1], _CHUNK)
+    )
+    return np.concatenate(list(parts))
 
 
 class _Flow:
@@ -88,21 +105,20 @@ class _Flow:
         self,
         values_KU: NDArray[Any],
         amounts_U: Ints,
-        labels_U: Ints,
         prices_K: NDArray[Any],
         bounds: SizeBounds,
-        tolerance: float,
         others_K: Ints | None,
     ) -> None:
         k = len(values_KU)
-        self.values_KU, self.tolerance = values_KU, tolerance
-        self.rows_P, self.labels_P = np.arange(len(labels_U)), labels_U.copy()
-        self.amounts_P = amounts_U.copy()
+        self.values_KU, self.tolerance = values_KU, 0.0
         self.lower, self.upper = int(bounds.lower), bounds.upper
         prices_K = np.asarray(prices_K, dtype=np.float64)
         if math.isinf(self.upper):
             prices_K = prices_K.clip(min=0)
         self.prices_S = np.append(prices_K, 0.0)
+        labels_U = highest(values_KU, prices_K)
+        self.rows_P, self.labels_P = np.arange(len(labels_U)), labels_U
+        self.amounts_P = amounts_U.copy()
         sizes_K = np.bincount(labels_U, amounts_U, minlength=k).astype(np.int64)
         sizes_K = sizes_K if others_K is None else sizes_K + others_K
         upper = min(self.upper, int(sizes_K.sum()))
@@ -118,7 +134,7 @@ class _Flow:
             np.cumsum(np.bincount(labels_U, minlength=k))[:-1],
         )
         self.costs_SS = np.full((k + 1, k + 1), np.inf)
-        if self.is_off():
+        if self.off():
             for a, members in enumerate(self.members):
                 if len(members):
                     values_KM = values_KU[:, members]
@@ -126,20 +142,38 @@ class _Flow:
             np.fill_diagonal(self.costs_SS, np.inf)
         self._look_at_slack()
 
-    def is_off(self) -> bool:
-        return bool(self.excess_S.any())
+    def off(self) -> int:
+        """Points that are too many somewhere."""
+        return int(self.excess_S.clip(min=0).sum())
 
-    def improve(self) -> bool:
-        """One round: shortest paths from all excess, then points along them. False for none."""
+    def furthest(self) -> float:
+        """How much the dearest of the paths costs that are needed next; infinite for none."""
+        distances_S, _, lacking = self._paths()
+        return float(distances_S[lacking].max()) if len(lacking) else math.inf
+
+    def solve(self, tolerance: float) -> None:
+        """Rounds until sizes keep their bounds, or no path is left."""
+        self.tolerance = tolerance
+        while self.off() and self._improve():
+            pass
+
+    def _paths(self) -> tuple[Floats, Ints, Ints]:
+        """Distances (S,) from what is too much, the node (S,) before each, and nodes that lack."""
         reduced_SS = self.costs_SS + (self.prices_S[:, None] - self.prices_S)
         distances_S, before_S = shortest_paths(reduced_SS.clip(min=0), self.excess_S > 0)
-        reached_S = np.isfinite(distances_S)
-        lacking = np.flatnonzero((self.excess_S < 0) & reached_S)
+        return (
+            distances_S,
+            before_S,
+            np.flatnonzero((self.excess_S < 0) & np.isfinite(distances_S)),
+        )
+
+    def _improve(self) -> bool:
+        """One round: shortest paths from all excess, then points along them. False for none."""
+        distances_S, before_S, lacking = self._paths()
         if not len(lacking):
             return False
         # Every arc of a shortest path now costs nothing, and no arc less than nothing.
-        furthest = distances_S[lacking].max()
-        distances_S = np.minimum(distances_S, furthest)
+        distances_S = np.minimum(distances_S, distances_S[lacking].max())
         self.prices_S += distances_S - distances_S[-1]
         if self.lower == self.upper:
             self.prices_S[-1] = 0.0
