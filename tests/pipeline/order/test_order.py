@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from coke.pipeline.order.epoch_order import EpochOrder
-from coke.pipeline.order.live_ids import LiveIds
 from coke.pipeline.order.order import epoch_order, order
 from coke.pipeline.order.permutation import permute
 
@@ -134,16 +133,6 @@ def test_positions_say_nothing_about_ids() -> None:
 def test_impossible_positions_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         order(0, 0, 10, **wrong)
-
-
-def test_the_ith_image_among_tombstones() -> None:
-    live = LiveIds(8, np.array([0, 3, 4, 7]))  # images: 1, 2, 5, 6
-    assert len(live) == 4
-    assert live.at(np.array([0, 1, 2, 3, 1])).tolist() == [1, 2, 5, 6, 2]
-    assert live.before(np.arange(9)).tolist() == [0, 0, 1, 2, 2, 2, 3, 4, 4]
-    assert len(LiveIds(3)) == 3
-    assert LiveIds(3).at(np.array([2, 0])).tolist() == [2, 0]
-    assert LiveIds(3).before(np.array([0, 3])).tolist() == [0, 3]
 
 
 def of_mode(mode: str, *, seed: int = 0, window: int = 2, dead: bool = True) -> EpochOrder:
