@@ -183,7 +183,7 @@ def write_arrow(root: Path, pictures: Sequence[Picture]) -> Path:
         with ipc.new_stream(root / names[-1], table.schema) as writer:
             writer.write_table(table, max_chunksize=3)
     files = [{"filename": name} for name in names]
-    (root / "state.json").write_text(json.dumps({"_data_files": files}))
+    (root / "state.json").write_text(json.dumps({"_data_files": files}), encoding="utf-8")
     return root
 
 

@@ -217,6 +217,7 @@ def test_every_ratio_clusters(dual_rule: str, min_ratio: float) -> None:
     assert (torch.cat(duals).max() > 0) == (min_ratio > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("center_update", ["running", "epoch"])
 @pytest.mark.parametrize(("dual_rule", "min_ratio"), [("paper", 0.4), ("auto", 0.4), ("auto", 1.0)])
 def test_restoring_at_every_step_changes_nothing(
@@ -495,6 +496,7 @@ def test_averaged_labels_of_another_size_are_refused() -> None:
         build(label_size=4).load_state_dict(c.state_dict())
 
 
+@pytest.mark.slow
 def test_everything_is_restored_to_the_device_of_the_clustering() -> None:
     c = build()
     for epoch in range(FIRST + 1):

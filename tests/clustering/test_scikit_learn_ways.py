@@ -324,6 +324,7 @@ print(km)
 """
 
 
+@pytest.mark.slow
 def test_it_works_without_scikit_learn_and_pandas() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

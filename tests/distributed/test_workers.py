@@ -64,6 +64,7 @@ def test_a_killed_worker_is_an_error() -> None:
         list(run(die, [1, 2]))
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_hears_of_the_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from coke.distributed.workers import worker_pool\n"

@@ -111,6 +111,7 @@ def stop_before(n: int, monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None
         watch(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_a_kill_before_any_change_leaves_the_old_file_or_the_new(
     tmp_path: Path, exclusive: bool

@@ -95,7 +95,7 @@ def random_tars(rng: random.Random, root: Path) -> int:
                 data += _tar(rng, names)
                 count += len(names)
             (root / f"{split}{number}.tar").write_bytes(data)
-    (root / "README").write_text("about")
+    (root / "README").write_text("about", encoding="utf-8")
     return count + 1
 
 

@@ -109,6 +109,7 @@ def bucket(shards: Path, s3: Any) -> str:
     return "s3://images/set"
 
 
+@pytest.mark.slow
 def test_an_epoch_from_a_bucket_in_a_third_of_the_room(
     bucket: str, shards: Path, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_folders(seed: int, tmp_path: Path) -> None:
     assert all(any(name.endswith(key) for key in apart) for name in left)
 
 
+@pytest.mark.slow
 def test_most_random_folders_are_sources(tmp_path: Path) -> None:
     accepted = 0
     for seed in range(40):

@@ -33,8 +33,8 @@ def save(folder: Path, *tables: Any) -> Path:
         with ipc.new_stream(folder / name, made.schema) as writer:
             writer.write_table(made, max_chunksize=2)
     files = [{"filename": name} for name in names]
-    (folder / "state.json").write_text(json.dumps({"_data_files": files}))
-    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_text(json.dumps({"_data_files": files}), encoding="utf-8")
+    (folder / "dataset_info.json").write_text("{}", encoding="utf-8")
     return folder
 
 
@@ -56,7 +56,9 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
 def test_a_saved_dictionary_has_splits_of_any_name(tmp_path: Path) -> None:
     save(tmp_path / "in" / "train_small", table(["b", "a"], [0, 1]))
     save(tmp_path / "in" / "dev", table(["a"], [1]))
-    (tmp_path / "in" / "dataset_dict.json").write_text('{"splits": ["train_small", "dev"]}')
+    (tmp_path / "in" / "dataset_dict.json").write_text(
+        '{"splits": ["train_small", "dev"]}', encoding="utf-8"
+    )
     found = find_splits(tmp_path)
     assert set(found) == {"train_small", "dev"}
     assert found["train_small"].labels == (1, 0) and found["dev"].keys == ("a.png",)

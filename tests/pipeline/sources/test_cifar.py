@@ -36,7 +36,7 @@ def pickled(folder: Path, pixels: NDArray[np.uint8], labels: list[int]) -> Path:
     batch("test_batch", slice(5, 7))
     meta = {b"label_names": [name.encode() for name in NAMES]}
     (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
-    (folder / "readme.html").write_text("about")
+    (folder / "readme.html").write_text("about", encoding="utf-8")
     return folder
 
 
@@ -48,7 +48,7 @@ def binary(folder: Path, pixels: NDArray[np.uint8], labels: list[int]) -> Path:
     (folder / "data_batch_1.bin").write_bytes(b"".join(records[:3]))
     (folder / "data_batch_2.bin").write_bytes(b"".join(records[3:5]))
     (folder / "test_batch.bin").write_bytes(b"".join(records[5:]))
-    (folder / "batches.meta.txt").write_text("\n".join(NAMES) + "\n\n")
+    (folder / "batches.meta.txt").write_text("\n".join(NAMES) + "\n\n", encoding="utf-8")
     return folder
 
 
@@ -83,7 +83,7 @@ def test_cifar100_has_its_fine_labels(pixels: NDArray[np.uint8], tmp_path: Path)
     (tmp_path / "bin").mkdir()
     records = [bytes([3, (i + 1) % 2]) + image.tobytes() for i, image in enumerate(pixels)]
     (tmp_path / "bin" / "train.bin").write_bytes(b"".join(records))
-    (tmp_path / "bin" / "fine_label_names.txt").write_text("bird\nant\n")
+    (tmp_path / "bin" / "fine_label_names.txt").write_text("bird\nant\n", encoding="utf-8")
     for form in ("py", "bin"):
         source = find_splits(tmp_path / form)[""]
         assert source.labels == (1, 0, 1, 0, 1, 0, 1) and source.classes == ("bird", "ant")

@@ -183,6 +183,7 @@ def test_shuffled_parquet_is_not_read_over_a_network(
 # --- S3, as moto serves it on this machine ---
 
 
+@pytest.mark.slow
 def test_ingest_from_s3_gives_the_data_set_of_the_local_files(s3: Any, tmp_path: Path) -> None:
     write_folders(tmp_path / "folders", PICTURES)
     (tmp_path / "parquet").mkdir()

@@ -145,7 +145,7 @@ def test_imagenet_with_a_flat_val(tmp_path: Path) -> None:
     for place in ("LOC_val_solution.csv", "val/LOC_val_solution.csv"):
         truth = tmp_path / place
         truth.write_text(f"ImageId,Boxes\n{VAL[0][:-5]},n02 1 2\n{VAL[1][:-5]},n01 1 2\n".replace(
-            "n0", "n0000000"))  # fmt: skip
+            "n0", "n0000000"), encoding="utf-8")  # fmt: skip
         touch(tmp_path, "train/n00000001/1.JPEG", "train/n00000002/1.JPEG")
         found = find_splits(tmp_path)
         # The keys are those of class folders, as for the official tar.

@@ -134,10 +134,10 @@ def test_tables_of_windows_and_of_spreadsheets(text: str, encoding: str, tmp_pat
 
 def test_backslashes_in_names_of_files_stay(tmp_path: Path) -> None:
     (tmp_path / "a\\b.jpg").write_bytes(b"x")
-    (tmp_path / "t.csv").write_text("path\na\\b.jpg\nc\\d.jpg\n")
+    (tmp_path / "t.csv").write_text("path\na\\b.jpg\nc\\d.jpg\n", encoding="utf-8")
     assert only(find_splits(tmp_path / "t.csv")).keys == ("a\\b.jpg", "c/d.jpg")
     for path in ("C:\\data\\1.jpg", "\\\\server\\share\\1.jpg"):
-        (tmp_path / "t.csv").write_text(f"path\n{path}\n")
+        (tmp_path / "t.csv").write_text(f"path\n{path}\n", encoding="utf-8")
         with pytest.raises(
             ValueError, match=r"line 2 of .*t\.csv has the path .* a Windows machin"
         ):
@@ -147,7 +147,7 @@ def test_backslashes_in_names_of_files_stay(tmp_path: Path) -> None:
 def test_images_that_no_line_names_are_set_apart(tmp_path: Path) -> None:
     for name in ("1.jpg", "2.jpg", "notes.txt"):
         (tmp_path / name).touch()
-    (tmp_path / "t.csv").write_text("path,label\n1.jpg,0\ngone.jpg,1\n")
+    (tmp_path / "t.csv").write_text("path,label\n1.jpg,0\ngone.jpg,1\n", encoding="utf-8")
     found = find_splits(tmp_path, source="table")
     assert only(found).keys == ("1.jpg", "gone.jpg") and found.there == 4
     assert {other.key: other.reason for other in only(found).others} == {

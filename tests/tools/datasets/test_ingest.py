@@ -58,6 +58,7 @@ def rejections(folder: Path) -> dict[str, str]:
     return dict(line.split("\t") for line in lines)
 
 
+@pytest.mark.slow
 def test_ids_do_not_depend_on_workers_or_shard_size(src: Path, tmp_path: Path) -> None:
     (src / "a" / "broken.jpg").write_bytes(b"text")
     for workers in (1, 4):
@@ -277,6 +278,7 @@ def test_a_disk_that_refuses_keeps_what_is_finished(src: Path, tmp_path: Path) -
     assert names(tmp_path) == ["out", "src"]
 
 
+@pytest.mark.slow
 def test_a_killed_ingest_leaves_no_final_name_and_the_next_one_continues(tmp_path: Path) -> None:
     src = make_images(tmp_path / "src", 40)
     script = (
@@ -315,6 +317,7 @@ def test_a_data_set_moved_aside_by_a_killed_run_comes_back(src: Path, tmp_path: 
     assert len(ImageIndex(tmp_path / "out")) == 23 and names(tmp_path) == ["out", "src"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_stops_workers_at_once(src: Path, tmp_path: Path) -> None:
     script = (
         "import os, signal, sys, time\n"

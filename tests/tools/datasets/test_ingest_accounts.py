@@ -41,9 +41,11 @@ def test_random_sources_add_up(tmp_path: Path) -> None:
             assert not out.exists()
             continue
         accepted += 1
-        keys = sum(len(path.read_text().splitlines()) for path in out.rglob("keys.txt"))
+        keys = sum(
+            len(path.read_text(encoding="utf-8").splitlines()) for path in out.rglob("keys.txt")
+        )
         rows = [line for path in out.rglob("rejected.tsv")
-                for line in path.read_text().splitlines()[1:]]  # fmt: skip
+                for line in path.read_text(encoding="utf-8").splitlines()[1:]]  # fmt: skip
         assert report.found == there and sum(split.images for split in report.splits) == keys
         if seed % 4:  # a row may stand for several members of a tar
             assert keys + len(rows) == there
@@ -55,7 +57,7 @@ def test_a_file_that_is_lost_stops_the_ingest(
 ) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "1.jpg").write_bytes(image_bytes(random.Random(0)))
-    (tmp_path / "src" / "notes.txt").write_text("x")
+    (tmp_path / "src" / "notes.txt").write_text("x", encoding="utf-8")
 
     def forgetful(*args: object, **kwargs: object) -> object:
         found = find_splits(tmp_path / "src")
@@ -90,7 +92,7 @@ def test_the_table_and_the_notes_name_what_is_in_no_split(tmp_path: Path) -> Non
         ["containers", "1", "1", ""],
         ["size", "0.0 MB", "0.0 MB", ""],
     ]
-    assert (tmp_path / "out" / "rejected.tsv").read_text() == (
+    assert (tmp_path / "out" / "rejected.tsv").read_text(encoding="utf-8") == (
         "key\treason\n"
         "masks/1.jpg\tin no split: it lies beside the folders of the splits\n"
         "masks/notes.txt\tnot an image file: its name ends otherwise\n"

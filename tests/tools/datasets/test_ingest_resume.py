@@ -359,6 +359,7 @@ def die_while_publishing(src: Path, out: Path, moment: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_killed_between_the_two_renamings_the_old_data_set_comes_back(
     src: Path, tmp_path: Path
 ) -> None:
@@ -372,6 +373,7 @@ def test_killed_between_the_two_renamings_the_old_data_set_comes_back(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_killed_right_after_publishing_the_same_command_says_that_it_is_done(
     src: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -387,6 +389,7 @@ def test_killed_right_after_publishing_the_same_command_says_that_it_is_done(
         ingest(src, out, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_write_the_same_data_set(src: Path, tmp_path: Path) -> None:
     script = (
         "import sys, time\n"

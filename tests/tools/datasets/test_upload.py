@@ -67,6 +67,7 @@ def test_the_url_holds_what_a_folder_would(
     assert list((cache / "uploads").iterdir()) == []  # the local copy is gone
 
 
+@pytest.mark.slow
 def test_a_bucket_holds_a_data_set_that_opens_there(
     src: Path, local: dict[str, bytes], s3: Any, cache: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_an_upload_that_fails_anywhere_goes_on_and_sends_nothing_twice(
         assert again == []
 
 
+@pytest.mark.slow
 def test_files_of_another_interrupted_upload_are_not_taken_for_ours(
     src: Path, local: dict[str, bytes], store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_transformer_is_trained_and_evaluated_at_its_size(
         assert list(report.rows) == ["random initialisation", "raw pixels", "CoKe"]
 
 
+@pytest.mark.slow
 def test_partly_labelled_images_and_classes_without_training_images(
     run: Path, stripes: Path, tmp_path: Path
 ) -> None:

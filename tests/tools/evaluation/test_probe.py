@@ -79,6 +79,7 @@ def test_the_probe_is_due_at_the_scan_every_n_epochs_and_last(stripes: Path, tin
     assert [epoch for epoch in range(6) if probe.due(epoch)] == [0, 2, 4, 5]
 
 
+@pytest.mark.slow
 def test_agrees_with_eval_knn_and_changes_nothing_of_the_training(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:

@@ -75,6 +75,7 @@ def narrow(tiny: Config) -> Config:
     ).changed(data={"batch_size": ROWS, "view": replace(tiny.data.view, size=32)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
@@ -96,6 +97,7 @@ def test_a_step_takes_what_was_estimated(
     assert allocated(config) == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.slow
 def test_what_saves_memory_in_the_estimate(narrow: Config) -> None:
     whole = estimated(narrow)
     model = build_model(narrow.model, 0)
@@ -113,6 +115,7 @@ def test_what_saves_memory_in_the_estimate(narrow: Config) -> None:
     assert less.activations < 0.7 * whole.activations
 
 
+@pytest.mark.slow
 def test_label_store_and_averaged_labels_are_counted(narrow: Config) -> None:
     def clustering(n: int, first_stage_epochs: int) -> int:
         settings = replace(narrow.clustering, first_stage_epochs=first_stage_epochs)
@@ -182,6 +185,7 @@ def test_fake_tensors_count_as_real_ones_and_take_nothing() -> None:
         assert (live.peak, live.now) == (8000, 0)
 
 
+@pytest.mark.slow
 def test_a_run_over_its_budget_does_not_start_and_one_within_reports_its_peak(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:

@@ -165,6 +165,7 @@ def test_refuses_what_does_not_fit(
         train(in_pieces, stripes, tmp_path / "one", console=quiet)
 
 
+@pytest.mark.slow
 def test_a_url_trains_as_the_folder_does(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_another_shard_size_is_the_same_data_set(
     assert equal_states(a, b)
 
 
+@pytest.mark.slow
 def test_keeps_only_the_newest_checkpoints(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:

@@ -40,6 +40,7 @@ def multi_crop(tiny: Config) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_what_each_epoch_feeds_the_model(
     stripes: Path,
     multi_crop: Config,

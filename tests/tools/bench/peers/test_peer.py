@@ -21,6 +21,7 @@ PEERS: dict[str, Callable[[CoKe], Peer]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PEERS)
 def test_the_loss_falls(name: str) -> None:
     torch.manual_seed(0)
