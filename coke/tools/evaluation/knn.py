@@ -14,6 +14,12 @@ from coke.tools.evaluation.report import EvalReport
 from coke.tools.evaluation.representations import CachedFeatures, cache_features
 from coke.tools.evaluation.results import check_results, show_and_keep
 
+_FIXED = {
+    "similarity": "cosine",
+    "features": "backbone, after average pooling",
+    "view": "center crop",
+}
+
 
 def eval_knn(
     run: str | Path,
@@ -68,13 +74,7 @@ def eval_knn(
     if k > images:
         console.print(f"k is {k}, but there are {images:,} training images: all of them vote")
         k = images
-    settings = {
-        "k": k,
-        "temperature": temperature,
-        "similarity": "cosine",
-        "features": "backbone, after average pooling",
-        "view": "center crop",
-    }
+    settings = {"k": k, "temperature": temperature, **_FIXED}
     rows = _classify(features, k, temperature)
     report = EvalReport.of("knn", run, features.subject, settings, rows)
     show_and_keep(report, run, console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -85,31 +86,30 @@ def eval_linear(
                 console=console,
             )
         subject, tested = features.subject, features.test
-        labels = labels_of(subject.splits.train, subject.device)
-        probes = {
-            name: fit_on_cached(cached, labels, subject.splits.n_classes, settings)
-            for name, cached in features.train.items()
-        }
+        probes = _fit_on_features(features, settings)
     else:
         subject = open_subject(
             run, data, test=test, epoch=epoch, device=device, labelled_only=labelled_only
         )
         rows = representations(subject, settings.batch_size, baselines)
-        test_index, where = subject.splits.test, subject.device
-        tested = extract(test_index, subject.config, rows, settings.batch_size, where, console)
+        tested = _test_features(subject, rows, settings.batch_size, console)
         probes = _fit_on_crops(subject, rows, settings, console)
-    about = {
+    found = {n: _accuracy(probe.scores(tested[n]), subject.splits) for n, probe in probes.items()}
+    method = "linear (fast)" if fast else "linear"
+    report = EvalReport.of(method, run, subject, _about(settings, fast, subject), found)
+    show_and_keep(report, run, console)
+    return report
+
+
+def _about(settings: LinearConfig, fast: bool, subject: Subject) -> dict[str, Any]:
+    """The settings that a record of the result has."""
+    return {
         **asdict(settings),
         "optimizer": "SGD, cosine to 0; lr is at batch 256",
         "features": "backbone in eval mode, after average pooling, standardised",
         "view": "center crop, cached" if fast else "random crop and flip",
         "scale": subject.config.data.view.scale,
     }
-    found = {n: _accuracy(probe.scores(tested[n]), subject.splits) for n, probe in probes.items()}
-    method = "linear (fast)" if fast else "linear"
-    report = EvalReport.of(method, run, subject, about, found)
-    show_and_keep(report, run, console)
-    return report
 
 
 def _settings(
@@ -141,6 +141,22 @@ def _accuracy(scores_MC: Tensor, splits: Splits) -> Accuracy:
         labels_of(splits.test, scores_MC.device),
         trained_classes=int(trained_C.sum()),
     )
+
+
+def _test_features(
+    subject: Subject, rows: dict[str, Representation], batch_size: int, console: Console
+) -> dict[str, Tensor]:
+    test = subject.splits.test
+    return extract(test, subject.config, rows, batch_size, subject.device, console)
+
+
+def _fit_on_features(features: CachedFeatures, settings: LinearConfig) -> dict[str, LinearProbe]:
+    splits = features.subject.splits
+    labels = labels_of(splits.train, features.subject.device)
+    return {
+        name: fit_on_cached(train_ND, labels, splits.n_classes, settings)
+        for name, train_ND in features.train.items()
+    }
 
 
 def _fit_on_crops(

@@ -47,22 +47,7 @@ def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights
         groups = tensors_by_name(RunFolder(path).state())
     else:
         groups = read_weights(path)
-    backbone = model.backbone
-    assert isinstance(backbone, nn.Module)
-    own = {name: value.shape for name, value in backbone.state_dict().items()}
-    places = find_backbones(groups, own)
-    if not places:
-        names = [name for tensors in groups.values() for name in tensors]
-        raise ValueError(
-            f"--init-from {source}: nothing in it has a name of the model's backbone, a "
-            f"{_network(model, own)}: it has {some(names, 3)}; the backbone has "
-            f"{some(list(own), 3)}"
-        )
-    place = places[0]
-    _check_network(model, own, by_our_names(groups, place), place, source)
-    equals = [other for other in places[1:] if len(other.fits) == len(place.fits)]
-    _check_choice(groups, place, equals, source)
-
+    place, equals = _find(model, groups, source)
     tensors, target = groups[place.group], model.state_dict()
     sources = {_BACKBONE + name: saved for name, saved in place.saved.items()}
     if place.prefix.endswith(_BACKBONE):
@@ -88,6 +73,28 @@ def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights
             if name not in fitting
         ],
     )
+
+
+def _find(
+    model: nn.Module, groups: Groups, source: str | Path
+) -> tuple[FoundBackbone, list[FoundBackbone]]:
+    """The place to take the backbone from, and others that would fit as well."""
+    backbone = model.backbone
+    assert isinstance(backbone, nn.Module)
+    own = {name: value.shape for name, value in backbone.state_dict().items()}
+    places = find_backbones(groups, own)
+    if not places:
+        names = [name for tensors in groups.values() for name in tensors]
+        raise ValueError(
+            f"--init-from {source}: nothing in it has a name of the model's backbone, a "
+            f"{_network(model, own)}: it has {some(names, 3)}; the backbone has "
+            f"{some(list(own), 3)}"
+        )
+    place = places[0]
+    _check_network(model, own, by_our_names(groups, place), place, source)
+    equals = [other for other in places[1:] if len(other.fits) == len(place.fits)]
+    _check_choice(groups, place, equals, source)
+    return place, equals
 
 
 def _heads(
