@@ -15,7 +15,6 @@ from coke.pipeline.sources import storage
 from coke.pipeline.sources.draft import Draft, Drafts, unread
 from coke.pipeline.sources.listing import Listing
 from coke.pipeline.sources.plain_pickle import load_plain
-from coke.pipeline.sources.source import is_image_name
 
 _SIDE, _PIXELS = 32, 3 * 32 * 32
 _BATCH = re.compile(r"(?P<folder>(?:.*/)?)data_batch_(?P<number>\d+)(?P<bin>\.bin)?")
@@ -66,7 +65,7 @@ class CifarImages:
 
 
 def is_here(listing: Listing) -> bool:
-    if listing.alone or any(map(is_image_name, listing.names)):
+    if listing.alone or listing.images:
         return False
     return _find(listing) is not None
 

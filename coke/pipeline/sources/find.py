@@ -20,7 +20,6 @@ from coke.pipeline.sources import (
 )
 from coke.pipeline.sources.draft import Draft, Drafts, Splits, finish
 from coke.pipeline.sources.listing import Listing, list_source
-from coke.pipeline.sources.source import is_image_name
 from coke.pipeline.sources.unpack import TAR_NAMES, compression_of, unpacked_tars
 
 
@@ -111,7 +110,7 @@ def _sniffed(listing: Listing) -> str:
         return "idx"
     if cifar.is_here(listing):
         return "cifar"
-    images = sum(map(is_image_name, listing.names))
+    images = len(listing.images)
     tars, parquets = len(listing.ending(".tar")), len(listing.ending(".parquet"))
     counts = {"folders": images, "wds": tars, "parquet": parquets}
     there = [layout for layout, count in counts.items() if count]

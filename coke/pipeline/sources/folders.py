@@ -38,9 +38,9 @@ def drafts(listing: Listing, labels: str) -> Drafts:
     Raises:
         ValueError: there are no images, or annotations do not fit them.
     """
-    tops = {name.partition("/")[0] for name in listing.names if is_image_name(name)}
+    tops = {name.partition("/")[0] for name in listing.images}
     imageless = [name for name in SPLITS if name not in tops and listing.has_folder(name)]
-    found = split_folders(listing.names, imageless if tops & set(SPLITS) else ())
+    found = split_folders(listing.images, imageless if tops & set(SPLITS) else ())
     if found is None:
         draft = _draft(_Part.whole(listing), listing, labels)
         return Drafts(splits={"": draft}, notes=_one_class(draft, labels))
@@ -84,7 +84,7 @@ class _Part:
     @staticmethod
     def of(listing: Listing, wrapper: str, folder: str) -> _Part:
         below = listing.below(f"{wrapper}{folder}")
-        return _Part(below, f"{wrapper}{folder}/", same_split_inside(below.names, folder))
+        return _Part(below, f"{wrapper}{folder}/", same_split_inside(below.images, folder))
 
 
 def _joined(parts: list[_Part], split: str, source: Listing, labels: str) -> Draft:
@@ -127,8 +127,10 @@ def _files(draft: Draft) -> Files:
 
 def _draft(part: _Part, source: Listing, labels: str) -> Draft:
     listing = part.listing
-    names = tuple(name for name in listing.names if is_image_name(name))
-    ignored = [name for name in listing.names if not is_image_name(name)]
+    names = listing.images
+    ignored: list[str] = []
+    if len(names) < len(listing.names):
+        ignored = [name for name in listing.names if not is_image_name(name)]
     if not names:
         found = f"it holds {len(ignored)} other files" if ignored else "it is empty"
         raise ValueError(

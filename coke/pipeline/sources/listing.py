@@ -11,7 +11,7 @@ from pathlib import Path
 
 from coke.pipeline.sources import storage
 from coke.pipeline.sources.keys import from_system, to_system
-from coke.pipeline.sources.source import Other
+from coke.pipeline.sources.source import Other, is_image_name
 from coke.pipeline.sources.walk import walk
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -40,6 +40,11 @@ class Listing:
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.names)
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        """The files whose names are those of images."""
+        return tuple(name for name in self.names if is_image_name(name))
 
     def is_listed(self, name: str) -> bool:
         return name in self._known

@@ -11,7 +11,6 @@ from coke.pipeline.sources import idx, storage
 from coke.pipeline.sources.draft import Draft, Drafts, unread
 from coke.pipeline.sources.keys import from_system, to_system
 from coke.pipeline.sources.listing import Listing
-from coke.pipeline.sources.source import is_image_name
 
 #: ``train-images-idx3-ubyte``; EMNIST puts the name of one of its sets in front.
 _NAME = re.compile(
@@ -58,7 +57,7 @@ def is_here(listing: Listing) -> bool:
     matches = [match for match in map(_NAME.fullmatch, likely) if match]
     found = [match[0] for match in matches if match["what"].lower() == "images"]
     beside = any("/" not in name for name in found)
-    return beside or (bool(found) and not any(map(is_image_name, listing.names)))
+    return beside or (bool(found) and not listing.images)
 
 
 def drafts(listing: Listing, labels: str) -> Drafts:

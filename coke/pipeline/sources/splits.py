@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coke.pipeline.sources.source import is_image_name
-
 SPLITS = ("train", "val", "valid", "validation", "test")
 _RENAMED = {"training": "train", "testing": "test"}
 #: Words that name a split only where all folders beside them name one, too.
@@ -39,7 +37,7 @@ class SplitFolders:
     folders: dict[str, list[str]]
 
 
-def split_folders(names: Sequence[str], imageless: Sequence[str] = ()) -> SplitFolders | None:
+def split_folders(images: Sequence[str], imageless: Sequence[str] = ()) -> SplitFolders | None:
     """The folders that are splits; None where folders are classes, or there are none.
 
     Folders called train, val, valid, validation or test, in any case, are splits where there are
@@ -48,10 +46,9 @@ def split_folders(names: Sequence[str], imageless: Sequence[str] = ()) -> SplitF
     split with nothing beside it is one, too. Folders around all images are looked into.
 
     Args:
-        names: files of the source.
+        images: names of the images of the source.
         imageless: folders of the source that are named for a split and hold no image.
     """
-    images = [name for name in names if is_image_name(name)]
     wrapper = ""
     for _ in range(_DEEPEST_WRAPPER):
         counts = Counter(name.partition("/")[0] if "/" in name else "" for name in images)
@@ -106,17 +103,17 @@ def _split_of_word(word: str) -> str | None:
     return known.get(word, word if word in _ORDER else None)
 
 
-def same_split_inside(names: Iterable[str], folder: str) -> str:
+def same_split_inside(images: Iterable[str], folder: str) -> str:
     """The folder, with a slash, that a split's folder is repeated in (``test/test/cat/1.jpg``).
 
     Args:
-        names: files in the split's folder.
+        images: names of the images in the split's folder.
         folder: name of the split's folder.
 
     Returns:
         What to take off each image's name; empty where nothing is repeated.
     """
-    tops = {n.partition("/")[0] if "/" in n else "" for n in names if is_image_name(n)}
+    tops = {name.partition("/")[0] if "/" in name else "" for name in images}
     if len(tops) != 1 or "" in tops:
         return ""
     (inner,) = tops
