@@ -125,7 +125,7 @@ def _by_folder(listing: Listing, files: list[str]) -> dict[str, list[str]] | Non
 
 
 class _Part(NamedTuple):
-    """What one file holds: a path and a label for each row."""
+    """The contents of one file: a path and a label for each row."""
 
     columns: Columns
     paths: list[str | None]

@@ -19,7 +19,7 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "image_path", "key", "_
 
 @dataclass(frozen=True)
 class Columns:
-    """Where images, their paths and labels are: column names, with the field for structs."""
+    """Names of the columns of images, paths and labels; ``image.bytes`` is a field of a struct."""
 
     image: str
     path: str | None
@@ -66,7 +66,7 @@ def columns_of(schema: pa.Schema, path: str) -> Columns:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What the Hub's ``datasets`` says about the columns; nothing where it wrote nothing."""
+    """The types that Hugging Face's ``datasets`` noted for the columns; empty if it noted none."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])
         features = about["info"]["features"]

@@ -1,4 +1,4 @@
-"""From what a layout found to finished sources: classes numbered over all splits, keys sorted."""
+"""The last step of a layout: classes are numbered over all splits, and keys are sorted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Drafts:
-    """What a layout found: its splits, and the files of the listing that are in none of them."""
+    """The result of a layout: the splits, and the files of the listing that are in no split."""
 
     splits: dict[str, Draft]
     beside: Sequence[Other] = ()
@@ -141,7 +141,7 @@ def check_accounts(splits: Splits) -> None:
 
 
 def _notes(drafts: Mapping[str, Draft], sources: Mapping[str, Source]) -> list[str]:
-    """What the layouts note, and where labels are missing among labelled images."""
+    """The notes of the layouts, and a note on each split in which labels are missing."""
     notes = [note for draft in drafts.values() for note in draft.notes]
     has_labels = any(source.classes for source in sources.values())
     for split, source in sources.items():
@@ -175,7 +175,7 @@ def _sorted(
         images=draft.images if in_order else draft.images.take(order),
         origin=draft.origin,
         others=tuple(draft.others),
-        # What lies beside a source that is a single file is no part of it.
+        # A source that is a single file does not include the files beside it.
         label_files=(
             *(Other(name, _BECAME_LABELS) for name in filter(listing.is_listed, draft.label_files)),
             *draft.label_members,

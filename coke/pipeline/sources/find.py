@@ -1,4 +1,4 @@
-"""What does this path or URL hold? Looks, or is told, and hands over to the layout's module."""
+"""Finds the layout of a path or URL, and calls the module of that layout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _USTAR = slice(257, 262)  # where a tar says what it is
 def find_splits(
     src: str | Path, *, labels: str = "auto", source: str = "auto", scratch: Path | None = None
 ) -> Splits:
-    """What ``src`` holds: one source per split, or one under the name ``""``.
+    """The images of ``src``: one source per split, or one under the name ``""``.
 
     Classes are numbered over all splits together. Every file that is there is in a split, or among
     the ``others`` of one, or ``beside`` them, with a reason.

@@ -154,7 +154,7 @@ def _labelled(draft: Draft, part: _Part, source: Listing, ignored: list[str], la
     """The same images with labels from annotations, ground truth or folders, as asked."""
     flat = all("/" not in key for key in draft.keys)
     if flat and imagenet_truth.are_validation_names(draft.keys):
-        # Looked for whatever ``labels`` is: keys, and with them ids, must not depend on that.
+        # The truth is read even if labels are not wanted: keys must not depend on ``labels``.
         return _flat_validation(draft, part, source, labels)
     if labels == "none":
         return draft
@@ -202,7 +202,7 @@ def _upwards(prefix: str) -> Iterator[str]:
 
 
 def _loose_images(draft: Draft, direct: list[str], ignored: list[str]) -> list[str]:
-    """Why a split with images outside of folders has no labels, where that may be unexpected."""
+    """A note on a split without labels, if the user may have expected labels."""
     if len(direct) < len(draft.keys):
         return [
             f"{len(direct):,} of the {len(draft.keys):,} images of {draft.origin} lie outside of "

@@ -129,7 +129,7 @@ def _flat(listing: Listing, name: str, split: str, labels: str) -> Draft:
     contents = scan(Span(path), list)
     members = _images(contents)
     names = [member.name.rpartition("/")[2] for member in members]
-    # Looked for whatever ``labels`` is: keys, and with them ids, must not depend on that.
+    # The truth is read even if labels are not wanted: keys must not depend on ``labels``.
     truth = validation_classes(listing, names) if split == "val" else None
     if split == "val" and truth is None and labels != "none":
         raise ValueError(

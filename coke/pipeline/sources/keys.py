@@ -41,7 +41,7 @@ def is_utf8(key: str) -> bool:
 
 
 def key_problem(key: str) -> str | None:
-    """Why a key cannot be written into ``keys.txt``; None when it can."""
+    """The reason why ``keys.txt`` cannot hold a key; None if it can."""
     if key.splitlines() != [key]:
         return "the file name holds a line break: rename it"
     return None if is_utf8(key) else "the file name is not valid UTF-8: rename it"

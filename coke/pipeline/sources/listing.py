@@ -1,4 +1,4 @@
-"""What a source's path names: a folder with all its files, or one file."""
+"""The files of a source: all files of a folder, or one file."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Listing:
         return name in self._known
 
     def path(self, name: str) -> str:
-        """Where to read a file."""
+        """The path or URL at which to read a file."""
         return self.unpacked.get(name) or self.given(name)
 
     def given(self, name: str) -> str:
-        """Where a file is in the source, whether or not it is read there."""
+        """The path or URL of a file in the source; an unpacked copy may be read instead."""
         return self.src if self.alone and name == self.names[0] else storage.join(self.root, name)
 
     def ending(self, *extensions: str) -> list[str]:
         return [name for name in self.names if name.lower().endswith(extensions)]
 
     def has(self, name: str) -> bool:
-        """Whether a file is there, beside ``src`` if that is a file itself."""
+        """Whether a file exists in the source, or beside ``src`` if ``src`` is a file."""
         if not self.alone or name in self._known:
             return name in self._known
         return storage.is_file(self.path(name))

@@ -162,7 +162,7 @@ def _check_transfer(keys: list[str], parts: list[_Part], listing: Listing) -> No
 
 @dataclass(frozen=True)
 class _Part:
-    """What one file holds: (n, 2) int32 of row group and row; paths and labels of the images.
+    """The contents of one file: (n, 2) int32 of row group and row; paths and labels of the images.
 
     ``names`` are of all its columns.
     """
@@ -250,7 +250,7 @@ def _opened(path: str) -> Iterator[Any]:
         ) from error
     with storage.opened(path) as raw:
         try:
-            # No buffering of whole column chunks beside the decoded ones: memory stays bounded.
+            # Without this, pyarrow would buffer whole column chunks beside the decoded ones.
             with parquet.ParquetFile(pa.PythonFile(raw, mode="r"), pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:

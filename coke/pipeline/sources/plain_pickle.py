@@ -16,7 +16,7 @@ _KINDS = frozenset(("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", 
 
 
 def load_plain(data: bytes) -> Any:
-    """What a pickle holds: dictionaries, lists, text, bytes, numbers, arrays of numbers.
+    """The contents of a pickle: dictionaries, lists, text, bytes, numbers, arrays of numbers.
 
     Text that Python 2 wrote is bytes.
 

@@ -31,7 +31,7 @@ _Field = tuple[Member, str | None]  # a member, and the label that it holds
 
 @dataclass
 class _Shard:
-    """What one tar holds.
+    """The contents of one tar.
 
     Attributes:
         images: the candidates; ``labels`` the label text of each.
@@ -119,7 +119,7 @@ def _draft(listing: Listing, tars: list[str], labels: str) -> Draft:
 
 
 def _notes(draft: Draft, names: Sequence[str], shards: Sequence[_Shard]) -> list[str]:
-    """What a tar seems to hold that is not read from it: labels, classes or splits."""
+    """Notes on labels, classes and splits that a tar seems to hold and that are not read."""
     notes = []
     if lonely := sum(shard.lonely_labels for shard in shards):
         notes.append(
@@ -167,8 +167,8 @@ def _read_shard(tar: OpenTar, wants_labels: bool) -> _Shard:
         if not pictures:
             apart.setdefault(stem, []).extend(pairs)
             continue
-        # Of an image and its mask (1.jpg, 1.seg.png), the image has the plainer name. Where names
-        # do not tell (x.1.jpg, x.2.jpg in a tar that was not made as shards), all are images.
+        # An image has fewer dots in its name than its mask (1.jpg, 1.seg.png). If all pictures of
+        # a record have the same number of dots (x.1.jpg, x.2.jpg), all of them are images.
         dots = min(member.name.count(".") for member in pictures)
         images = [member for member in pictures if member.name.count(".") == dots]
         shard.others += [Other(m.name, _MASK) for m in pictures if m.name.count(".") > dots]
@@ -275,7 +275,7 @@ def _stem(member: Member) -> str:
 
 
 def _ending(name: str) -> str:
-    """What follows the stem of a record in a member's name."""
+    """The part of a member's name behind the stem of its record."""
     _, dot, ending = name.rpartition("/")[2].partition(".")
     return dot + ending
 

@@ -1,4 +1,4 @@
-"""What every layout comes down to: keys, labels, and images that can be read one at a time."""
+"""A source: keys, labels, and images that can be read one at a time. All layouts give this."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coke.pipeline.sources import storage
 
 
 class Images(Protocol):
-    """Where the bytes of candidates are. Small, and made to travel to other processes."""
+    """The places of the bytes of candidates. The object is small and can be pickled."""
 
     def read(self, i: int) -> bytes: ...
 
@@ -58,7 +58,7 @@ class Source:
         return len(self.keys)
 
     def describe(self, i: int) -> str:
-        """Where candidate ``i`` is, for messages."""
+        """The place of candidate ``i``, for messages."""
         return self.images.describe(i)
 
     def read(self, i: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Which split a folder, or a file of many images, belongs to, by its name."""
+"""Splits by name: of folders, and of files that hold many images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEEPEST_WRAPPER = 8
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """Where the splits of a source are.
+    """The folders of the splits of a source.
 
     Attributes:
         wrapper: the folder that holds them all, with a slash at its end; empty for the source.

@@ -1,4 +1,4 @@
-"""How a table is written: its delimiter, its columns, and paths that Windows wrote."""
+"""The form of a table: its delimiter, its columns, and paths that Windows wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images inside tars, where they lie: listed from headers, read by offset, never unpacked."""
+"""Images inside tars: headers list them, and they are read by offset without unpacking."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class OpenTar:
         )
 
     def _next_archive(self, end: int) -> int | None:
-        """Where another archive begins, behind the zeros that end one; None if there is none."""
+        """The position at which another archive begins behind the end of one; None if none does."""
         position = end
         self._part.seek(position)
         while data := self._part.read(_PADDING):
@@ -148,7 +148,7 @@ class _Part:
 
 
 def scan(span: Span, collect: Callable[[OpenTar], R]) -> R:
-    """What ``collect`` makes of a tar.
+    """The result of ``collect`` for a tar.
 
     Raises:
         ValueError: the tar cannot be read or is damaged.

@@ -46,7 +46,7 @@ def without_tar_suffix(name: str) -> str:
 
 
 def compression_of(path: str) -> str | None:
-    """How a file is compressed, by its first bytes; None if it is not.
+    """The compression of a file, by its first bytes; None if it is not compressed.
 
     Raises:
         ValueError: it cannot be read.

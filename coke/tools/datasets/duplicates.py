@@ -24,7 +24,7 @@ def duplicate_groups(assignment: Assignment) -> list[list[int]]:
 def without_repeats(
     assignment: Assignment, groups: list[list[int]]
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """What is left when only the first of each group stays.
+    """The images that remain if only the first of each group stays.
 
     Returns:
         Positions of the images that stay, ascending, and for each other position the key of the

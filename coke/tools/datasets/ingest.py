@@ -297,14 +297,14 @@ def _checked(run: IngestRun, name: str, source: Source) -> Checked:
     settings = run.settings
     count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
     firsts = range(0, len(source), count)
-    # A folder that this machine sees must be seen by all: else its images would all be rejected.
+    # Each machine must see the source's folder: one that does not would reject all its images.
     seen = tuple(path for path in [Path(to_system(source.origin))] if path.exists())
     tasks = (
         CheckTask(
             source=source.take(range(first, min(first + count, len(source)))),
             check=settings.check,
-            # What is stored byte for byte can be hashed later, when somebody asks: that would be
-            # a fifth of the work where nothing is decoded, and is nothing beside decoding.
+            # A file that is stored byte for byte can be hashed later from its container. Hashing
+            # costs a fifth of the time if nothing is decoded, and next to none beside decoding.
             hash_all=settings.check == "decode"
             or settings.match == "content"
             or settings.dedupe is not None,

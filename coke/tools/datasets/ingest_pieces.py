@@ -1,4 +1,4 @@
-"""The pieces of work of an ingest: a run of images to check, a container to write.
+"""The pieces of work of an ingest: consecutive images to check, a container to write.
 
 Each is a pure function of its task, so any process or machine may do any piece, twice if it must
 be. A piece whose result is in the journal is not done again.
@@ -30,7 +30,7 @@ from coke.pipeline.remote.web import NoAnswerError, RefusedError
 from coke.pipeline.sources import Source, key_problem
 from coke.pipeline.sources.keys import key_bytes
 
-#: How an image is looked at, by ``--check``.
+#: The function that checks an image, by the value of ``--check``.
 CHECKS = {"decode": check, "header": check_header}
 
 
@@ -52,7 +52,7 @@ class CheckTask:
         settings: how images will be stored.
         hash_all: take the SHA-256 also of files that are stored byte for byte.
         entry: the file that will hold the result.
-        must_exist: what this machine needs to see.
+        must_exist: paths that this machine must see.
     """
 
     source: Source
@@ -82,7 +82,7 @@ VERDICT_DTYPE = np.dtype(
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the first pass found out about n images.
+    """The results of the first pass for n images.
 
     Attributes:
         verdicts: (n,) of :data:`VERDICT_DTYPE`.
@@ -101,7 +101,7 @@ class Checked:
     resumed: int = 0
 
     def candidate(self, i: int) -> Candidate:
-        """What is needed to store accepted image ``i``."""
+        """The facts needed to store accepted image ``i``."""
         row = self.verdicts[i]
         names = ("height", "width", "as_is", "brightest", "turned")
         verdict = Verdict(**{name: row[name].item() for name in names})
@@ -157,7 +157,7 @@ class WriteTask:
         format: which of :data:`CONTAINER_WRITERS`.
         destination: the folder where the container gets its name when it is whole.
         entry: the file that will hold the result.
-        must_exist: what this machine needs to see.
+        must_exist: paths that this machine must see.
     """
 
     plan: ContainerPlan

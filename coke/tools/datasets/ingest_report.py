@@ -1,4 +1,4 @@
-"""What an ingest tells: progress while it runs, tables beside the data, a summary at the end."""
+"""The report of an ingest: progress, the list of rejected files, the table at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAY_BE_LEFT_OUT = ("old ids", "tombstones", "duplicates", "turned", "label file
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """What became of one split (``name`` is empty when there is only one).
+    """The counts of one split (``name`` is empty when there is only one).
 
     ``images`` are those stored, ``kept`` of them under an id of the base, ``tombstones`` ids
     without an image, ``duplicates`` images whose bytes another one has, too: stored with
@@ -56,7 +56,7 @@ class SplitReport:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """What an ingest did.
+    """The counts of an ingest.
 
     ``beside`` counts files that are in no split. ``resumed_images`` were checked,
     ``resumed_containers`` written by an interrupted run before.
@@ -96,7 +96,7 @@ class PassProgress:
 
 
 class _Rate(ProgressColumn):
-    """Of what this run did itself: resumed work would flatter it."""
+    """Images and megabytes per second of this run; resumed work does not count."""
 
     def render(self, task: Task) -> Text:
         seconds = max(task.finished_time or task.elapsed or 0.0, 1e-9)
@@ -162,7 +162,7 @@ def summary(report: IngestReport) -> Table:
 
 
 def pace(report: IngestReport) -> str:
-    """How long an ingest took, and what it did not have to do again."""
+    """One line: duration, rate, and the work that an interrupted run had done before."""
     images = sum(split.images for split in report.splits)
     text = f"{report.seconds:.1f} s, {images / max(report.seconds, 1e-9):,.0f} images/s"
     if report.resumed_images or report.resumed_containers:

@@ -1,4 +1,4 @@
-"""Settings of an ingest: checked before work starts, and what tells one plan from another."""
+"""Settings of an ingest: they are checked before work starts, and hashed into a fingerprint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENGINES = ("process", "ray")
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """What decides the bytes of a data set besides its images."""
+    """Settings that decide the bytes of a data set, together with its images."""
 
     shard_size: int
     resize_shorter: int | None
@@ -87,7 +87,7 @@ def check_arguments(
 
 
 def fingerprint(settings: IngestSettings, sources: Splits, base: str | Path | None) -> str:
-    """Of all that the bytes of the result depend on, but the contents of files and the base's.
+    """A hash of everything that decides the result, except the contents of files and of the base.
 
     Encoders differ between versions of Pillow, so the version counts.
     """

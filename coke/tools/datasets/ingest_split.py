@@ -1,4 +1,4 @@
-"""A split of an ingest: which of its images are stored, and under which ids."""
+"""Decides which images of a split are stored, and under which ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = 5  # rejected keys that an error message names
 
 @dataclass(frozen=True, kw_only=True)
 class IngestRun:
-    """What the steps of one ingest share."""
+    """The objects that all steps of an ingest use."""
 
     settings: IngestSettings
     strict: bool
@@ -34,7 +34,7 @@ class IngestRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split: its images, their verdicts and ids, and what of them is left out."""
+    """One split: its images, their verdicts and ids, and the images that are left out."""
 
     name: str
     source: Source
@@ -48,7 +48,7 @@ class Split:
 def decide_split(
     run: IngestRun, name: str, source: Source, checked: Checked, base: Base | None
 ) -> Split:
-    """Which images are stored, and under which ids."""
+    """Decides which images are stored, and under which ids."""
     problems = checked.problems
     rejected = [(source.keys[i], problems[i]) for i in sorted(problems)]
     if rejected and (run.strict or len(rejected) == len(source)):

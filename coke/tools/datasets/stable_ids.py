@@ -1,4 +1,4 @@
-"""Which id an image gets: its rank among the sorted keys, or the one an older data set gave it.
+"""Stable ids: the rank of an image among the sorted keys, or its id in an older data set.
 
 Ids of an older data set (the base) are never moved and never given to another image. An image
 that is gone leaves a tombstone, which keeps its key, so it gets its id back when it returns.
@@ -25,7 +25,7 @@ MATCHES = ("key", "content")
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a new data set keeps of an older one. N counts its ids, tombstones among them.
+    """The parts of an older data set that a new one keeps. N counts ids, including tombstones.
 
     Attributes:
         keys: (N,) key of each id.
