@@ -16,21 +16,17 @@ from torch import Tensor
 from coke.clustering.candidates import Candidates
 from coke.clustering.coordinates import Coordinates
 from coke.clustering.estimator_base import ClusterBase
-from coke.clustering.estimator_settings import check_settings, is_sampled, number_of_starts
-from coke.clustering.feature_names import check_same_names
+from coke.clustering.estimator_settings import check_settings, number_of_starts
+from coke.clustering.features_of_fit import check_features, learn_features
 from coke.clustering.fitted_centers import FittedCenters
 from coke.clustering.fitting import Fit, fit_once
-from coke.clustering.initial_centers import check_near, checked_centers
 from coke.clustering.point_array import PointArray, point_array
-from coke.clustering.points import Points, fine_grained, on_sphere, unit_rows
+from coke.clustering.points import Points
 from coke.clustering.random_state import generator_of
 from coke.clustering.sample_weights import checked_weights
-from coke.clustering.seeding import kmeans_plus_plus, sampled
 from coke.clustering.sizes import SizeBounds, size_bounds
+from coke.clustering.starting_centers import candidates_of, starting_centers
 from coke.clustering.stream_step import StreamState, check_ids, stream_step
-
-_SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
-_SMALL = 200_000  # similarities, up to which float64 costs next to nothing
 
 
 class OnlineConstrainedKMeans(ClusterBase):
@@ -136,9 +132,6 @@ class OnlineConstrainedKMeans(ClusterBase):
         generator = generator_of(self.random_state)
         given = point_array(X)
         weights_N = checked_weights(sample_weight, given.array.shape[0])
-        mean_weight = 1.0 if weights_N is None else float(weights_N.mean())
-        if weights_N is not None:
-            weights_N = weights_N / mean_weight
         points = Points(given.array, self.metric, weights=weights_N)
         bounds = self._bounds(points.n)
         best: Fit | None = None
@@ -146,10 +139,10 @@ class OnlineConstrainedKMeans(ClusterBase):
         with Progress(disable=not self.verbose) as progress:
             task = progress.add_task("clustering", total=starts * self.max_iter)
             for start in range(starts):
-                among = self._candidates(points, generator)
+                among = candidates_of(points, self.n_clusters, generator)
                 fit = fit_once(
                     points,
-                    self._seeded(given, among, points.coordinates, generator),
+                    starting_centers(self.init, self.n_clusters, points, given, among, generator),
                     bounds,
                     max_iter=self.max_iter,
                     tol=self.tol,
@@ -161,8 +154,8 @@ class OnlineConstrainedKMeans(ClusterBase):
                 if best is None or fit.squared_distances < best.squared_distances:
                     best = fit
         assert best is not None
-        self._keep(best, points, bounds, mean_weight)
-        self._learn_names(given, points.d)
+        self._keep(best, points, bounds)
+        learn_features(self, given)
         return given
 
     def partial_fit(
@@ -193,14 +186,14 @@ class OnlineConstrainedKMeans(ClusterBase):
         weights_B = checked_weights(sample_weight, given.array.shape[0])
         first = not hasattr(self, "cluster_centers_")
         if not first:
-            self._check_same_features(given)
+            check_features(self, given)
         coordinates = None if first else Coordinates.around(self._centers())
         points = Points(given.array, self.metric, coordinates)
         points.dtype = torch.float64
         state = self._before(points, given, weights_B) if first else self._so_far(points)
         labels_B, state, self.violation_ = stream_step(points, weights_B, state, self.min_ratio)
         if first:
-            self._learn_names(given, points.d)
+            learn_features(self, given)
         self.n_iter_ = 1 if first else self.n_iter_ + 1
         self.counts_, self._masses = state.counts.numpy(), state.masses.numpy()
         self.duals_ = state.duals.numpy() * points.coordinates.scale**2
@@ -271,7 +264,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         if not hasattr(self, "cluster_centers_"):
             raise self.not_fitted("OnlineConstrainedKMeans is not fitted yet; call fit first")
         given = point_array(X)
-        self._check_same_features(given)
+        check_features(self, given)
         return given
 
     def _before(self, points: Points, given: PointArray, weights_B: Tensor | None) -> StreamState:
@@ -283,12 +276,8 @@ class OnlineConstrainedKMeans(ClusterBase):
             )
         among = Candidates.all(points.whole(), weights_B)
         generator = generator_of(self.random_state)
-        zeros_K = torch.zeros(self.n_clusters, dtype=torch.float64)
-        return StreamState(
-            centers=self._seeded(given, among, points.coordinates, generator),
-            duals=zeros_K,
-            counts=zeros_K.long(),
-            masses=zeros_K,
+        return StreamState.at(
+            starting_centers(self.init, self.n_clusters, points, given, among, generator)
         )
 
     def _so_far(self, points: Points) -> StreamState:
@@ -300,25 +289,23 @@ class OnlineConstrainedKMeans(ClusterBase):
             masses=torch.from_numpy(self._masses),
         )
 
-    def _keep(self, fit: Fit, points: Points, bounds: SizeBounds, mean_weight: float) -> None:
+    def _keep(self, fit: Fit, points: Points, bounds: SizeBounds) -> None:
         self._keep_centers(fit.centers, points)
         self.labels_ = fit.labels.numpy()
         self.counts_ = fit.sizes.numpy()
-        weights_N = None if points.weights is None else points.weights * mean_weight
-        masses_K = torch.bincount(fit.labels, weights_N, minlength=self.n_clusters)
-        self._masses = masses_K.double().numpy()
-        unit = points.coordinates.scale**2
-        self.duals_ = fit.duals.double().numpy() * unit
-        unit *= mean_weight
+        masses_K = torch.bincount(fit.labels, points.weights, minlength=self.n_clusters)
+        self._masses = masses_K.double().numpy() * points.mean_weight
+        self.duals_ = fit.duals.double().numpy() * points.coordinates.scale**2
+        unit = points.coordinates.scale**2 * points.mean_weight
         self.violation_ = bounds.violation(fit.sizes)
         self.n_iter_ = fit.passes
         if self.metric == "cosine":
             self.inertia_ = fit.squared_distances * unit / 2
-            self.objective_ = points.n * mean_weight - self.inertia_
+            self.objective_ = points.n * points.mean_weight - self.inertia_
             scale = max(abs(self.objective_), self.inertia_)
         else:
             self.inertia_ = fit.squared_distances * unit
-            self.objective_ = (points.squares * mean_weight - self.inertia_) / 2
+            self.objective_ = (points.squares * points.mean_weight - self.inertia_) / 2
             scale = self.inertia_ / 2
         self.bound_ = self.objective_ + fit.shortfall * unit
         self.optimality_gap_ = fit.shortfall * unit / scale if scale > 0 else 0.0
@@ -357,68 +344,3 @@ class OnlineConstrainedKMeans(ClusterBase):
             min_size=self.min_size,
             max_size=self.max_size,
         )
-
-    def _candidates(self, points: Points, generator: torch.Generator) -> Candidates:
-        """Points that seeding chooses from; decides on the type in which all are calculated."""
-        points.dtype = torch.float64
-        count = _SEEDS_PER_CLUSTER * self.n_clusters + 1000
-        if points.n <= count:
-            every_ND = points.whole()
-            made, some_SD = Candidates.all(every_ND, points.weights), every_ND
-        else:
-            rows, some_SD = points.sample(count, generator)
-            weights_S = None if points.weights is None else points.weights[rows]
-            made = Candidates.sample(some_SD, weights_S)
-        if points.n * self.n_clusters > _SMALL and not fine_grained(some_SD, self.n_clusters):
-            points.dtype = torch.float32
-        return made.to(points.dtype)
-
-    def _seeded(
-        self,
-        given: PointArray,
-        among: Candidates,
-        coordinates: Coordinates,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Centers (K, D) to start from, in these coordinates.
-
-        Args:
-            given: all points, for a function that makes the centers.
-            among: points that the estimator itself chooses from.
-            coordinates: the ones in which the centers are returned.
-            generator: the source of random numbers.
-        """
-        if isinstance(self.init, str):
-            choose = sampled if is_sampled(self.init) else kmeans_plus_plus
-            centers_KD = choose(among, self.n_clusters, generator)
-        else:
-            centers, name = self.init, "init"
-            if callable(centers):
-                seed = int(torch.randint(2**31, (1,), generator=generator))
-                random_state = np.random.RandomState(seed)
-                centers = centers(given.array, self.n_clusters, random_state=random_state)
-                name = "what init returned"
-            width = among.points.shape[1]
-            checked_KD = checked_centers(centers, self.n_clusters, width, self.metric, name)
-            if self.metric == "cosine":
-                checked_KD = unit_rows(checked_KD)
-            inside_KD, dtype = torch.from_numpy(coordinates.into(checked_KD)), among.points.dtype
-            check_near(inside_KD, dtype, name)
-            centers_KD = inside_KD.to(dtype)
-        return on_sphere(centers_KD, coordinates) if self.metric == "cosine" else centers_KD
-
-    def _learn_names(self, given: PointArray, width: int) -> None:
-        self.n_features_in_ = width
-        if given.names is not None:
-            self.feature_names_in_ = given.names
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-
-    def _check_same_features(self, given: PointArray) -> None:
-        name = type(self).__name__
-        check_same_names(getattr(self, "feature_names_in_", None), given.names, name)
-        if given.array.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {given.array.shape[1]} features, but {name} is expecting "
-                f"{self.n_features_in_} features as input"
-            )

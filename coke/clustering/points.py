@@ -32,9 +32,11 @@ class Points:
         metric: ``"cosine"`` or ``"euclidean"``.
         coordinates: those in which points are read; without them, ones around the points' mean,
             for which all points are looked at.
-        weights: (N,) float64 what each point counts, of mean 1; all the same if None.
+        weights: (N,) float64 weight of each point; all the same if None.
 
     Attributes:
+        weights: as given, divided by their mean; None if all are the same.
+        mean_weight: that mean; 1 without weights.
         variance: of a feature, in these coordinates; 0 where ``coordinates`` were given.
         squares: sum of squared norms in the user's coordinates; likewise.
         dtype: of what is read; float32 unless it is set.
@@ -51,7 +53,8 @@ class Points:
         weights: Tensor | None = None,
     ) -> None:
         self._array = array
-        self.weights = weights
+        self.mean_weight = 1.0 if weights is None else float(weights.mean())
+        self.weights = None if weights is None else weights / self.mean_weight
         self.metric = metric
         self.n, self.d = self._array.shape
         self.on_disk = isinstance(self._array, np.memmap | StackedRows)

@@ -35,6 +35,12 @@ class StreamState:
     counts: Tensor
     masses: Tensor
 
+    @classmethod
+    def at(cls, centers_KD: Tensor) -> StreamState:
+        """Clusters that have received no points."""
+        zeros_K = torch.zeros(len(centers_KD), dtype=torch.float64)
+        return cls(centers=centers_KD, duals=zeros_K, counts=zeros_K.long(), masses=zeros_K)
+
 
 def stream_step(
     points: Points, weights_B: Tensor | None, state: StreamState, min_ratio: float
