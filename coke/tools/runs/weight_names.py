@@ -16,9 +16,10 @@ _HF_STEM = re.compile(rf"embedder\.embedder\.{_HF_CONV}")
 _HF_BLOCK = re.compile(
     rf"encoder\.stages\.(\d+)\.layers\.(\d+)\.(layer\.(\d+)|shortcut)\.{_HF_CONV}"
 )
-#: ``nn.Sequential(*resnet.children())``, with the max pooling at 3 and without it.
+#: ``nn.Sequential(*resnet.children())`` of torchvision, and without its max pooling. The latter is
+#: that of our own network too, which has no module for ReLU and an expansion at the end.
 _CHILDREN = ("conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4")
-_CHILDREN_SMALL = ("conv1", "bn1", "", "layer1", "layer2", "layer3", "layer4")
+_CHILDREN_SMALL = ("conv1", "bn1", "", "layer1", "layer2", "layer3", "layer4", "expand")
 
 #: Words before a backbone's name that say which of several it is. Evaluations of DINO use the
 #: teacher, those of MoCo and BYOL the network that is trained; averaged weights are the better.

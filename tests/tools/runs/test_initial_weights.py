@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from coke.config.config import Config
 from coke.config.model import ModelConfig
@@ -242,6 +242,24 @@ def test_all_names_of_a_resnet_50_of_hugging_face_are_known(tmp_path: Path) -> N
         torch.equal(value, meant.backbone.state_dict()[name])
         for name, value in model.backbone.state_dict().items()
     )
+
+
+def test_our_own_network_with_an_expansion_under_other_names(tiny: Config, tmp_path: Path) -> None:
+    config = replace(tiny.model, expand=12)
+    meant = build_model(config, seed=2)
+    sequence = nn.Sequential(*meant.backbone.children())
+    ours = {n: v for n, v in meant.backbone.state_dict().items() if not n.startswith("expand.")}
+    trunk = nn.Module()
+    trunk.backbone = meant.backbone
+    for saved in (sequence.state_dict(), {"net": trunk.state_dict()}):
+        model = build_model(config, seed=1)
+        taken = load_initial_weights(model, save(tmp_path / "w.pth", saved))
+        assert len(taken.loaded) == len(meant.backbone.state_dict())
+        for name, value in meant.backbone.state_dict().items():
+            assert torch.equal(model.backbone.state_dict()[name], value), name
+    model = build_model(config, seed=1)
+    taken = load_initial_weights(model, save(tmp_path / "w.pth", ours))
+    assert "backbone.expand.0.weight" in taken.missing, "other projects have no expansion"
 
 
 def test_weights_without_statistics_are_taken_and_it_is_told(
