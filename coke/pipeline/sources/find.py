@@ -80,7 +80,7 @@ def find_splits(
     if labels == "none":
         found = replace(found, splits={s: _unlabelled(draft) for s, draft in found.splits.items()})
     if listing.unpacked:
-        note = f"{len(listing.unpacked):,} compressed tars are read from copies in {scratch}."
+        note = f"Compressed tars ({len(listing.unpacked):,}) are unpacked into {scratch} meanwhile."
         found = replace(found, notes=[note, *found.notes])
     return finish(found, listing)
 

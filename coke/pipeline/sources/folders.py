@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from coke.pipeline.sources import imagenet_truth
+from coke.pipeline.sources import imagenet_truth, storage
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder
 from coke.pipeline.sources.labels import Label
 from coke.pipeline.sources.listing import Listing
@@ -211,8 +211,8 @@ def _loose_images(draft: Draft, direct: list[str], ignored: list[str]) -> list[s
         ]
     if tables := [name for name in ignored if "/" not in name and name.endswith(_TABLES)]:
         return [
-            f"No labels were read from {tables[0]}. If it has a line per image, give it as the "
-            "source, as a .csv or .tsv of paths and labels."
+            f"No labels were read from {storage.join(draft.origin, tables[0])}. If it has a line "
+            "per image, give it as the source, as a .csv or .tsv of paths and labels."
         ]
     return []
 

@@ -14,7 +14,8 @@ from coke.pipeline.sources.source import is_image_name
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image_path",
                 "image", "img", "key")  # fmt: skip
-LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "wnid", "labels")
+LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "wnid", "labels",
+                 "class_id", "classid")  # fmt: skip
 SPLIT_COLUMN = "split"
 _DELIMITERS = ("\t", ",", ";", "|", " ")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")

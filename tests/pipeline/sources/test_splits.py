@@ -127,8 +127,8 @@ def test_notes_about_labels_that_were_not_found(tmp_path: Path) -> None:
     assert note.startswith("1 of the 3 images of ") and "no folder is taken for a class" in note
     touch(tmp_path / "flat", "1.jpg", "2.jpg", "labels.csv")
     assert find_splits(tmp_path / "flat").notes == [
-        "No labels were read from labels.csv. If it has a line per image, give it as the source, "
-        "as a .csv or .tsv of paths and labels."
+        f"No labels were read from {tmp_path / 'flat' / 'labels.csv'}. If it has a line per "
+        "image, give it as the source, as a .csv or .tsv of paths and labels."
     ]
     assert find_splits(tmp_path / "flat", labels="none").notes == []
 
@@ -156,6 +156,21 @@ def test_imagenet_with_a_flat_val(tmp_path: Path) -> None:
         assert [other.key for other in found["val"].label_files] == [place]
         assert find_splits(tmp_path, labels="none")["val"].keys == found["val"].keys
         truth.unlink()
+
+
+def test_imagenet_as_kaggle_packs_it(tmp_path: Path) -> None:
+    inner = "ILSVRC/Data/CLS-LOC"
+    touch(tmp_path, f"{inner}/train/n00000001/1.JPEG", f"{inner}/train/n00000002/1.JPEG")
+    touch(tmp_path, *(f"{inner}/val/{name}" for name in VAL), f"{inner}/test/1.JPEG")
+    touch(tmp_path, "ILSVRC/ImageSets/CLS-LOC/val.txt")
+    lines = f"{VAL[0][:-5]},n00000002 1 2\n{VAL[1][:-5]},n00000001 1 2\n"
+    (tmp_path / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\n{lines}")
+    found = find_splits(tmp_path)
+    assert list(found) == ["train", "val", "test"]
+    assert found["train"].keys == ("n00000001/1.JPEG", "n00000002/1.JPEG")
+    assert found["val"].keys == (f"n00000001/{VAL[1]}", f"n00000002/{VAL[0]}")
+    assert found["val"].labels == (0, 1) and found["test"].labels == (-1,)
+    assert [other.key for other in found.beside] == ["ILSVRC/ImageSets/CLS-LOC/val.txt"]
 
 
 def test_files_of_many_images_by_their_names() -> None:
