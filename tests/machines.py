@@ -35,6 +35,7 @@ SETPRIV = (  # the user may read all files, so that an interpreter in root's hom
     "--ambient-caps=+dac_read_search",
 )
 SHARED_MEMORY = Path("/dev/shm")
+ONE_CORE = str(min(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "0"
 SUMMARY = re.compile(r"^\d+ (passed|failed|error|skipped|deselected).* in .*s")
 
 
@@ -105,7 +106,7 @@ ENVIRONMENTS = (
             "HOME": None,
             "OMP_NUM_THREADS": "1",
         },
-        command=("taskset", "-c", "0"),
+        command=("taskset", "-c", ONE_CORE),
         needs=needs_taskset,
     ),
     Environment(
@@ -126,11 +127,13 @@ ENVIRONMENTS = (
         name="gpu",
         about="a GPU that torch reports, C.UTF-8, 2 cores with bf16",
         variables={GPU: "1", BF16: "1", CORES: "2", "LC_ALL": "C.UTF-8"},
+        part=("tests/model", "tests/distributed", "tests/tools", "tests/test_cli.py"),
     ),
     Environment(
         name="bare",
         about="none of the optional packages",
-        variables={WITHOUT: OPTIONAL, "PATH": "/usr/bin:/bin"},
+        variables={WITHOUT: OPTIONAL},
+        part=("tests/clustering", "tests/pipeline", "tests/tools", "tests/test_cli.py"),
     ),
     Environment(
         name="nobody",
@@ -138,6 +141,11 @@ ENVIRONMENTS = (
         variables={"HOME": None, "USER": None, "LOGNAME": None},
         command=SETPRIV,
         needs=needs_root,
+        part=(
+            *("tests/files", "tests/distributed", "tests/pipeline/cache", "tests/pipeline/remote"),
+            *("tests/tools/runs", "tests/tools/datasets", "tests/tools/training"),
+            "tests/test_cli.py",
+        ),
     ),
 )
 
