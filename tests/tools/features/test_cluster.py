@@ -118,6 +118,24 @@ def test_every_format_gives_the_same_clusters(
     assert len(set(found.values())) == 1
 
 
+def test_a_table_of_coordinates_far_from_zero(tmp_path: Path) -> None:
+    """UTM metres with names: float32 would round them to half a metre, and mix up the places."""
+    rng = np.random.default_rng(0)
+    places = np.array([[500_000.0, 4_600_000], [500_000.4, 4_600_000], [500_000, 4_600_000.4]])
+    which = rng.permutation(np.arange(90) % 3)
+    rows = places[which] + rng.normal(scale=0.02, size=(90, 2))
+    lines = [f"p{i};{east!r};{north!r}" for i, (east, north) in enumerate(rows.tolist())]
+    text = "\n".join(["name;east;north", *lines])
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    settings = ClusterSettings(clusters=3, metric="euclidean", min_ratio=1)
+    cluster(tmp_path / "x.csv", tmp_path / "out", settings, key="name", console=QUIET)
+    labels = np.load(tmp_path / "out" / "labels.npy")
+    assert len(set(zip(which.tolist(), labels.tolist(), strict=True))) == 3, "one label per place"
+    head, first, *_ = (tmp_path / "out" / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    assert (head, first) == ("key\tcluster", f"p0\t{labels[0]}")
+    assert np.load(tmp_path / "out" / "centers.npy").dtype == np.float64
+
+
 def test_labels_have_the_smallest_type(x: NDArray[np.float32], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     for clusters, dtype in ((256, np.uint8), (257, np.uint16)):

@@ -222,6 +222,17 @@ def test_a_disk_without_room_is_found_at_the_first_batch(
     embed("pixels", stripes, tmp_path / "e", replace(PIXELS, dtype="float16"), console=QUIET)
 
 
+def test_a_place_that_cannot_be_written_is_found_before_any_image_is_read(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    monkeypatch.setattr(embed_module, "evaluation_loader", None)
+    for out in ("file", "file/out", "file/a/out", "a" * 300):
+        with pytest.raises(ValueError, match="is a file; give a folder|cannot write .*; choose an"):
+            embed("pixels", stripes, tmp_path / out, PIXELS, console=QUIET)
+    assert names(tmp_path) == ["file"]
+
+
 def test_refuses_what_it_cannot_embed(run: Path, stripes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 

@@ -133,7 +133,7 @@ class DelimitedFile(FeatureFile):
             for column in self._dimensions
             if not is_number(cells[column])
         )
-        found = f"{_short(cell)}, which is no number," if cell.strip() else "no value"
+        found = f"{_short(cell)}, which is no number," if cell.strip() else "no value (NaN)"
         hint = "write numbers with a decimal point" if "," in cell else "leave the row out"
         return ValueError(
             f"{self.path} has {found} in row {row} (line {line}), column {self._all[column]!r}; "

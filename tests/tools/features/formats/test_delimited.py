@@ -99,7 +99,9 @@ def test_one_column(tmp_path: Path) -> None:
     assert read(tmp_path, "0\n1\n2\n") == (("0",), [[0], [1], [2]], None, None)
     assert read(tmp_path, ",0\n0,5\n1,7\n") == (("0",), [[5], [7]], [0, 1], None)
     for text in ('x\n1\n""\n3\n', "x\n1\n\n3\n"):
-        with pytest.raises(ValueError, match=r"no value in row 1|blank line 3 before other rows"):
+        with pytest.raises(
+            ValueError, match=r"no value \(NaN\) in row 1|blank line 3 before other rows"
+        ):
             read(tmp_path, text)
 
 
@@ -113,7 +115,7 @@ def test_one_column(tmp_path: Path) -> None:
         ("a.png,1,2\nb.png,3,4\n", "has no header and has text in column '0' ('a.png'): leave"),
         ("x,y\n1,2\n3\n", "has 1 cells in line 3, 2 in the first: all rows need the same"),
         ("x,y\n1,2\n3,NA\n", "has 'NA', which is no number, in row 1 (line 3), column 'y'; leave"),
-        ("x,y\n1,2\n3,\n", "has no value in row 1 (line 3), column 'y'; leave the row out"),
+        ("x,y\n1,2\n3,\n", "has no value (NaN) in row 1 (line 3), column 'y'; leave the row out"),
         ("x;y\n1;2\n1,5;2\n", "'1,5', which is no number, in row 1 (line 3), column 'x'; write nu"),
         ("x,y\n1,2\n1_0,2\n", "has '1_0', which is no number, in row 1"),
         ("x,y\n1,2\n١,2\n", "which is no number, in row 1"),
