@@ -31,14 +31,16 @@ def bench_epoch(
     settings: SetOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds per measurement.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="Rounds; the median is reported.")] = 3,
-    gpus: Annotated[int, typer.Option(help="Project an epoch on so many such devices.")] = 1,
+    gpus: Annotated[int, typer.Option(help="Devices to project an ImageNet epoch for.")] = 1,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Also MoCo-v2, SwAV and CoKe's other forms.")
+        bool, typer.Option("--peers", help="Also time MoCo-v2, SwAV, and CoKe with more views.")
     ] = False,
     tune_threads: Annotated[
-        bool, typer.Option("--tune-threads", help="Also splits of the cores.")
+        bool, typer.Option("--tune-threads", help="Also find the best split of the cores.")
     ] = False,
-    memory_budget: Annotated[str, typer.Option(help="What a GPU's peak must fit.")] = "16GiB",
+    memory_budget: Annotated[
+        str, typer.Option(help="GPU memory to compare the peak with.")
+    ] = "16GiB",
     json_file: Annotated[
         Optional[Path], typer.Option("--json", help="Save the figures; replaced if there.")
     ] = None,

@@ -20,13 +20,15 @@ def ingest(
     resize_shorter: Annotated[
         Optional[int], typer.Option(help="Shrink images whose shorter side is longer than this.")
     ] = None,
-    quality: Annotated[int, typer.Option(help="JPEG quality of what must be re-encoded.")] = 95,
+    quality: Annotated[
+        int, typer.Option(help="JPEG quality of images that are encoded again.")
+    ] = 95,
     sixteen_bit: Annotated[
         str,
         typer.Option(help="16 bits to 8: high-byte, bits in use (9 to 15), or scale per image."),
     ] = "high-byte",
     max_pixels: Annotated[
-        int, typer.Option(help="Reject images of more pixels, as decompression bombs.")
+        int, typer.Option(help="Reject images with more pixels than this.")
     ] = 178_956_970,
     orientation: Annotated[
         str, typer.Option(help="upright: apply the EXIF orientation; keep: ignore it.")
@@ -36,7 +38,7 @@ def ingest(
         str, typer.Option(help="auto, arrow, cifar, folders, idx, imagenet, parquet, wds or table.")
     ] = "auto",
     check: Annotated[
-        str, typer.Option(help="decode every image, or trust JPEGs by their header.")
+        str, typer.Option(help="decode: every image; header: trust JPEGs whose header is sound.")
     ] = "decode",
     base: Annotated[
         Optional[Path], typer.Option(help="Older data set whose ids are kept; may be OUT.")
@@ -45,7 +47,8 @@ def ingest(
         str, typer.Option(help="key, or content: renamed files keep their ids, too.")
     ] = "key",
     dedupe: Annotated[
-        Optional[str], typer.Option(help="report files of equal bytes, or drop them.")
+        Optional[str],
+        typer.Option(help="Files of equal bytes: report lists them, drop stores one."),
     ] = None,
     engine: Annotated[str, typer.Option(help="process, or ray for a cluster.")] = "process",
     ray_address: Annotated[
@@ -128,7 +131,7 @@ def inspect(
     out: Annotated[Optional[Path], typer.Option(help="The contact sheet: a .png file.")] = None,
     images: Annotated[int, typer.Option(help="Images on the sheet.")] = 8,
     seed: Annotated[int, typer.Option(help="Decides the crops, as in training.")] = 0,
-    epoch: Annotated[int, typer.Option(help="Whose views.")] = 0,
+    epoch: Annotated[int, typer.Option(help="First epoch whose views are drawn.")] = 0,
     epochs: Annotated[int, typer.Option(help="Epochs side by side.")] = 1,
     loader: Annotated[str, typer.Option(help="auto, dali or pil.")] = "auto",
     cache_dir: CacheOption = None,

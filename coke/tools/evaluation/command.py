@@ -13,9 +13,9 @@ eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `coke train`.")]
 TestOption = Annotated[
-    Optional[str], typer.Option("--test", help="Test data set, where DATA holds only one.")
+    Optional[str], typer.Option("--test", help="Test data set, if DATA has no test split.")
 ]
-BaselinesOption = Annotated[bool, typer.Option(help="Also random weights and raw pixels.")]
+BaselinesOption = Annotated[bool, typer.Option(help="Also evaluate random weights and raw pixels.")]
 LabelledOnlyOption = Annotated[
     bool, typer.Option("--labelled-only", help="Leave out images without a class label.")
 ]
@@ -57,10 +57,14 @@ def eval_linear(
     data: DataArgument,
     test: TestOption = None,
     epoch: EpochOption = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Cache center-crop features once.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="One center crop per image, no random crops.")
+    ] = False,
     epochs: Annotated[Optional[int], typer.Option(help="Epochs of the classifier.")] = None,
     lr: Annotated[Optional[float], typer.Option(help="Learning rate at batch 256.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="1,024 if unset.")] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(help="Images per step; 1,024 if unset.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
     baselines: BaselinesOption = True,
     labelled_only: LabelledOnlyOption = False,

@@ -190,6 +190,7 @@ def test_killed_at_20_random_moments_it_continues_to_the_same_bytes(
         # Every number of finished pieces has its turn, with some milliseconds more each time.
         pieces = attempt % (PIECES + 1)
         launcher.kill_after(pieces, moments.uniform(0, 0.02), src, out, options)
+        assert not out.exists() or contents(out) == expected, f"killed after {pieces} pieces"
         if not is_finished(out):
             ingest(src, out, **OPTIONS)
         assert contents(out) == expected, f"killed after {pieces} pieces"
