@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +39,43 @@ def test_a_folder_takes_the_place(tmp_path: Path, exists: bool) -> None:
         folder(out, "old")
     Place(out).put(folder(tmp_path / "new", "new"))
     assert (out / "file").read_text(encoding="utf-8") == "new" and names(tmp_path) == ["out"]
+
+
+#: Names of Python's audit events before a change of the disk.
+CHANGES = ("open", "os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_kill_before_any_change_leaves_the_old_folder_or_the_new(
+    tmp_path: Path, exists: bool
+) -> None:
+    """A folder has its name whole or not at all; an old one is kept until the new one has it."""
+    seen = set()
+    for n in itertools.count():
+        out, new = tmp_path / f"{n}" / "out", folder(tmp_path / f"{n}" / "new", "new")
+        (new / "more").write_text("new", encoding="utf-8")
+        if exists:
+            folder(out, "old")
+        child = os.fork()
+        if child == 0:
+            changes = itertools.count()
+
+            def stop(event: str, _: Any, n: int = n, changes: Any = changes) -> None:
+                if event in CHANGES and next(changes) == n:
+                    os._exit(9)
+
+            sys.addaudithook(stop)
+            Place(out).put(new)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        Place(out).clean()
+        found = tuple(names(out)) if out.exists() else None
+        assert found in (("file", "more"), ("file",) if exists else None)
+        seen.add(found)
+        if status == 0:
+            break
+        assert status == 9
+    assert len(seen) == 2 and n >= 2
 
 
 def test_an_error_gives_the_old_folder_its_name_back(
