@@ -23,11 +23,14 @@ MOST_SECONDS = 60.0  # for one image, all tries and the pauses between them toge
 _CONNECT_SECONDS, _SILENCE_SECONDS = 15.0, 30.0
 _TRIES = 5
 FIRST_PAUSE_S = 0.5  # doubles with each try
-#: A host that has not answered for so many images in a row gets one short try for each further
-#: one, until it answers.
+#: A host that could not be reached for so many images in a row gets one short try for each
+#: further image, until it answers.
 _SUSPECT_AFTER, _SUSPECT_SECONDS = 3, 5.0
-_WORTH_ANOTHER_TRY = (408, 425, 429)  # besides all of 500 and above
-_unanswered: Counter[str] = Counter()  # images in a row, by host, in this process
+_UNKNOWN_SECONDS = 60.0  # for which the name of an unknown host is not looked up again
+_WORTH_ANOTHER_TRY = (408, 425, 429)  # HTTP statuses, besides all of 500 and above
+_UNKNOWN = "the name of its host is unknown"
+_unreached: Counter[str] = Counter()  # by host: images in a row, in this process
+_unknown_until: dict[str, float] = {}  # by host: the monotonic clock when it is looked up again
 
 
 class RefusedError(OSError):
@@ -61,20 +64,13 @@ def fetch_image(url: str) -> bytes:
         host = urlsplit(url).netloc
     except ValueError as error:
         raise RefusedError(errno.EINVAL, f"no valid URL ({error})", url) from error
-    suspect = _unanswered[host] >= _SUSPECT_AFTER
-    try:
-        data = _tried(url, *((1, _SUSPECT_SECONDS) if suspect else (_TRIES, MOST_SECONDS)))
-    except NoAnswerError:
-        _unanswered[host] += 1
-        raise
-    except RefusedError:
-        _unanswered[host] = 0
-        raise
-    _unanswered[host] = 0
-    return data
+    if time.monotonic() < _unknown_until.get(host, 0.0):
+        raise NoAnswerError(errno.EIO, _UNKNOWN, url)
+    suspect = _unreached[host] >= _SUSPECT_AFTER
+    return _tried(url, host, *((1, _SUSPECT_SECONDS) if suspect else (_TRIES, MOST_SECONDS)))
 
 
-def _tried(url: str, tries: int, seconds: float) -> bytes:
+def _tried(url: str, host: str, tries: int, seconds: float) -> bytes:
     end = time.monotonic() + seconds
     for number in range(1, tries + 1):
         pause = FIRST_PAUSE_S * 2 ** (number - 1)
@@ -83,12 +79,17 @@ def _tried(url: str, tries: int, seconds: float) -> bytes:
         except (RefusedError, NoAnswerError):
             raise
         except Exception as error:
+            reached = False
             if refusal := _refusal(error):
                 raise RefusedError(errno.EINVAL, refusal, url) from error
             why = _why(error)
+            if _is_unknown_host(error):
+                _unknown_until[host] = time.monotonic() + _UNKNOWN_SECONDS
             if _is_final(error):
                 break
         else:
+            reached = True
+            _unreached[host] = 0
             if 200 <= response.status < 300:
                 return response.body
             why = f"the server answered {response.status} {_phrase(response)}"
@@ -99,6 +100,7 @@ def _tried(url: str, tries: int, seconds: float) -> bytes:
         if number == tries or time.monotonic() + pause >= end:
             break
         time.sleep(pause)
+    _unreached[host] += not reached
     times = f", {number} times" if number > 1 else ""
     raise NoAnswerError(errno.EIO, f"{why}{times}", url)
 
@@ -184,7 +186,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no whole answer in time"
     if _is_unknown_host(error):
-        return "the name of its host is unknown"
+        return _UNKNOWN
     if _is_insecure(error):
         return f"no secure connection ({error})"
     return f"no answer ({error})" if str(error) else f"no answer ({type(error).__name__})"

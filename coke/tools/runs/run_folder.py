@@ -11,6 +11,7 @@ from coke.config.config import MAY_DIFFER_ON_RESUME, Config
 from coke.config.overrides import differences, load_toml, to_toml, with_settings
 from coke.files import durable
 from coke.files.durable import draft_name
+from coke.files.kind import entries
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.runs import run_lock
 from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
@@ -92,7 +93,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise ValueError(_not_empty(self.path))
-        left = {p.name for p in self.path.iterdir()}
+        left = {path.name for path in entries(self.path)}
         if may_hold_leftovers and not self.exists and run_lock.LOCK in left:
             left -= _BEFORE_A_RUN
             left -= {"checkpoints"} if not list_checkpoints(self.checkpoints) else set()

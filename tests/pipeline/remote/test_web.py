@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     monkeypatch.setattr(web, "FIRST_PAUSE_S", 0)
-    monkeypatch.setattr(web, "_unanswered", Counter())
+    monkeypatch.setattr(web, "_unreached", Counter())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running = _Server()
     thread = threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True)
@@ -194,15 +194,31 @@ def test_an_unknown_host_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    found = reason("http://no-such-host.invalid/x.jpg")
-    assert found == "NoAnswerError: the name of its host is unknown"
+    lookups, response = Counter[str](), web._response
+
+    def counted(url: str, seconds: float) -> Any:
+        lookups[url] += 1
+        return response(url, seconds)
+
+    monkeypatch.setattr(web, "_unknown_until", {})
+    monkeypatch.setattr(web, "_response", counted)
+    for name in ("x.jpg", "y.jpg"):
+        found = reason(f"http://no-such-host.invalid/{name}")
+        assert found == "NoAnswerError: the name of its host is unknown"
+    assert lookups.total() == 1
 
 
-def test_a_silent_host_gets_one_try_an_image_until_it_answers(server: _Server) -> None:
+def test_a_host_out_of_reach_gets_one_try_an_image_until_it_answers(server: _Server) -> None:
     for i in range(5):
-        reason(f"{server.url}/503/{i}.jpg")
-    asked = [server.asked[f"/503/{i}.jpg"] for i in range(5)]
+        reason(f"{server.url}/cut/{i}.jpg")
+    asked = [server.asked[f"/cut/{i}.jpg"] for i in range(5)]
     assert asked == [5, 5, 5, 1, 1]
     assert fetch_image(f"{server.url}/image.jpg") == IMAGE
-    reason(f"{server.url}/503/x.jpg")
-    assert server.asked["/503/x.jpg"] == 5
+    reason(f"{server.url}/cut/x.jpg")
+    assert server.asked["/cut/x.jpg"] == 5
+
+
+def test_a_host_that_answers_with_errors_keeps_all_its_tries(server: _Server) -> None:
+    for i in range(5):
+        reason(f"{server.url}/503/{i}.jpg")
+    assert [server.asked[f"/503/{i}.jpg"] for i in range(5)] == [5] * 5

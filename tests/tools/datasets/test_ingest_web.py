@@ -26,7 +26,7 @@ QUIET = Console(quiet=True)
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     """Serves 0.jpg .. 5.jpg."""
     monkeypatch.setattr(web, "FIRST_PAUSE_S", 0)
-    monkeypatch.setattr(web, "_unanswered", Counter())
+    monkeypatch.setattr(web, "_unreached", Counter())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "web").mkdir()
     for i in range(6):
