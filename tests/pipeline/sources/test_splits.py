@@ -164,7 +164,9 @@ def test_imagenet_as_kaggle_packs_it(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{inner}/val/{name}" for name in VAL), f"{inner}/test/1.JPEG")
     touch(tmp_path, "ILSVRC/ImageSets/CLS-LOC/val.txt")
     lines = f"{VAL[0][:-5]},n00000002 1 2\n{VAL[1][:-5]},n00000001 1 2\n"
-    (tmp_path / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\n{lines}")
+    (tmp_path / "LOC_val_solution.csv").write_text(
+        f"ImageId,PredictionString\n{lines}", encoding="utf-8"
+    )
     found = find_splits(tmp_path)
     assert list(found) == ["train", "val", "test"]
     assert found["train"].keys == ("n00000001/1.JPEG", "n00000002/1.JPEG")
