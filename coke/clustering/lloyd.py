@@ -16,11 +16,14 @@ from coke.clustering.ending import Ending
 from coke.clustering.points import Points, means, similarities_by_cluster, squared_distances
 from coke.clustering.repair import repair
 from coke.clustering.sample_weights import pull
-from coke.clustering.sizes import SizeBounds, refine_duals
+from coke.clustering.sizes import SizeBounds, refine_duals, typical_difference
 from coke.clustering.transport import Assigned, assigned, highest
 
 _STEPS, _SETTLED = 40, 1e-3  # towards the best duals, before an assignment finds them exactly
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}  # of similarities, relative to the largest
+_FINER = 0.5  # times as fine as the step before is a step, down to _FREE
+_FREE = 1e-2  # share of the typical difference that a move of a step may lose
+_SOME = 200  # rows that tell that difference
 _CHUNK = 1 << 14  # rows that are looked at together
 
 
@@ -34,13 +37,16 @@ class Lloyd:
         self.centers_KD = centers_KD.to(points.dtype)
         self.distinct = len(rows.points) == points.n
         self.duals_K = torch.zeros(len(centers_KD), dtype=torch.float64)
+        self.free = 1.0
 
     def run(self) -> None:
         """One step."""
         values_KU = self._similarities(self.rows.points)
-        settled = self._refine(values_KU)
-        # Good duals are good enough for a step; identical rows want to be told apart.
-        found = self._repaired(values_KU) if settled and self.distinct else self._best(values_KU)
+        if self.distinct and self._refine(values_KU):
+            found = self._repaired(values_KU)  # good duals are good enough for a step
+        else:
+            self.free = max(_FINER * self.free, _FREE)
+            found = self._best(values_KU, free=self.free)
         sums_KD = torch.zeros(self.centers_KD.shape, dtype=torch.float64)
         masses_K = torch.zeros(len(sums_KD), dtype=torch.float64)
         for rows_M, labels_M, amounts_M in _chunks(found):
@@ -57,7 +63,8 @@ class Lloyd:
 
     def finished(self) -> Ending:
         """The points assigned to the centers as they are."""
-        self._refine(self._similarities(self.rows.points))
+        if self.distinct:
+            self._refine(self._similarities(self.rows.points))
         # In float64, so that nothing is left to gain but rounding of that.
         values_KU = self._similarities(self.rows.points.double())
         found = self._best(values_KU)
@@ -125,14 +132,20 @@ class Lloyd:
             complete=True,
         )
 
-    def _best(self, values_KU: Tensor) -> Assigned:
-        """The best assignment; sets the duals to its prices."""
+    def _best(self, values_KU: Tensor, *, free: float = 0.0) -> Assigned:
+        """The best assignment; sets the duals to its prices.
+
+        Args:
+            free: what a move may lose, as a share of the typical difference of similarities.
+        """
+        rounding = _ROUNDING[values_KU.dtype] * float(values_KU.abs().max())
+        some_BK = values_KU[:, :: max(values_KU.shape[1] // _SOME, 1)].T
         found = assigned(
             values_KU.numpy(),
             self.rows.amounts,
             self.duals_K.numpy(),
             self.bounds,
-            tolerance=_ROUNDING[values_KU.dtype] * float(values_KU.abs().max()),
+            tolerance=max(rounding, free * typical_difference(some_BK)),
         )
         assert found.complete, "feasible bounds leave a path to every cluster"
         self.duals_K = torch.from_numpy(found.prices)

@@ -71,7 +71,7 @@ def assigned(
     flow = _Flow(values_KU, amounts_U, prices_K, bounds, others_K)
     # Where much is off, prices are coarse: they are mended coarsely first, many points at a time.
     coarse = np.inf
-    while flow.off() > len(values_KU):
+    while flow.rows_off() > len(values_KU):
         coarse = min(coarse, flow.furthest()) / _FINER
         if coarse <= tolerance or not np.isfinite(coarse):
             break
@@ -146,6 +146,14 @@ class _Flow:
         """Points that are too many somewhere."""
         return int(self.excess_S.clip(min=0).sum())
 
+    def rows_off(self) -> int:
+        """How few rows hold the points that are too many."""
+        rows = 0
+        for cluster in np.flatnonzero(self.excess_S[:-1] > 0).tolist():
+            largest = np.sort(self.amounts_P[self.members[cluster]])[::-1]
+            rows += 1 + int(np.searchsorted(np.cumsum(largest), self.excess_S[cluster]))
+        return max(rows, int(self.excess_S[-1]))
+
     def furthest(self) -> float:
         """How much the dearest of the paths costs that are needed next; infinite for none."""
         distances_S, _, lacking = self._paths()
@@ -160,7 +168,9 @@ class _Flow:
     def _paths(self) -> tuple[Floats, Ints, Ints]:
         """Distances (S,) from what is too much, the node (S,) before each, and nodes that lack."""
         reduced_SS = self.costs_SS + (self.prices_S[:, None] - self.prices_S)
-        distances_S, before_S = shortest_paths(reduced_SS.clip(min=0), self.excess_S > 0)
+        # What counts as free is charged, so that paths have no more moves than they need.
+        reduced_SS = reduced_SS.clip(min=0) + self.tolerance
+        distances_S, before_S = shortest_paths(reduced_SS, self.excess_S > 0)
         return (
             distances_S,
             before_S,
@@ -190,6 +200,8 @@ class _Flow:
         amount = min(self.excess_S[path[0]], -self.excess_S[path[-1]])
         arcs = list(itertools.pairwise(path))
         slack = len(self.prices_S) - 1
+        if any(self._cost(a, b) > self.tolerance for a, b in arcs if slack not in (a, b)):
+            return 0  # an earlier path of this round took the points of an arc
         free: dict[tuple[int, int], Ints] = {}
         for a, b in arcs:
             if amount <= 0:
@@ -215,6 +227,10 @@ class _Flow:
         self.excess_S[path[-1]] += amount
         self._look_at_slack()
         return amount
+
+    def _cost(self, a: int, b: int) -> float:
+        """What the cheapest move from a to b loses at the prices."""
+        return float(self.costs_SS[a, b] + self.prices_S[a] - self.prices_S[b])
 
     def _free(self, a: int, b: int) -> Ints:
         """Pieces of a that lose nothing by moving to b, the cheapest first."""
