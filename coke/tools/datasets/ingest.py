@@ -26,8 +26,8 @@ from coke.pipeline.sources import Source, Splits, find_splits, is_url
 from coke.pipeline.sources.keys import to_system
 from coke.tools.console.tables import print_table
 from coke.tools.datasets.dataset_kind import DATASET, REJECTED
+from coke.tools.datasets.ingest_checks import Checked, CheckTask, check_images, darkness
 from coke.tools.datasets.ingest_containers import write_containers
-from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images, darkness
 from coke.tools.datasets.ingest_report import (
     IngestReport,
     PassProgress,
@@ -235,7 +235,7 @@ def _engine(
         return ray_pool(workers, address=ray_address)
     total = sum(map(len, sources.values()))
     workers = workers or min(default_workers(), 1 + total // _IMAGES_PER_WORKER)
-    return worker_pool(workers, preload=("coke.tools.datasets.ingest_pieces",))
+    return worker_pool(workers, preload=("coke.tools.datasets.ingest_writes",))
 
 
 def _ingest_splits(

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from coke.files.journal import SUFFIX
 from coke.pipeline.containers.plan import ContainerPlan
-from coke.tools.datasets.ingest_pieces import WriteTask, Written, write_piece
 from coke.tools.datasets.ingest_report import PassProgress
 from coke.tools.datasets.ingest_split import IngestRun, Split
+from coke.tools.datasets.ingest_writes import WriteTask, Written, write_piece
 
 
 def container_plans(run: IngestRun, split: Split) -> Iterator[ContainerPlan]:

@@ -18,7 +18,7 @@ from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Splits
 from coke.pipeline.sources.keys import key_bytes
 from coke.tools.datasets.duplicates import DEDUPES
-from coke.tools.datasets.ingest_pieces import CHECKS
+from coke.tools.datasets.ingest_checks import CHECKS
 from coke.tools.datasets.stable_ids import MATCHES
 from coke.version import __version__
 

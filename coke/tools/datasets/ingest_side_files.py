@@ -11,9 +11,9 @@ from coke.pipeline.dataset.index import INDEX_DTYPE
 from coke.pipeline.dataset.write_index import write_index
 from coke.tools.datasets.dataset_kind import REJECTED
 from coke.tools.datasets.duplicates import duplicates_table
-from coke.tools.datasets.ingest_pieces import Written
 from coke.tools.datasets.ingest_report import SplitReport, one_line, rejected_table
 from coke.tools.datasets.ingest_split import IngestRun, Split
+from coke.tools.datasets.ingest_writes import Written
 
 
 def write_side_files(run: IngestRun, split: Split, written: list[Written]) -> SplitReport:

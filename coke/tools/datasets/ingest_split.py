@@ -13,7 +13,7 @@ from coke.distributed.workers import Mapper
 from coke.files.workspace import Workspace
 from coke.pipeline.sources import Source
 from coke.tools.datasets.duplicates import duplicate_groups, without_repeats
-from coke.tools.datasets.ingest_pieces import Checked
+from coke.tools.datasets.ingest_checks import Checked
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.datasets.ingest_settings import IngestSettings
 from coke.tools.datasets.stable_ids import Assignment, Base, assign_ids

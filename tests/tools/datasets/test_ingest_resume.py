@@ -24,7 +24,7 @@ from rich.console import Console
 import coke
 from coke.files import inner_place
 from coke.pipeline.dataset.index import ImageIndex
-from coke.tools.datasets import ingest_containers, ingest_pieces
+from coke.tools.datasets import ingest_containers, ingest_writes
 from coke.tools.datasets.ingest import ingest
 from coke.tools.datasets.verify import verify
 from tests.support.patience import PATIENCE_S, wait_until
@@ -233,12 +233,12 @@ def interrupted_after(pieces: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Ctrl-C after so many containers."""
     done = 0
 
-    def write_piece(task: ingest_pieces.WriteTask) -> ingest_pieces.Written:
+    def write_piece(task: ingest_writes.WriteTask) -> ingest_writes.Written:
         nonlocal done
         if done == pieces:
             raise KeyboardInterrupt
         done += 1
-        return ingest_pieces.write_piece(task)
+        return ingest_writes.write_piece(task)
 
     with monkeypatch.context() as patch:
         patch.setattr(ingest_containers, "write_piece", write_piece)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.remote import web
-from coke.tools.datasets import ingest_containers, ingest_pieces
+from coke.tools.datasets import ingest_containers, ingest_writes
 from coke.tools.datasets.ingest import ingest
 from tests.support.web_server import WebServer
 
@@ -96,9 +96,9 @@ def test_half_of_the_images_may_be_unanswered(server: WebServer, tmp_path: Path)
 def test_an_image_that_goes_away_between_the_passes_is_named(
     server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(task: ingest_pieces.WriteTask) -> ingest_pieces.Written:
+    def gone(task: ingest_writes.WriteTask) -> ingest_writes.Written:
         server.answer = lambda name, count: "gone" if name == "1.jpg" else ""
-        return ingest_pieces.write_piece(task)
+        return ingest_writes.write_piece(task)
 
     monkeypatch.setattr(ingest_containers, "write_piece", gone)
     src = table(tmp_path, *[f"{server.url}/{i}.jpg" for i in range(3)])

@@ -1,29 +1,24 @@
-"""The pieces of work of an ingest: consecutive images to check, a container to write.
+"""The first pass of an ingest: consecutive images are checked, a piece of work at a time.
 
-Each is a pure function of its task, so any process or machine may do any piece, twice if it must
-be. A piece whose result is in the journal is not done again.
+A piece is a pure function of its task, so any process or machine may do it, twice if it must be. A
+piece whose result is in the journal is not done again, but for images that could not be read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import socket
-import uuid
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coke.files import durable, journal
-from coke.pipeline.containers.formats import CONTAINER_WRITERS
-from coke.pipeline.containers.plan import Candidate, ContainerPlan, WrittenContainer
-from coke.pipeline.dataset.index import INDEX_DTYPE
-from coke.pipeline.dataset.manifest import Container
+from coke.files import journal
+from coke.pipeline.containers.plan import Candidate
 from coke.pipeline.images.jpeg import Verdict, check, check_header
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.remote.web import NoAnswerError, RefusedError
@@ -37,9 +32,6 @@ CHECKS = {"decode": check, "header": check_header}
 #: An image is dark when no 8-bit value of it is larger: 14 of 16 bits reach 63.
 _DARK = 63
 _MOSTLY = 0.99  # share of the converted images that have to be dark for a warning
-
-
-_RECORD_DTYPE = np.dtype([("row", INDEX_DTYPE), ("crc32", "<u4")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,33 +140,6 @@ def darkness(checked: Checked) -> str | None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class WriteTask:
-    """A container to write.
-
-    Attributes:
-        plan: what goes into it; its folder is for drafts.
-        format: which of :data:`CONTAINER_WRITERS`.
-        destination: the folder where the container gets its name when it is whole.
-        entry: the file that will hold the result.
-        must_exist: paths that this machine must see.
-    """
-
-    plan: ContainerPlan
-    format: str
-    destination: Path
-    entry: Path
-    must_exist: tuple[Path, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """A container at its destination, and whether an earlier run had put it there."""
-
-    result: WrittenContainer
-    resumed: bool
-
-
 def check_images(task: CheckTask) -> Checked:
     """Looks at images; for each what is needed to store it, or the reason why it cannot be.
 
@@ -182,8 +147,8 @@ def check_images(task: CheckTask) -> Checked:
         ValueError: this machine does not see the files.
         OSError: the journal cannot be written.
     """
-    _require(task.must_exist)
-    made_from = _fingerprint_of_files(task.source)
+    require_seen(task.must_exist)
+    made_from = _fingerprint(task.source)
     found = journal.load(task.entry, made_from)
     if found is None:
         checked = _check(task, Checked.nothing(len(task.source)), range(len(task.source)))
@@ -252,55 +217,7 @@ def _check(task: CheckTask, before: Checked, positions: Iterable[int]) -> Checke
     )
 
 
-def write_piece(task: WriteTask) -> Written:
-    """Writes one container under a draft's name, makes it last, and gives it its own.
-
-    Raises:
-        ValueError: an image changed since it was checked, or this machine does not see the files.
-        OSError: the container cannot be written.
-    """
-    _require(task.must_exist)
-    plan, made_from = task.plan, _fingerprint_of_plan(task)
-    found = journal.load(task.entry, made_from)
-    if found is not None:
-        about, records = found
-        container = Container(**about)
-        if _has_size(task.destination / container.name, container.size):
-            # Columns of a table have the table's stride; what was written is compact.
-            rows, crc32 = (np.ascontiguousarray(records[name]) for name in ("row", "crc32"))
-            result = WrittenContainer(container=container, rows=rows, crc32=crc32)
-            return Written(result=result, resumed=True)
-    # Another process may be at the same container: one that its master has given up on.
-    drafts = plan.folder / f"{plan.number}-{uuid.uuid4().hex}"
-    drafts.mkdir()
-    try:
-        written = CONTAINER_WRITERS[task.format](replace(plan, folder=drafts))
-        durable.move_into(task.destination, sorted(drafts.iterdir()))
-        records = np.zeros(len(written.rows), _RECORD_DTYPE)
-        records["row"], records["crc32"] = written.rows, written.crc32
-        journal.save(task.entry, made_from, asdict(written.container), records)
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
-    return Written(result=written, resumed=False)
-
-
-def _require(paths: tuple[Path, ...]) -> None:
-    for path in paths:
-        if not path.exists():
-            raise ValueError(
-                f"{path} does not exist on {socket.gethostname()}: machines that share an ingest "
-                "need a file system that all of them see under the same path"
-            )
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except OSError:
-        return False
-
-
-def _fingerprint_of_files(source: Source) -> str:
+def _fingerprint(source: Source) -> str:
     """Changes when a file does: sizes and modification times, without reading anything.
 
     Of files behind a URL nothing is known.
@@ -311,14 +228,11 @@ def _fingerprint_of_files(source: Source) -> str:
     return stamps.hexdigest()
 
 
-def _fingerprint_of_plan(task: WriteTask) -> str:
-    """Changes when the container's bytes would."""
-    plan = task.plan
-    decisive = (
-        (task.format, plan.number, plan.start, plan.stop, plan.settings),
-        plan.ids,
-        plan.records.keys,
-        plan.records.labels,
-        [(c.crc32, c.verdict.height, c.verdict.width, c.verdict.as_is) for c in plan.candidates],
-    )
-    return hashlib.sha256(repr(decisive).encode()).hexdigest()
+def require_seen(paths: tuple[Path, ...]) -> None:
+    """Raises ValueError where this machine does not see one of the paths."""
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                f"{path} does not exist on {socket.gethostname()}: machines that share an ingest "
+                "need a file system that all of them see under the same path"
+            )

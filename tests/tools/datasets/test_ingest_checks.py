@@ -12,7 +12,7 @@ from PIL import Image
 from coke.files import journal
 from coke.pipeline.images.settings import StorageSettings
 from coke.pipeline.sources import Source, find_splits
-from coke.tools.datasets.ingest_pieces import Checked, CheckTask, check_images
+from coke.tools.datasets.ingest_checks import Checked, CheckTask, check_images
 
 
 @pytest.fixture
