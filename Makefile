@@ -3,7 +3,6 @@
 PYTHON ?= python3
 # For example PIP_FLAGS="--extra-index-url URL" where plain pip would fetch torch with CUDA.
 PIP_FLAGS ?=
-MERMAID := mermaid@11.17.2
 VENV := .venv
 BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends
@@ -74,13 +73,15 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
-# Mermaid draws the diagrams, and is part of the site where npm brings it.
+# Two scripts that browsers would otherwise fetch from the web: one draws the diagrams, one searches.
 $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/pip install -q $(PIP_FLAGS) -c constraints-cpu.txt -e '.[docs]'
-	@cd $(VENV) && npm pack --silent $(MERMAID) >mermaid.name && \
-		tar xzf "$$(cat mermaid.name)" --strip-components=2 package/dist/mermaid.min.js && \
-		rm "$$(cat mermaid.name)" mermaid.name || \
-		echo "npm cannot bring $(MERMAID) here: browsers fetch it from the web to draw the diagrams"
+	@cd $(VENV) && { \
+		tar xzOf "$$(npm pack --silent mermaid@11.17.2)" package/dist/mermaid.min.js >mermaid.min.js && \
+		tar xzOf "$$(npm pack --silent iframe-worker@1.0.4)" package/shim/index.js >iframe-worker.js; \
+		} 2>/dev/null || { rm -f mermaid.min.js iframe-worker.js; \
+		echo "npm brings no scripts here: diagrams, and search without a server, need the web"; }
+	@rm -f $(VENV)/mermaid-*.tgz $(VENV)/iframe-worker-*.tgz
 	@touch $@
 
 bench: setup

@@ -22,8 +22,9 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
 }
 RESULTS = "benchmarks/results"
-#: Draws the diagrams. `make docs` brings it where there is npm; else readers fetch it from the web.
-MERMAID = ".venv/mermaid.min.js"
+#: Scripts that `make docs` brings where there is npm; browsers fetch the others from the web. The
+#: first draws diagrams, the second makes the search work in a site that is read from files.
+SCRIPTS = (".venv/mermaid.min.js", ".venv/iframe-worker.js")
 
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 _IN_REPOSITORY = {site: repository for repository, site in ELSEWHERE.items()}
@@ -38,11 +39,23 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
     for path in sorted((root / RESULTS).iterdir()):
         uri = f"{RESULTS}/{path.name}"
         files.append(File.generated(config, uri, abs_src_path=str(path)))
-    if (root / MERMAID).is_file():
-        script = "assets/mermaid.min.js"
-        files.append(File.generated(config, script, abs_src_path=str(root / MERMAID)))
-        config.extra_javascript.append(script)
+    for script in SCRIPTS:
+        path = root / script
+        if path.is_file():
+            uri = f"assets/{path.name}"
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+            _load(config, path.stem, uri)
     return files
+
+
+def _load(config: MkDocsConfig, name: str, uri: str) -> None:
+    """Lets pages load a script of the site, in place of one of that name from the web."""
+    before_others = config.extra.get("polyfills", [])
+    for number, url in enumerate(before_others):
+        if name in url:
+            before_others[number] = uri
+            return
+    config.extra_javascript.append(uri)
 
 
 def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
