@@ -14,6 +14,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ _MAGIC = {
 }
 _BY_HAND = {"lz4": "lz4 -d", "compress": "uncompress", "zstd": "zstd -d"}
 _BLOCK = 1 << 20
+_CONNECTIONS = 8
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -51,8 +53,17 @@ def compression_of(path: str) -> str | None:
     Raises:
         ValueError: it cannot be read.
     """
-    with storage.opened(path) as file:
-        head = file.read(6) or b""
+    longest = max(map(len, _MAGIC))
+    try:
+        if path.startswith(("http://", "https://")):  # a server may answer with the whole file
+            with storage.opened(path) as file:
+                head = file.read(longest) or b""
+        else:
+            head = storage.read_range(path, 0, longest)
+    except ConnectionError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except OSError:  # too short, or not there: whoever reads it as a tar says so
+        return None
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -68,15 +79,25 @@ def unpacked_tars(listing: Listing, names: Iterable[str], scratch: Path | None) 
         ValueError: a file is compressed and no tar, is damaged, or cannot be unpacked here.
     """
     copies: dict[str, str] = {}
-    for name in names:
+    names = list(names)
+    for name, kind in zip(names, _compressions(map(listing.given, names)), strict=True):
         path = listing.given(name)
-        if kind := compression_of(path):
+        if kind:
             if scratch is None:
                 raise ValueError(f"{path} is a tar compressed with {kind}; unpack it first")
             copy = scratch / f"{len(copies):05d}-{without_tar_suffix(name).rpartition('/')[2]}.tar"
             _unpack(path, kind, Path(to_system(str(copy))))
             copies[name] = str(copy)
     return replace(listing, unpacked=copies)
+
+
+def _compressions(paths: Iterable[str]) -> list[str | None]:
+    """:func:`compression_of` of many files; several at a time where each waits for a server."""
+    paths = list(paths)
+    if not any(map(storage.is_url, paths)):
+        return list(map(compression_of, paths))
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        return list(pool.map(compression_of, paths))
 
 
 def _unpack(path: str, kind: str, copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import sys
 import threading
@@ -18,6 +19,7 @@ from benchmarks.sources import (
     LAYOUTS,
     as_validation,
     synthetic,
+    tar_bytes,
     write_folders,
     write_parquet,
     write_plain_tar,
@@ -82,6 +84,20 @@ def test_splits_and_nested_layouts_in_a_bucket(memory: Any) -> None:
     found = find_splits("memory://b/")
     assert list(found) == ["train", "val"] and found["val"].keys == ("a/1.jpg",)
     assert found["train"].labels == (0, 1) and found["train"].read(1) == b"train/b/1.jpg"
+
+
+def test_compressed_tars_in_a_bucket(memory: Any, tmp_path: Path) -> None:
+    for name, member in (("a.tar", b"a"), ("b.tgz", b"b"), ("c.tar", None)):
+        data = b"" if member is None else tar_bytes([(f"{name}.jpg", member), ("notes.txt", b"")])
+        memory.pipe(f"/b/{name}", gzip.compress(data) if name.endswith("tgz") else data)
+    with pytest.raises(ValueError, match="b.tgz is a tar compressed with gzip; unpack it"):
+        find_splits("memory://b")
+    with pytest.raises(ValueError, match=r"memory://b/c\.tar is no whole tar: empty file"):
+        find_splits("memory://b", scratch=tmp_path)
+    memory.rm("/b/c.tar")
+    found = find_splits("memory://b", scratch=tmp_path)[""]
+    assert found.keys == ("a.tar.jpg", "b.tgz.jpg")
+    assert [found.read(i) for i in range(2)] == [b"a", b"b"]
 
 
 def test_what_is_not_there(memory: Any) -> None:
