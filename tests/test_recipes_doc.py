@@ -60,6 +60,19 @@ def test_the_page_names_every_preset_and_its_settings() -> None:
         assert cells[7] == (f"from epoch {stage}" if stage <= config.optimizer.epochs else "–")
 
 
+def test_what_to_expect_is_what_the_presets_say() -> None:
+    """A row for each preset; its figures stand in the comment above the preset."""
+    code = (Path(__file__).parents[1] / "coke" / "config" / "presets.py").read_text("utf-8")
+    said = dict(
+        re.findall(r"^# ((?:coke train|make) [^\n]+)\n((?:#[^\n]*\n)+)_", code, re.MULTILINE)
+    )
+    rows = dict(re.findall(r"^\| `((?:coke train|make) [^`]+)` \| (.+) \|$", TEXT, re.MULTILINE))
+    assert sorted(rows) == sorted(said) and len(rows) == len(presets)
+    for command, row in rows.items():
+        found = re.findall(r"\d+[.:]\d+", row)
+        assert set(found) <= set(re.findall(r"\d+[.:]\d+", said[command])), command
+
+
 def test_every_ablation_table_has_its_rows() -> None:
     section = TEXT[TEXT.index("## Ablations") :]
     tables = set(re.findall(r"^\| (\d+)", section, re.MULTILINE))
