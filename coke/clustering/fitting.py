@@ -22,6 +22,7 @@ from coke.clustering.sizes import SizeBounds
 _IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
 
 
+_ROUNDING = 1e-13  # of the points' squared distances from their mean: a shortfall below is none
 _SOME = 1000  # points that tell whether many are identical
 _MOSTLY = 0.8  # share of distinct ones among them from which it is not worth a look at all
 
@@ -81,6 +82,7 @@ def fit_once(
         moved = float((clustering.centers_KD - before_KD).square().sum(dtype=torch.float64))
         passes += 1
     end = clustering.finished()
+    rounding = _ROUNDING * points.n * points.d * points.variance
     return Fit(
         centers=clustering.centers_KD,
         duals=end.duals,
@@ -88,7 +90,9 @@ def fit_once(
         sizes=end.sizes,
         squared_distances=end.squared_distances,
         # Distances are not negative: no assignment is better than all points at their centers.
-        shortfall=min(max(end.shortfall, 0.0), end.squared_distances / 2),
+        shortfall=min(end.shortfall, end.squared_distances / 2)
+        if end.shortfall > rounding
+        else 0.0,
         passes=passes,
     )
 
