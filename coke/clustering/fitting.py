@@ -22,7 +22,7 @@ from coke.clustering.sizes import SizeBounds
 _IN_MEMORY = 4_000_000  # similarities (16 MB) that are kept, so that steps need no products
 
 
-_ROUNDING = 1e-13  # of the points' squared distances from their mean: a shortfall below is none
+_ROUNDING = 1e-11  # of the points' squared distances from their mean: a shortfall below is none
 _SOME = 1000  # points that tell whether many are identical
 _MOSTLY = 0.8  # share of distinct ones among them from which it is not worth a look at all
 

@@ -56,7 +56,7 @@ def test_directions_of_any_norm(size: float) -> None:
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0.6, -0.8]], rtol=1e-12)
     if 1e-38 < size < 1e38:
         rows = (np.array([[3.0, 4.0], [1, 0]]) * size).astype(np.float32)
-        np.testing.assert_allclose(unit_rows(rows), [[0.6, 0.8], [1, 0]], rtol=1e-6)
+        np.testing.assert_allclose(unit_rows(rows), [[0.6, 0.8], [1.0, 0.0]], rtol=1e-6)
 
 
 def test_directions_that_are_nearly_alike_are_told_apart() -> None:
