@@ -1,16 +1,20 @@
-"""Whether a cache is large enough for an order: asked before the first download."""
+"""Whether cache and open files suffice for an order: checked before the first download."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from coke.pipeline.containers.mapped import OTHER_FILES, allow_open_files
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.order.epoch_order import EpochOrder
 from coke.pipeline.order.live_ids import LiveIds
 
+_FILES_PER_CONTAINER = 2  # one descriptor holds the lock, one belongs to the map
+
 
 def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: int) -> None:
-    """Refuses an order that needs more containers at a time than the cache may hold.
+    """Refuses an order that needs more containers at a time than the cache may hold, or than this
+    process may open.
 
     The ranks of a host share the cache and read the order side by side.
 
@@ -22,7 +26,7 @@ def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: 
         limit: bytes that the cache may take.
 
     Raises:
-        ValueError: the limit is too small; the message names a limit that suffices.
+        ValueError: a limit is too small; the message names a limit that suffices.
     """
     windows = order.windows(0)
     if not windows:
@@ -38,8 +42,17 @@ def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: 
         at_once = 1 + -(-(in_flight - 1) // max(smallest, 1))
         together = min(at_once * order.containers_at_once, sum(len(w.containers) for w in windows))
     needed = sum(sizes[:together])
+    remedy = "order=blocks, " if len(windows) == 1 and len(windows[0].containers) > 1 else ""
+    files = _FILES_PER_CONTAINER * together
+    allowed = allow_open_files(files)
+    if allowed < files + OTHER_FILES:
+        raise ValueError(
+            f"this order of {index.location} reads {together} containers at a time, which takes "
+            f"{files + OTHER_FILES} open files, and this process may open {allowed}: raise the "
+            f"hard limit of open files (ulimit -Hn) to {files + OTHER_FILES} or more, or use "
+            f"{remedy}a smaller window, or ingest again with a larger --shard-size"
+        )
     if needed > limit:
-        remedy = "order=blocks, " if len(windows) == 1 and len(windows[0].containers) > 1 else ""
         raise ValueError(
             f"the cache may hold {limit / 1e9:,.3g} GB, but this order of {index.location} reads "
             f"{together} containers of up to {needed / 1e9:,.3g} GB at a time: use {remedy}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.order.epoch_order import Window
 
-_OTHER_FILES = 32  # least number of open files that a process needs besides containers
+OTHER_FILES = 32  # least number of open files that a process needs besides containers
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class LocalContainers:
             self._checked_path(number)
         count = len(index.manifest.containers)
         limit = allow_open_files(count)
-        if limit < count + _OTHER_FILES:
+        if limit < count + OTHER_FILES:
             raise ValueError(
                 f"{index.location} has {count} containers, which all stay open, and this process "
                 f"may open {limit} files: raise the hard limit of open files (ulimit -Hn) to "
-                f"{count + _OTHER_FILES} or more, or ingest again with a larger --shard-size"
+                f"{count + OTHER_FILES} or more, or ingest again with a larger --shard-size"
             )
 
     def maps(self, numbers: Collection[int]) -> Mapping[int, Mapped]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 #: Chunks of a PNG that no pixel depends on, and that Pillow unpacks into memory: it refuses a
 #: whole image when they are large.
 _PNG_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+
+_MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # Pillow imports its plug-ins late
 
 #: Pillow's raw modes that keep the high byte of 16-bit colours, and those that keep the low one.
 _LOW_BYTE = {
@@ -107,6 +110,8 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
         except UnidentifiedImageError:
             raise ValueError(_unidentified(data)) from None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+                raise  # says nothing about the image
             kind = format_of(data) or "image"
             raise ValueError(f"{_damage(error)} {kind} header: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -217,3 +218,14 @@ def test_first_bytes_name_the_format() -> None:
     assert format_of(b"") is None and format_of(b"text") is None
     assert len(set(EXTENSIONS)) == len(EXTENSIONS)
     assert all(end == end.lower() and end.startswith(".") for end in EXTENSIONS)
+
+
+def test_a_machine_that_opens_no_more_files_does_not_make_an_image_corrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        decode(b"\xff\xd8 any", max_pixels=None)
