@@ -22,6 +22,7 @@ from coke.pipeline.sources.arrow_columns import (
     columns_of,
     keys_of,
     labels_of_column,
+    labels_together,
     no_labels,
 )
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
@@ -151,7 +152,7 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
     rows = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     draft = Draft(
         keys=keys,
-        labels=[label for part in parts for label in part.labels],
+        labels=labels_together(keys, [part.labels for part in parts]),
         images=ArrowCells(tuple(paths), columns.image, np.column_stack([files, rows])),
         origin=paths[0] if len(paths) == 1 else listing.root,
         classes=columns.classes,

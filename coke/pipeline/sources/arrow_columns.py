@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coke.pipeline.sources.labels import Label, plain_label
+from coke.pipeline.sources.labels import Label, labels_of_text, plain_label
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,6 +111,17 @@ def labels_of_column(table: pa.Table, name: str, path: str) -> list[Label]:
     """
     where = f"the column {name} of {path}"
     return [plain_label(value, where) for value in table.column(name).to_pylist()]
+
+
+def labels_together(keys: Sequence[str], parts: Sequence[Sequence[Label]]) -> list[Label]:
+    """The labels of all files of a split. A column of text that holds numbers is one of numbers.
+
+    Raises:
+        ValueError: a text is a number that is not whole, or some are numbers and some are names.
+    """
+    labels = [label for part in parts for label in part]
+    texts = [label for label in labels if label is None or isinstance(label, str)]
+    return labels_of_text(texts, keys) if len(texts) == len(labels) else labels
 
 
 def no_labels(columns: Columns, names: Sequence[str], path: str) -> list[str]:

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 
 Label = int | str | None
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-_WHOLE = re.compile(r"-?[0-9]{1,18}\.0*")  # 3.0: pandas writes so what has gaps in its column
-_FRACTION = re.compile(r"-?[0-9]*\.[0-9]+")
+# 3.0: pandas writes so what has gaps in its column; 1.5e+01: so does numpy.savetxt
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_COMMA = re.compile(r"-?[0-9]+,[0-9]+")  # 3,0 or 1,000: what it means depends on the country
+_MOST_DIGITS = 15  # a float holds whole numbers of so many digits exactly
 _GAPS = frozenset({"nan", "na", "<na>", "none", "null"})  # pandas', where labels are numbers
 
 
 def labels_of_text(texts: Sequence[str | None], keys: Sequence[str]) -> list[Label]:
     """Labels as they stand in text: numbers if all of them are, otherwise class names.
 
-    ``3.0`` is the number 3. Among numbers, ``nan`` and the like mean no label.
+    ``3.0`` and ``3e0`` are the number 3. Among numbers, ``nan`` and the like mean no label.
 
     Args:
         texts: one per image; None or blank = no label.
@@ -30,12 +32,12 @@ def labels_of_text(texts: Sequence[str | None], keys: Sequence[str]) -> list[Lab
     numbers = {text: number for text in distinct if (number := _number(text)) is not None}
     if not numbers:
         names = distinct - _gaps(distinct)
-        if names and all(map(_FRACTION.fullmatch, names)):
-            _refuse_fraction(stripped, names, keys)
+        if names and all(map(_is_number, names)):
+            _refuse_number(stripped, names, keys)
         return list(stripped)
     names = distinct - numbers.keys() - _gaps(distinct)
-    if any(_FRACTION.fullmatch(text) for text in names):
-        _refuse_fraction(stripped, names, keys)
+    if any(map(_is_number, names)):
+        _refuse_number(stripped, names, keys)
     if names:
         number = next(i for i, text in enumerate(stripped) if text in numbers)
         name = next(i for i, text in enumerate(stripped) if text in names)
@@ -49,15 +51,22 @@ def labels_of_text(texts: Sequence[str | None], keys: Sequence[str]) -> list[Lab
 def _number(text: str) -> int | None:
     if _INTEGER.fullmatch(text):
         return int(text)
-    return int(text.partition(".")[0]) if _WHOLE.fullmatch(text) else None
+    if len(text) > 40 or not _FLOAT.fullmatch(text):
+        return None
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 10**_MOST_DIGITS else None
+
+
+def _is_number(text: str) -> bool:
+    return bool(_FLOAT.fullmatch(text) or _COMMA.fullmatch(text))
 
 
 def _gaps(texts: set[str]) -> set[str]:
     return {text for text in texts if text.lower() in _GAPS}
 
 
-def _refuse_fraction(texts: Sequence[str | None], among: set[str], keys: Sequence[str]) -> None:
-    i = next(i for i, text in enumerate(texts) if text in among and _FRACTION.fullmatch(text or ""))
+def _refuse_number(texts: Sequence[str | None], among: set[str], keys: Sequence[str]) -> None:
+    i = next(i for i, text in enumerate(texts) if text in among and _is_number(text or ""))
     raise ValueError(
         f"the label of {keys[i]} is {texts[i]}; a label is a whole number or a name, so name the "
         "classes, or choose labels 'none'"
@@ -74,4 +83,7 @@ def plain_label(value: object, where: str) -> Label:
         return None if math.isnan(value) else int(value)
     if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
         return value
-    raise ValueError(f"{where} has the label {value!r}; a label is a whole number or a name")
+    raise ValueError(
+        f"{where} has the label {value!r}; a label is a whole number or a name, so replace the "
+        "labels by such, or choose labels 'none'"
+    )

@@ -89,12 +89,20 @@ class Listing:
         """
         path = self.path(name)
         try:
-            data = storage.read(path)
-            return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+            return decoded_text(storage.read(path))
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is no UTF-8 text ({error}); convert it") from error
+
+
+def decoded_text(data: bytes) -> str:
+    """Text that is UTF-8, or UTF-16 with its byte order mark; a mark is no part of the text.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
 
 
 def list_source(src: str | Path) -> Listing:

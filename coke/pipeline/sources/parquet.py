@@ -23,6 +23,7 @@ from coke.pipeline.sources.arrow_columns import (
     columns_of,
     keys_of,
     labels_of_column,
+    labels_together,
     no_labels,
 )
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
@@ -119,7 +120,7 @@ def _draft(listing: Listing, names: list[str], labels: str) -> Draft:
         _check_transfer(keys, parts, listing)
     draft = Draft(
         keys=keys,
-        labels=[label for part in parts for label in part.labels],
+        labels=labels_together(keys, [part.labels for part in parts]),
         images=ParquetCells(
             tuple(listing.path(name) for name in names), columns.image, np.concatenate(cells)
         ),

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder, unread
 from coke.pipeline.sources.labels import labels_of_text, plain_label
-from coke.pipeline.sources.listing import Listing
+from coke.pipeline.sources.listing import Listing, decoded_text
 from coke.pipeline.sources.source import EXTENSIONS, Other, is_image_name
 from coke.pipeline.sources.splits import by_split, split_folders
 from coke.pipeline.sources.tar_members import Member, OpenTar, Span, TarMembers, scan_all
@@ -218,15 +218,15 @@ def _labels(
 
 
 def _label_name(image: str, texts: dict[str, str], path: str) -> str | None:
+    stem = image.rpartition(".")[0]
     for kind in _LABEL_KINDS:
-        own = f"{image.rpartition('.')[0]}.{kind}"
-        if own in texts:
-            return own
-        shared = [name for name in texts if name.endswith(f".{kind}")]
+        shared = [name for name in texts if name.lower().endswith(f".{kind}")]
+        if own := [name for name in shared if name.rpartition(".")[0] == stem]:
+            return own[0]
         if len({texts[name] for name in shared}) > 1:
             raise ValueError(
                 f"{', '.join(shared)} in {path} are labels of one record and differ; name each for "
-                f"its image, as {own} is for {image}"
+                f"its image, as {stem}.{kind} is for {image}"
             )
         if shared:
             return shared[0]
@@ -241,16 +241,17 @@ def _visible(tar: OpenTar, wants_labels: bool, shard: _Shard) -> Iterator[_Field
             shard.others.append(Other(member.name, HIDDEN))
             continue
         text = None
-        if wants_labels and member.name.endswith(".cls"):
+        kind = member.name.lower()
+        if wants_labels and kind.endswith(".cls"):
             text = _text(tar, member)
-        elif wants_labels and member.name.endswith(".json"):
+        elif wants_labels and kind.endswith(".json"):
             text = _label_of_json(_text(tar, member), f"{member.name} in {tar.path}")
         yield member, text
 
 
 def _text(tar: OpenTar, member: Member) -> str:
     try:
-        return tar.contents(member).decode()
+        return decoded_text(tar.contents(member))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{member.name} in {tar.path} holds no text ({error}); choose labels 'none'"

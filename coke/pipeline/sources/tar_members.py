@@ -71,10 +71,7 @@ class OpenTar:
                         if info.isreg() and not info.issparse():
                             yield Member(name, self._span.start + info.offset_data, info.size)
                         elif not info.isdir():
-                            raise self._damage(
-                                f"{name} is a link or a special file; pack the tar again with "
-                                "--hard-dereference --dereference"
-                            )
+                            raise ValueError(f"{self._where()} {_no_file(name, info)}")
                     stop = tar.offset
             except tarfile.TarError as error:
                 where = f"after {name}" if name else "at its start"
@@ -107,16 +104,23 @@ class OpenTar:
         self._part.seek(member.offset - self._span.start)
         return self._part.read(member.size)
 
+    def _where(self) -> str:
+        path, start, size = self._span
+        return path if size is None else f"the tar at byte {start} of {path}"
+
     def _damage(self, what: str) -> ValueError:
-        if self._span.size is None:
-            return ValueError(
-                f"{self._span.path} is no whole tar: {what}; download it again, or choose another "
-                "source"
-            )
-        return ValueError(
-            f"the tar at byte {self._span.start} of {self._span.path} is not whole: {what}; "
-            "download it again"
-        )
+        choice = ", or choose another source" if self._span.size is None else ""
+        return ValueError(f"{self._where()} is no whole tar: {what}; download it again{choice}")
+
+
+def _no_file(name: str, info: tarfile.TarInfo) -> str:
+    """The reason why a member is no plain file, and the remedy."""
+    if info.issym() or info.islnk():
+        remedy = "pack the tar again with --hard-dereference --dereference"
+        return f"holds {name}, a link to {info.linkname}; {remedy}"
+    if info.issparse():
+        return f"holds {name} as a sparse file; pack the tar again without --sparse"
+    return f"holds {name}, which is no regular file; pack the tar again without it"
 
 
 class _Part:

@@ -32,8 +32,9 @@ class Found:
 def is_hidden(name: str) -> bool:
     """Whether a file is hidden, or lies in a hidden folder."""
     if "/." not in name and "__MACOSX" not in name:
-        return name.startswith(".")
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+        return name.startswith(".") and not name.startswith("../")
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def walk(folder: str) -> Found:

@@ -15,6 +15,9 @@ from coke.pipeline.sources.labels import labels_of_text
         (["1", "nan", "NaN", "<NA>", "None"], [1, None, None, None, None]),
         (["cat", "nan", "7-up"], ["cat", "nan", "7-up"]),
         (["nan", "NA"], ["nan", "NA"]),
+        (["1e+00", "2.0e0", "+10", "1.000000000000000000e+01"], [1, 2, 10, 10]),
+        (["1e0", "nan"], [1, None]),
+        (["e10", "1e", "1,2,3", "a,b"], ["e10", "1e", "1,2,3", "a,b"]),
         (["v1.5", "1.5 m"], ["v1.5", "1.5 m"]),
         ([], []),
     ],
@@ -28,6 +31,8 @@ def test_texts(texts: list[str | None], labels: list[object]) -> None:
     [
         (["1", "dog", ""], "the label of 1.jpg is 'dog' and that of 0.jpg is 1; labels are all"),
         (["1.0", "2.5"], "the label of 1.jpg is 2.5; a label is a whole number or a name"),
+        (["1,0", "10,0", "2,0"], "the label of 0.jpg is 1,0; a label is a whole number or a name"),
+        (["1", "2e-1"], "the label of 1.jpg is 2e-1; a label is a whole number or a name"),
         (["0.5", "nan", "0.25"], "the label of 0.jpg is 0.5; a label is a whole number or a name"),
     ],
 )

@@ -83,6 +83,16 @@ def test_plain_columns_of_bytes(kind: str, tmp_path: Path) -> None:
         source.read(2)
 
 
+def test_text_that_holds_numbers_is_labels_by_number(tmp_path: Path) -> None:
+    # Sorted as text, "10" would become class 0 in one file and be the number 10 in a table.
+    write(tmp_path / "a-0.parquet", image=[b"0", b"1"], label=["10", "9.0"])
+    write(tmp_path / "a-1.parquet", image=[b"2", b"3"], label=["2", None])
+    assert only(find_splits(tmp_path)).labels == (10, 9, 2, -1)
+    write(tmp_path / "a-1.parquet", image=[b"2", b"3"], label=["cat", None])
+    with pytest.raises(ValueError, match="labels are all numbers or all names"):
+        find_splits(tmp_path)
+
+
 def test_columns_that_are_not_understood(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write(path, text=["a"], n=[1])

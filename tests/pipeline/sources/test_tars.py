@@ -107,8 +107,29 @@ def test_links_in_a_tar_are_not_lost_in_silence(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "tars" / "a.tar", "w") as tar:
         tar.add(tmp_path / "1.jpg", "1.jpg")
         tar.add(tmp_path / "2.jpg", "2.jpg")
-    with pytest.raises(ValueError, match=r"2\.jpg is a link.*--hard-dereference"):
+    with pytest.raises(ValueError, match=r"holds 2\.jpg, a link to 1\.jpg; .*--hard-deref"):
         find_splits(tmp_path / "tars")
+
+
+def test_a_pipe_or_sparse_file_in_a_tar_is_named_with_its_own_remedy(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("f.jpg")
+    member.type = tarfile.FIFOTYPE
+    with tarfile.open(tmp_path / "pipe.tar", "w") as tar:
+        tar.addfile(member)
+    with pytest.raises(ValueError, match=r"holds f\.jpg, which is no regular file; .* without it"):
+        find_splits(tmp_path / "pipe.tar")
+    member.type = tarfile.GNUTYPE_SPARSE
+    with tarfile.open(tmp_path / "sparse.tar", "w") as tar:
+        tar.addfile(member)
+    with pytest.raises(ValueError, match=r"holds f\.jpg as a sparse file; .* without --sparse"):
+        find_splits(tmp_path / "sparse.tar")
+
+
+def test_names_that_lead_upwards_are_no_hidden_files(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = dict.fromkeys(("../a/1.jpg", "b/./2.jpg", "../.c/3.jpg"), b"")
+    found = only(find_splits(shard(tmp_path / "a.tar", members)))
+    assert found.keys == ("../a/1.jpg", "b/./2.jpg")
+    assert [other.key for other in found.others] == ["../.c/3.jpg"]
 
 
 # --- ImageNet ---
@@ -210,7 +231,7 @@ def test_a_train_tar_that_is_none(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"no images in the ImageNet tars of .*download"):
             find_splits(src)
     shard(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": b"x" * 2000})
-    with pytest.raises(ValueError, match=r"the tar at byte 512 of .*train\.tar is not whole"):
+    with pytest.raises(ValueError, match=r"the tar at byte 512 of .*train\.tar is no whole tar"):
         find_splits(tmp_path)
 
 
@@ -267,7 +288,7 @@ def test_names_that_repeat_across_shards_begin_with_the_shard(tmp_path: Path) ->
 def test_labels_in_shards_that_make_no_sense(tmp_path: Path) -> None:
     for member, content, message in (
         ("1.cls", "cat", r"label of 1\.jpg is 'cat' and that of 2\.jpg is 7"),
-        ("1.cls", b"\xff\xfe", r"1\.cls in .*a\.tar holds no text"),
+        ("1.cls", b"\xff1", r"1\.cls in .*a\.tar holds no text"),
         ("1.cls", "-5", r"a label in .*a\.tar is -5; labels count classes from 0"),
         ("1.cls", "99999999999", r"a label in .*a\.tar is 99999999999"),
         ("1.json", "{", r"1\.json in .*a\.tar is no JSON"),
@@ -358,6 +379,18 @@ def test_images_of_one_record_have_their_own_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.a\.cls, x\.b\.cls in .* of one record and differ"):
         find_splits(shard(tmp_path / "c.tar", {"x.jpg": b"", "y.jpg": b"", "x.a.cls": "1",
                                                "x.b.cls": "2"}))  # fmt: skip
+
+
+def test_labels_as_windows_writes_them(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {
+        "0.JPG": b"", "0.CLS": b"\xef\xbb\xbf10\r\n",  # a byte order mark
+        "1.JPG": b"", "1.CLS": "9".encode("utf-16"),
+        "2.JPG": b"", "2.JSON": b'\xef\xbb\xbf{"label": 0}',
+        "3.jpg": b"", "3.Cls": b"1e1",
+    }  # fmt: skip
+    source = only(find_splits(shard(tmp_path / "a.tar", members)))
+    assert source.labels == (10, 9, 0, 10)
+    assert sum(other.files for other in source.label_files) == 4
 
 
 def test_notes_about_what_is_not_read_from_a_tar(tmp_path: Path) -> None:
