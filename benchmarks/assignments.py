@@ -126,7 +126,7 @@ def speed(n: int, k: int, d: int) -> Table:
 def cpu() -> str:
     """The name of this machine's CPU."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
@@ -144,7 +144,7 @@ def main() -> None:
     )
     if options.save:
         path = Path(__file__).parent / "results" / f"assignments-{date.today()}.txt"
-        path.write_text(console.export_text())
+        path.write_text(console.export_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *names: str, **environments: Environm
     return f"{console.file.getvalue()}status {status}"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_each_environment_is_listed_and_one_that_fails_fails_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_folder_takes_the_place(tmp_path: Path, exists: bool) -> None:
 CHANGES = ("open", "os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_kill_before_any_change_leaves_the_old_folder_or_the_new(
     tmp_path: Path, exists: bool

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from coke.pipeline.sources.keys import from_system, to_system
+
 _FOLDERS = ("cat", "dog", "images", "n01440764", "masks", "labels", "train", "val", "test", "Train",
             "Testing", "test1", "train2017", "unlabeled", "valid", "dev", "wörter", "a b", "data",
-            ".hidden", "__MACOSX", "-x", os.fsdecode(b"\xff"))  # fmt: skip
+            ".hidden", "__MACOSX", "-x", "\udcff")  # fmt: skip
 _STEMS = ("0", "1", "x.1", "x.2", "é", "a b", "two\nlines", ".dot", "ILSVRC2012_val_00000001",
-          "meta", os.fsdecode(b"\xe9"))  # fmt: skip
+          "meta", "\udce9")  # fmt: skip
 _ENDINGS = (
     ".jpg",
     ".jpg",
@@ -47,11 +49,12 @@ def random_folders(rng: random.Random, root: Path) -> None:
     root.mkdir()
     wrapper = rng.choice(["", "", "wrapper", "w/deeper"])
     names = rng.sample(_FOLDERS, rng.randint(1, 6))
-    folders = [root / wrapper / top / rng.choice(["", *names, "u/v"]) for top in ("", *names) * 2]
+    places = [Path(wrapper, top, rng.choice(["", *names, "u/v"])) for top in ("", *names) * 2]
+    folders = [root / to_system(str(place)) for place in places]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for _ in range(rng.choice([0, 1, 3])):
-            path = folder / (rng.choice(_STEMS) + rng.choice(_ENDINGS))
+            path = folder / to_system(rng.choice(_STEMS) + rng.choice(_ENDINGS))
             if not path.is_dir():
                 path.write_bytes(image_bytes(rng))
     for _ in range(rng.randint(0, 4)):
@@ -62,13 +65,13 @@ def random_folders(rng: random.Random, root: Path) -> None:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Relative names of what a walk must find: links are followed, but not in circles."""
+    """Relative names, decoded as UTF-8, of all files; links are followed, but not in circles."""
     found: set[str] = set()
 
     def visit(path: str, name: str, above: tuple[str, ...]) -> None:
         real = os.path.realpath(path)
         if not os.path.isdir(path):
-            found.add(name)
+            found.add(from_system(name))
         elif real not in above:
             for entry in os.listdir(path):
                 visit(f"{path}/{entry}", f"{name}/{entry}" if name else entry, (*above, real))
@@ -101,7 +104,7 @@ def random_tars(rng: random.Random, root: Path) -> int:
 
 def _tar(rng: random.Random, names: list[str]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
+    with tarfile.open(fileobj=buffer, mode="w", encoding="utf-8") as tar:
         for name in names:
             data = image_bytes(rng)
             if name.endswith((".cls", ".json")):

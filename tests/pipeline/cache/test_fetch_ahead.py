@@ -316,6 +316,7 @@ def test_abandoned_epochs_and_loaders_leave_nothing_held(
     wait_until(lambda: downloading() <= before, "the end of all downloads")
 
 
+@pytest.mark.slow
 def test_a_loader_of_a_remote_data_set_resumes(web: WebServer, size: int, tmp_path: Path) -> None:
     index = ImageIndex(web.url, cache_dir=tmp_path)
     whole = list(loader_of(index, 4 * size).epoch(1))

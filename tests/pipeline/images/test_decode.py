@@ -174,6 +174,7 @@ def test_a_damaged_png_is_refused_with_and_without_text() -> None:
 # --- What is refused ---
 
 
+@pytest.mark.slow
 def test_the_limit_of_pixels_is_the_callers() -> None:
     data = encoded(Image.new("1", (20_000, 10_000)), "PNG")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 1000  # Pillow's own plays no part

@@ -122,6 +122,7 @@ def test_restoring_at_every_step_repeats_the_rest(index: ImageIndex, backend: st
             assert torch.equal(a.views[0], b.views[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("recipes", [IMAGENET_TWO_VIEW, IMAGENET_MULTICROP], ids=["pair", "multi"])
 def test_several_views_repeat_and_restore_within_an_epoch(

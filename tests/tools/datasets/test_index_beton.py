@@ -92,6 +92,7 @@ def test_raw_pixels_reach_every_decoder_unchanged(mixed: Path, quiet: Console) -
                 assert np.abs(seen - expected).max() < (5 if image_id % 3 == 0 else 0.6) / 255
 
 
+@pytest.mark.slow
 def test_it_trains_and_evaluates(mixed: Path, tiny: Config, tmp_path: Path, quiet: Console) -> None:
     data = index_beton(mixed, console=quiet).out
     train(tiny, data, tmp_path / "run", console=quiet)

@@ -311,6 +311,7 @@ def test_files_that_change_between_the_runs_are_looked_at_again(
     assert 0 < report.resumed_containers < 10
 
 
+@pytest.mark.slow
 def test_a_file_that_could_not_be_read_is_tried_again(
     tmp_path: Path, src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_flipped_image_byte_names_the_record(data: Path) -> None:
     assert about(problems, "images-00001.tar", f"offset {row['offset']}", "id 7", f"key {key}")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_found_and_never_crashes(data: Path) -> None:
     pristine = {p: p.read_bytes() for p in data.iterdir()}
     rng = np.random.default_rng(0)

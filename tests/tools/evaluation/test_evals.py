@@ -59,6 +59,7 @@ def test_both_methods_report_three_rows_and_share_eval_json(run: Path, stripes: 
     assert "CoKe, epoch 1" in shown and str(stripes / "test") in shown
 
 
+@pytest.mark.slow
 def test_the_protocol_trains_on_random_crops(run: Path, stripes: Path, quiet: Console) -> None:
     report = eval_linear(run, stripes, epochs=4, batch_size=16, console=quiet)
     assert report.method == "linear"
@@ -131,6 +132,7 @@ def test_data_without_labels_or_test_images_is_refused(
         eval_linear(tmp_path / "nothing", stripes, console=quiet)
 
 
+@pytest.mark.slow
 def test_ids_without_an_image_have_no_row(
     run: Path, stripes: Path, tiny: Config, tmp_path: Path, quiet: Console
 ) -> None:
@@ -179,6 +181,7 @@ class Transformer(nn.Module):
         return nn.functional.relu(self.patch_embed(images)).mean(dim=(2, 3))
 
 
+@pytest.mark.slow
 def test_a_transformer_is_trained_and_evaluated_at_its_size(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +242,7 @@ def test_partly_labelled_images_and_classes_without_training_images(
     assert saved[0]["settings"]["k"] == 40 and len(saved) == 3
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_have_no_accuracy(
     run: Path, stripes: Path, quiet: Console
 ) -> None:
@@ -252,6 +256,7 @@ def test_weights_that_are_not_finite_have_no_accuracy(
     assert not (run / "eval.json").exists()
 
 
+@pytest.mark.slow
 def test_a_classifier_that_diverges_is_told(run: Path, stripes: Path, quiet: Console) -> None:
     with pytest.raises(ValueError, match="the classifier diverged.*lower --lr"):
         eval_linear(run, stripes, fast=True, lr=1e29, console=quiet)

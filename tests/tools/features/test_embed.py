@@ -65,6 +65,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_features_are_those_of_an_evaluation(run: Path, stripes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     report = embed(run, stripes, out, SMALL, console=QUIET)

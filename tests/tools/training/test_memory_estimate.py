@@ -227,6 +227,7 @@ def test_the_papers_setting_fits_its_card() -> None:
     assert 6 * 2**30 < found.total < 16 * 2**30
 
 
+@pytest.mark.slow
 def test_a_peak_above_the_budget_is_told(
     tiny: Config, stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [1, 2])
 def test_an_epoch_reads_the_labels_of_the_one_before_and_writes_each_id_once(
     stripes: Path, tiny: Config, tmp_path: Path, quiet: Console, clock: Clock, views: int
@@ -115,6 +116,7 @@ def test_ids_left_out_keep_their_label_and_are_counted(
     assert "12 images left out" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_averaged_labels_are_those_of_the_second_stage_up_to_the_epoch_before(
     stripes: Path,
     tiny: Config,

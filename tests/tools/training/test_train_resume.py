@@ -295,6 +295,7 @@ def test_nothing_of_others_is_touched(
         train(varied, stripes, tmp_path / "run", resume="maybe", console=quiet)
 
 
+@pytest.mark.slow
 def test_a_torn_line_of_metrics_does_not_stop_a_resume(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +317,7 @@ def test_a_torn_line_of_metrics_does_not_stop_a_resume(
     assert [record[0] for record in learned(run)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_moves_nothing(
     stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

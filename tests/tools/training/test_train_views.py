@@ -70,6 +70,7 @@ def test_what_each_epoch_feeds_the_model(
     assert (config, epoch) == (multi_crop, 3)
 
 
+@pytest.mark.slow
 def test_the_two_large_views_differ_and_are_of_the_same_images(
     stripes: Path, multi_crop: Config, tmp_path: Path, quiet: Console, monkeypatch: Any
 ) -> None:
@@ -129,6 +130,7 @@ def test_resuming_multi_crop_gives_the_uninterrupted_run(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_other_views_are_refused_on_resume(
     stripes: Path, multi_crop: Config, tmp_path: Path, quiet: Console
 ) -> None:
