@@ -62,7 +62,9 @@ def test_the_page_names_every_preset_and_its_settings() -> None:
 
 def test_what_to_expect_is_what_the_presets_say() -> None:
     """A row for each preset; its figures stand in the comment above the preset."""
-    code = (Path(__file__).parents[1] / "coke" / "config" / "presets.py").read_text("utf-8")
+    code = (Path(__file__).parents[1] / "coke" / "config" / "presets.py").read_text(
+        encoding="utf-8"
+    )
     said = dict(
         re.findall(r"^# ((?:coke train|make) [^\n]+)\n((?:#[^\n]*\n)+)_", code, re.MULTILINE)
     )

@@ -35,7 +35,9 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
 
     root = Path(config.config_file_path).parent
     for name, site in ELSEWHERE.items():
-        files.append(File.generated(config, site, content=(root / name).read_text("utf-8")))
+        files.append(
+            File.generated(config, site, content=(root / name).read_text(encoding="utf-8"))
+        )
     for path in sorted((root / RESULTS).iterdir()):
         uri = f"{RESULTS}/{path.name}"
         files.append(File.generated(config, uri, abs_src_path=str(path)))
