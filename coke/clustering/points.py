@@ -207,7 +207,9 @@ def fine_grained(some_SD: Tensor, n_clusters: int) -> bool:
     some_SD = some_SD[:: max(len(some_SD) // looked_at, 1)][:looked_at].double()
     if len(some_SD) < 2:
         return False
-    distances_SM = torch.cdist(some_SD[:_AMONG], some_SD)
+    # By a matrix product, which is the default, a point would be some way from itself.
+    how = "donot_use_mm_for_euclid_dist"
+    distances_SM = torch.cdist(some_SD[:_AMONG], some_SD, compute_mode=how)
     distances_SM[distances_SM == 0] = torch.inf  # the point itself, and identical ones
     nearest_S = distances_SM.amin(dim=1).square()
     nearest_S = nearest_S[nearest_S.isfinite()]

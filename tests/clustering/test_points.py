@@ -98,6 +98,7 @@ def test_clusters_that_float32_cannot_tell_apart_are_noticed() -> None:
     rng = np.random.default_rng(0)
     wide = torch.from_numpy(rng.normal(size=(400, 2)))
     assert not fine_grained(wide, 10)
+    assert not fine_grained(torch.from_numpy(rng.normal(size=(2000, 64))), 200)
     tight = torch.from_numpy(rng.integers(0, 2, size=(400, 1)) + 1e-4 * rng.normal(size=(400, 2)))
     assert fine_grained(tight, 10)
     assert not fine_grained(torch.zeros(50, 2), 3)
