@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -143,6 +144,7 @@ def check_accounts(splits: Splits) -> None:
 def _notes(drafts: Mapping[str, Draft], sources: Mapping[str, Source]) -> list[str]:
     """The notes of the layouts, and a note on each split in which labels are missing."""
     notes = [note for draft in drafts.values() for note in draft.notes]
+    notes += _alike(next(iter(sources.values())).classes)
     has_labels = any(source.classes for source in sources.values())
     for split, source in sources.items():
         missing = source.labels.count(-1)
@@ -153,6 +155,19 @@ def _notes(drafts: Mapping[str, Draft], sources: Mapping[str, Source]) -> list[s
         has = "has" if what in ("None", "1") else "have"
         notes.append(f"{what} of the {len(source):,} images of {where} {has} a label.")
     return notes
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A note on classes whose names a reader takes for the same."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        first = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if first is not name:
+            return [
+                f"The classes {first!a} and {name!a} differ in capitals, spaces or "
+                "accents' encoding alone, and are two classes."
+            ]
+    return []
 
 
 def _sorted(

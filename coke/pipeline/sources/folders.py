@@ -6,9 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from coke.pipeline.sources import imagenet_truth, storage
+from coke.pipeline.sources import imagenet_truth
 from coke.pipeline.sources.draft import Draft, Drafts, labelled_by_folder
 from coke.pipeline.sources.labels import Label
+from coke.pipeline.sources.layout_notes import (
+    same_folders_inside,
+    split_names_inside,
+    unread_tables,
+)
 from coke.pipeline.sources.listing import Listing
 from coke.pipeline.sources.source import EXTENSIONS, Files, Other, is_image_name
 from coke.pipeline.sources.splits import (
@@ -21,7 +26,6 @@ from coke.pipeline.sources.splits import (
 
 _NO_IMAGE = "not an image file: its name ends otherwise"
 _NO_SPLIT = "in no split: it lies beside the folders of the splits"
-_TABLES = (".csv", ".tsv", ".jsonl")
 
 
 def drafts(listing: Listing, labels: str) -> Drafts:
@@ -43,7 +47,8 @@ def drafts(listing: Listing, labels: str) -> Drafts:
     found = split_folders(listing.images, imageless if tops & set(SPLITS) else ())
     if found is None:
         draft = _draft(_Part.whole(listing), listing, labels)
-        return Drafts(splits={"": draft}, notes=_one_class(draft, labels))
+        splits = {"": draft}
+        return Drafts(splits=splits, notes=_whole(draft, labels) + _tables(listing, splits, labels))
     splits = {
         split: _joined([_Part.of(listing, found.wrapper, folder) for folder in folders], split,
                        listing, labels)
@@ -60,7 +65,12 @@ def drafts(listing: Listing, labels: str) -> Drafts:
     ]
     if len(splits) == 1:
         splits = {"": splits.popitem()[1]}
-    return Drafts(splits=splits, beside=beside, notes=_lost(beside, found))
+    notes = _lost(beside, found) + _tables(listing, splits, labels)
+    return Drafts(splits=splits, beside=beside, notes=notes)
+
+
+def _tables(listing: Listing, splits: dict[str, Draft], labels: str) -> list[str]:
+    return unread_tables(listing, splits) if labels == "auto" else []
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ def _labelled(draft: Draft, part: _Part, source: Listing, ignored: list[str], la
         return draft
     direct = [key for key in draft.keys if "/" not in key]
     if labels == "auto" and direct:
-        return replace(draft, notes=_loose_images(draft, direct, ignored))
+        return replace(draft, notes=_loose_images(draft, direct))
     return labelled_by_folder(draft)
 
 
@@ -201,20 +211,23 @@ def _upwards(prefix: str) -> Iterator[str]:
     yield ""
 
 
-def _loose_images(draft: Draft, direct: list[str], ignored: list[str]) -> list[str]:
+def _loose_images(draft: Draft, direct: list[str]) -> list[str]:
     """A note on a split without labels, if the user may have expected labels."""
-    if len(direct) < len(draft.keys):
-        return [
-            f"{len(direct):,} of the {len(draft.keys):,} images of {draft.origin} lie outside of "
-            f"folders (first: {direct[0]}), so no folder is taken for a class. If folders are "
-            "classes, move these images."
-        ]
-    if tables := [name for name in ignored if "/" not in name and name.endswith(_TABLES)]:
-        return [
-            f"No labels were read from {storage.join(draft.origin, tables[0])}. If it has a line "
-            "per image, give it as the source, as a .csv or .tsv of paths and labels."
-        ]
-    return []
+    if len(direct) == len(draft.keys):
+        return []
+    return [
+        f"{len(direct):,} of the {len(draft.keys):,} images of {draft.origin} lie outside of "
+        f"folders (first: {direct[0]}), so no folder is taken for a class. If folders are "
+        "classes, move these images."
+    ]
+
+
+def _whole(draft: Draft, labels: str) -> list[str]:
+    """Notes on a source without splits."""
+    names = _files(draft).names
+    if notes := split_names_inside(names):
+        return notes
+    return _one_class(draft, labels) or (same_folders_inside(names) if labels == "auto" else [])
 
 
 def _one_class(draft: Draft, labels: str) -> list[str]:

@@ -94,6 +94,14 @@ def _split_of_folder(folder: str, siblings: Sequence[str]) -> str | None:
     return _split_of_word(rest[0]) if len(rest) == 1 else None
 
 
+def split_in_name(folder: str) -> str | None:
+    """The split that a folder's name means, or that its last word names."""
+    if split := _split_of_folder(folder, [folder]):
+        return split if split in SPLITS else None
+    last = _words(folder)[-1:]
+    return _plain_split(last[0]) if last else None
+
+
 def _words(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(name)]
 

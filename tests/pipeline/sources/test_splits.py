@@ -133,6 +133,72 @@ def test_notes_about_labels_that_were_not_found(tmp_path: Path) -> None:
     assert find_splits(tmp_path / "flat", labels="none").notes == []
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        ("images/1.jpg", "images/2.jpg"),  # a folder called images has no class
+        ("train/1.jpg", "train/2.jpg"),
+        ("train/1.jpg", "test/2.jpg"),
+        ("train/a/1.jpg", "test/2.jpg"),  # test has no label
+        ("pictures/1.jpg", "pictures/2.jpg"),  # all images have one class
+    ],
+)
+def test_a_table_beside_images_that_lack_labels_is_named(
+    images: tuple[str, ...], tmp_path: Path
+) -> None:
+    touch(tmp_path, *images, "train.csv", "test.csv")
+    tables = f"{tmp_path / 'test.csv'}, {tmp_path / 'train.csv'}"
+    note = f"No labels were read from {tables}. If one of them has a line per image, give it as the"
+    assert any(found.startswith(note) for found in find_splits(tmp_path).notes)
+    assert not any("No labels" in found for found in find_splits(tmp_path, labels="none").notes)
+
+
+def test_a_table_beside_labelled_images_is_not_named(tmp_path: Path) -> None:
+    assert find_splits(touch(tmp_path, "a/1.jpg", "b/2.jpg", "sizes.csv")).notes == []
+    touch(tmp_path / "s", "train/a/1.jpg", "test/b/2.jpg", "unlabeled/3.jpg", "sizes.csv")
+    assert not any("No labels" in found for found in find_splits(tmp_path / "s").notes)
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (["cat/train", "cat/test", "dog/train", "dog/test"], "cat/test and cat/train"),
+        (["images/train", "images/val", "masks/train"], "images/train and images/val"),
+        (["bounding_box_train", "bounding_box_test", "query"], "bounding_box_test and bounding"),
+        (["deep/down/Training", "deep/down/Testing", "deep"], "deep/down/Testing and deep/down/T"),
+    ],
+)
+def test_names_of_splits_that_make_no_splits_are_noted(
+    folders: list[str], named: str, tmp_path: Path
+) -> None:
+    found = find_splits(touch(tmp_path, *(f"{folder}/1.jpg" for folder in folders)))
+    (note,) = [note for note in found.notes if "named for splits" in note]
+    assert list(found) == [""] and f"though folders such as {named}" in note
+
+
+@pytest.mark.parametrize(
+    "folders", [["train", "plane"], ["train station", "test tube"], ["a/train", "b/training"]]
+)
+def test_names_that_only_sound_like_splits_are_not_noted(
+    folders: list[str], tmp_path: Path
+) -> None:
+    assert find_splits(touch(tmp_path, *(f"{folder}/1.jpg" for folder in folders))).notes == []
+
+
+def test_classes_that_hold_the_same_folders_are_noted(tmp_path: Path) -> None:
+    (note,) = find_splits(layout(tmp_path / "folds", "fold1", "fold2")).notes
+    assert note.startswith("The classes (fold1, fold2) hold folders of the same names (a, b).")
+    assert find_splits(touch(tmp_path / "tree", "x/p/1.jpg", "x/q/1.jpg", "y/r/1.jpg")).notes == []
+
+
+@pytest.mark.parametrize("pair", [("Cat", "cat"), ("\u00e9", "e\u0301"), ("cat", "cat ")])
+def test_classes_that_look_the_same_are_noted(pair: tuple[str, str], tmp_path: Path) -> None:
+    found = find_splits(touch(tmp_path, *(f"{name}/1.jpg" for name in (*pair, "dog"))))
+    assert len(found[""].classes) == 3
+    (note,) = found.notes
+    assert all(ascii(name) in note for name in pair) and "are two classes" in note
+
+
 VAL = ("ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")
 
 
