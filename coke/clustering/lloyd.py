@@ -22,7 +22,7 @@ from coke.clustering.transport import Assigned, assigned, highest
 _STEPS, _SETTLED = 40, 1e-3  # towards the best duals, before an assignment finds them exactly
 _ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}  # of similarities, relative to the largest
 _FINER = 0.5  # times as fine as the step before is a step, down to _FREE
-_FREE = 1e-2  # share of the typical difference that a move of a step may lose
+_FREE = 1e-2  # share of the typical difference of similarities that a move of a step may lose
 _SOME = 200  # rows that tell that difference
 _CHUNK = 1 << 14  # rows that are looked at together
 
@@ -44,14 +44,19 @@ class Lloyd:
         values_KU = self._similarities(self.rows.points)
         if self.distinct and self._refine(values_KU):
             found = self._repaired(values_KU)  # good duals are good enough for a step
-        else:
+        elif self.distinct:
+            found = self._best(values_KU, free=_SETTLED)
+        else:  # where prices start far away, first steps may be coarse
             self.free = max(_FINER * self.free, _FREE)
             found = self._best(values_KU, free=self.free)
         sums_KD = torch.zeros(self.centers_KD.shape, dtype=torch.float64)
         masses_K = torch.zeros(len(sums_KD), dtype=torch.float64)
         for rows_M, labels_M, amounts_M in _chunks(found):
-            points_MD, masses_M = self.rows.points[rows_M].double(), self._masses(rows_M, amounts_M)
-            sums_KD.index_add_(0, labels_M, points_MD.mul_(masses_M.unsqueeze(1)))
+            points_MD, masses_M = self.rows.points[rows_M], self._masses(rows_M, amounts_M)
+            if self.rows.weights is not None or not self.distinct:
+                points_MD = points_MD.mul_(masses_M.to(points_MD.dtype).unsqueeze(1))
+            part_KD = torch.zeros_like(self.centers_KD).index_add_(0, labels_M, points_MD)
+            sums_KD += part_KD  # in float64, so that many chunks do not add up their rounding
             masses_K.index_add_(0, labels_M, masses_M)
         self.centers_KD = means(
             sums_KD,
