@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SMALLEST = 1e-140  # difference of coordinates below which squared ones underflow in float64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinates:
     """Points minus ``origin``, in units of ``scale``.
 
     Attributes:
-        origin: (D,) float64, near the mean of the points.
+        origin: (D,) float64, near most of the points.
         scale: a power of two, so that the division is exact.
     """
 
@@ -34,7 +36,8 @@ class Coordinates:
     def around(cls, centers_KD: NDArray[np.floating]) -> Coordinates:
         """For points that are compared with these centers."""
         centers = centers_KD.astype(np.float64)
-        origin = centers.mean(axis=0)
+        # The median: a few far centers do not take it away from the others.
+        origin = np.partition(centers, len(centers) // 2, axis=0)[len(centers) // 2]
         return cls(origin=origin, scale=power_of_two(float(np.abs(centers - origin).max())))
 
     @property
@@ -53,5 +56,5 @@ class Coordinates:
 
 
 def power_of_two(size: float) -> float:
-    """The power of two next to a size; 1 for zero."""
-    return float(2.0 ** np.round(np.log2(size))) if size > 0 else 1.0
+    """The power of two next to a size; 1 for sizes whose squares leave the range of float64."""
+    return float(2.0 ** np.round(np.log2(size))) if size > SMALLEST else 1.0

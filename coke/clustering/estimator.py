@@ -5,6 +5,7 @@ Shapes: N points, B of a batch, D dimensions, K clusters.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,7 @@ class OnlineConstrainedKMeans(ClusterBase):
 
     Attributes:
         labels_: (N,) int64 cluster of each point of ``fit``.
-        cluster_centers_: (K, D) in the coordinates of the points: float64 for euclidean points of
-            more than float32's precision, otherwise float32; of unit norm for cosine.
+        cluster_centers_: (K, D) float64, in the coordinates of the points; of unit norm for cosine.
         counts_: (K,) int64 sizes.
         duals_: (K,) float64; positive where the minimum size binds, negative where the maximum.
         inertia_: sum of squared distances (euclidean), or of 1 - cosine, to the own center.
@@ -133,6 +133,10 @@ class OnlineConstrainedKMeans(ClusterBase):
         given = point_array(X)
         weights_N = checked_weights(sample_weight, given.array.shape[0])
         points = Points(given.array, self.metric, weights=weights_N)
+        if not math.isfinite(points.squares * points.mean_weight):
+            raise ValueError(
+                "sample_weight times squared distances is too large for float64; scale it down"
+            )
         bounds = self._bounds(points.n)
         best: Fit | None = None
         starts = number_of_starts(self.n_init, self.init)
@@ -311,17 +315,12 @@ class OnlineConstrainedKMeans(ClusterBase):
         self.optimality_gap_ = fit.shortfall * unit / scale if scale > 0 else 0.0
 
     def _keep_centers(self, centers_KD: Tensor, points: Points) -> None:
-        """Also in float64: far from the origin, float32 rounds more than centers move."""
-        self._exact_centers = points.coordinates.back(centers_KD.numpy())
-        dtype = points.exact if self.metric == "euclidean" else np.float32
-        self.cluster_centers_ = self._exact_centers.astype(dtype)
+        """In float64: far from the origin, float32 rounds more than centers move."""
+        self.cluster_centers_ = points.coordinates.back(centers_KD.numpy())
 
     def _centers(self) -> NDArray[np.float64]:
-        """The centers, as exactly as they are known."""
-        given, exact = self.cluster_centers_, getattr(self, "_exact_centers", None)
-        if exact is not None and np.array_equal(exact.astype(given.dtype), given):
-            return np.asarray(exact)
-        return given.astype(np.float64)
+        """The centers, also where someone has set others."""
+        return np.asarray(self.cluster_centers_, dtype=np.float64)
 
     def _fitted(self) -> FittedCenters:
         return FittedCenters(

@@ -18,7 +18,8 @@ from coke.clustering.assignment import best_columns
 from coke.clustering.coordinates import Coordinates
 from coke.clustering.distances import distances, own_losses
 from coke.clustering.point_array import PointArray
-from coke.clustering.points import Points, similarities
+from coke.clustering.points import Points
+from coke.clustering.similarities import fineness, needs_differences, needs_float64, similarities
 
 _SMALL = 1_000_000  # similarities up to which float64 costs next to nothing
 
@@ -72,12 +73,18 @@ class FittedCenters:
         """Batches of rows, and their labels (B,)."""
         coordinates = Coordinates.around(self.centers)
         points = Points(given.array, self.metric, coordinates)
-        if points.exact is np.float64 or points.n * len(self.centers) <= _SMALL:
+        centers_KD = torch.from_numpy(coordinates.into(self.centers))
+        fine = fineness(centers_KD, len(centers_KD))
+        small = points.n * len(self.centers) <= _SMALL
+        if points.exact is np.float64 or small or needs_float64(fine):
             points.dtype = torch.float64
-        centers_KD = torch.from_numpy(coordinates.into(self.centers)).to(points.dtype)
+        centers_KD, direct = centers_KD.to(points.dtype), needs_differences(fine)
         duals_K = torch.from_numpy(self.duals / coordinates.scale**2).to(points.dtype)
         for rows, batch_BD in points.batches(self.batch_size):
-            yield rows, best_columns(similarities(batch_BD, centers_KD).add_(duals_K))
+            yield (
+                rows,
+                best_columns(similarities(batch_BD, centers_KD, direct=direct).add_(duals_K)),
+            )
 
     def _as_given(self, given: PointArray) -> Points:
         """Points in float64, in the user's coordinates."""

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from coke.clustering.distinct_rows import DistinctRows
 from coke.clustering.ending import Ending
-from coke.clustering.points import Points, means, similarities_by_cluster, squared_distances
+from coke.clustering.points import Points, means
 from coke.clustering.repair import repair
 from coke.clustering.sample_weights import pull
+from coke.clustering.similarities import similarities_by_cluster, squared_distances
 from coke.clustering.sizes import SizeBounds, refine_duals, typical_difference
 from coke.clustering.transport import Assigned, assigned, highest
 
 _STEPS, _SETTLED = 40, 1e-3  # towards the best duals, before an assignment finds them exactly
-_ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}  # of similarities, relative to the largest
+_ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}  # of similarities, relative
 _FINER = 0.5  # times as fine as the step before is a step, down to _FREE
 _FREE = 1e-2  # share of the typical difference of similarities that a move of a step may lose
 _SOME = 200  # rows that tell that difference
@@ -92,7 +93,9 @@ class Lloyd:
 
     def _similarities(self, points_UD: Tensor) -> Tensor:
         """(K, U), of each row as much as its points weigh."""
-        values_KU = similarities_by_cluster(points_UD, self.centers_KD.to(points_UD.dtype))
+        values_KU = similarities_by_cluster(
+            points_UD, self.centers_KD.to(points_UD.dtype), direct=self.points.direct
+        )
         if self.rows.weights is None:
             return values_KU
         return values_KU.mul_(pull(self.rows.weights).to(values_KU.dtype))
@@ -143,14 +146,14 @@ class Lloyd:
         Args:
             free: what a move may lose, as a share of the typical difference of similarities.
         """
-        rounding = _ROUNDING[values_KU.dtype] * float(values_KU.abs().max())
         some_BK = values_KU[:, :: max(values_KU.shape[1] // _SOME, 1)].T
         found = assigned(
             values_KU.numpy(),
             self.rows.amounts,
             self.duals_K.numpy(),
             self.bounds,
-            tolerance=max(rounding, free * typical_difference(some_BK)),
+            rounding=_ROUNDING[values_KU.dtype],
+            tolerance=free * typical_difference(some_BK),
         )
         assert found.complete, "feasible bounds leave a path to every cluster"
         self.duals_K = torch.from_numpy(found.prices)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coke.clustering.ending import Ending
-from coke.clustering.points import Points, means, narrowed, similarities, squared_distances
+from coke.clustering.points import Points, means
 from coke.clustering.polish import GOOD, Polish
 from coke.clustering.repair import repair
 from coke.clustering.sample_weights import pull
+from coke.clustering.similarities import narrowed, similarities, squared_distances
 from coke.clustering.sizes import SizeBounds, typical_difference
 from coke.clustering.stream import CARRY, Stream
 from coke.clustering.streaming_assignment import GAIN
@@ -131,7 +132,7 @@ class Online:
 
     def _similarities(self, batch_BD: Tensor, rows: slice | NDArray[np.int64]) -> Tensor:
         """(B, K) float32, of each point as much as it weighs."""
-        values_BK = narrowed(similarities(batch_BD, self.centers_KD))
+        values_BK = narrowed(similarities(batch_BD, self.centers_KD, direct=self.points.direct))
         weights_B = self._weights(rows)
         return values_BK if weights_B is None else values_BK.mul_(pull(weights_B).unsqueeze(1))
 

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.clustering.coordinates import Coordinates, power_of_two
+from coke.clustering.coordinates import SMALLEST, Coordinates, power_of_two
 from coke.clustering.stacked_rows import StackedRows
 
 METRICS = ("cosine", "euclidean")
 _RUN = 64  # rows of a file that are read together: single rows would cost a seek each
 _CHUNK = 1 << 18  # values (2 MB in float64, so that they stay in a cache) that are read together
+_MIDDLE = 4096  # rows whose median is the origin
 _ALIKE = 0.1  # root mean square distance of unit vectors from their mean that calls for centering
-_AMONG = 256  # points whose distance to the nearest of a sample is looked at
-_FINE = 1e-5  # share of the variance; float32 rounds squared distances to about 1e-7 of it
 
 
 class Points:
@@ -40,6 +39,7 @@ class Points:
         variance: of a feature, in these coordinates; 0 where ``coordinates`` were given.
         squares: sum of squared norms in the user's coordinates; likewise.
         dtype: of what is read; float32 unless it is set.
+        direct: whether similarities need the differences of coordinates; False unless it is set.
 
     Raises:
         ValueError: without ``coordinates``, as :meth:`read`; or values whose squares are too large.
@@ -58,7 +58,7 @@ class Points:
         self.metric = metric
         self.n, self.d = self._array.shape
         self.on_disk = isinstance(self._array, np.memmap | StackedRows)
-        self.dtype = torch.float32
+        self.dtype, self.direct = torch.float32, False
         self.exact = _exact_type(self._array.dtype)
         self.coordinates = Coordinates.plain(self.d)
         self.variance = self.squares = 0.0
@@ -171,12 +171,38 @@ class Points:
                 "points down"
             )
         spread = float(np.sqrt(squares / self.n))
+        if self.metric == "euclidean" and self._is_too_small(spread):
+            raise ValueError(
+                "the points of X differ by too little for squared distances in float64; scale the "
+                "points up"
+            )
         # Directions that are not nearly alike need no other coordinates than their own.
         if self.metric == "euclidean" or spread < _ALIKE:
-            # Rounded, so that points minus origin is exact.
-            origin_D = mean_D.astype(self.exact).astype(np.float64)
-            self.coordinates = Coordinates(origin=origin_D, scale=power_of_two(spread))
+            self.coordinates = Coordinates(origin=self._middle(), scale=power_of_two(spread))
         self.variance = squares / self.n / self.d / self.coordinates.scale**2
+
+    def _middle(self) -> NDArray[np.float64]:
+        """The median (D,) of some points: a few far ones do not take it away from the others.
+
+        It is a coordinate of a point, so that near points minus the origin are exact.
+        """
+        some = np.unique(np.linspace(0, self.n - 1, min(self.n, _MIDDLE)).astype(np.int64))
+        some_SD = self._directed(some)
+        middle = len(some) // 2
+        middle_D: NDArray[np.float64] = np.partition(some_SD, middle, axis=0)[middle].astype(
+            np.float64
+        )
+        return middle_D
+
+    def _is_too_small(self, spread: float) -> bool:
+        """Whether squared distances underflow, though points differ."""
+        if spread > SMALLEST:
+            return False
+        step, first_1D = max(_CHUNK // self.d, 1), self._directed(slice(0, 1))
+        return any(
+            bool((self._directed(slice(start, start + step)) != first_1D).any())
+            for start in range(0, self.n, step)
+        )
 
 
 def unit_rows(values_BD: NDArray[Any]) -> NDArray[Any]:
@@ -194,53 +220,6 @@ def unit_rows(values_BD: NDArray[Any]) -> NDArray[Any]:
             norms_B[extreme] = np.linalg.norm(some_MD, axis=1)
         unit_BD: NDArray[Any] = values_BD / norms_B[:, None]
     return unit_BD
-
-
-def fine_grained(some_SD: Tensor, n_clusters: int) -> bool:
-    """Whether clusters are so small against all points' extent that float32 cannot tell points of
-    one from points of the next.
-
-    Args:
-        some_SD: a sample of the points in their coordinates.
-    """
-    looked_at = max(2 * n_clusters, _AMONG)
-    some_SD = some_SD[:: max(len(some_SD) // looked_at, 1)][:looked_at].double()
-    if len(some_SD) < 2:
-        return False
-    # By a matrix product, which is the default, a point would be some way from itself.
-    how = "donot_use_mm_for_euclid_dist"
-    distances_SM = torch.cdist(some_SD[:_AMONG], some_SD, compute_mode=how)
-    distances_SM[distances_SM == 0] = torch.inf  # the point itself, and identical ones
-    nearest_S = distances_SM.amin(dim=1).square()
-    nearest_S = nearest_S[nearest_S.isfinite()]
-    if not len(nearest_S):
-        return False
-    return float(nearest_S.median()) < _FINE * float(some_SD.square().sum(dim=1).mean())
-
-
-def similarities(points_BD: Tensor, centers_KD: Tensor) -> Tensor:
-    """(B, K): what an assignment maximises, minus half the squared distance but for the point's
-    own norm, which no assignment changes."""
-    squares_K = centers_KD.square().sum(dim=1)
-    return torch.addmm(squares_K, points_BD, centers_KD.T, beta=-0.5)
-
-
-def narrowed(values_BK: Tensor) -> Tensor:
-    """Similarities in float32, which keeps of float64 what tells the best centers apart."""
-    if values_BK.dtype == torch.float32:
-        return values_BK
-    return values_BK.sub_(values_BK.amax(dim=1, keepdim=True)).float()
-
-
-def similarities_by_cluster(points_UD: Tensor, centers_KD: Tensor) -> Tensor:
-    """(K, U): :func:`similarities`, cluster by cluster, in the precision of the points."""
-    products_KU = centers_KD @ points_UD.T
-    return products_KU.sub_(0.5 * centers_KD.square().sum(dim=1, keepdim=True))
-
-
-def squared_distances(points_BD: Tensor, centers_BD: Tensor) -> Tensor:
-    """(B,) float64: of each point to the center in its row."""
-    return (points_BD - centers_BD).square_().sum(dim=1, dtype=torch.float64)
 
 
 def means(

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from coke.clustering.distinct_rows import DistinctRows
 from coke.clustering.ending import Ending
-from coke.clustering.points import Points, similarities_by_cluster
+from coke.clustering.points import Points
 from coke.clustering.sample_weights import pull
+from coke.clustering.similarities import similarities_by_cluster
 from coke.clustering.sizes import SizeBounds
 from coke.clustering.transport import Assigned, assigned
 
@@ -32,7 +33,7 @@ Rows: TypeAlias = slice | NDArray[np.int64]
 GOOD = 0.01  # share of the inertia that a fit may be from the best without being polished
 _ROUNDS = 3
 _ENOUGH = 50  # points per cluster, from which a sample tells prices
-_ROUNDING = 1e-13  # of similarities in float64, relative to the largest
+_ROUNDING = 1e-13  # of similarities in float64, relative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,9 @@ class Polish:
             self.points.read(rows_M.numpy()).double(),
             None if weights_N is None else weights_N[rows_M],
         )
-        values_KU = similarities_by_cluster(rows.points, self.centers_KD.double())
+        values_KU = similarities_by_cluster(
+            rows.points, self.centers_KD.double(), direct=self.points.direct
+        )
         if rows.weights is not None:
             values_KU.mul_(pull(rows.weights))
         found = assigned(
@@ -135,7 +138,7 @@ class Polish:
             rows.amounts,
             prices_K.numpy(),
             bounds,
-            tolerance=_ROUNDING * float(values_KU.abs().max()),
+            rounding=_ROUNDING,
             others_K=None if others_K is None else others_K.numpy(),
         )
         labels = rows.labels(found.rows, found.labels, found.amounts)

@@ -23,7 +23,7 @@ Chunks = Callable[[], Iterable[tuple[int, Tensor]]]
 _SPARE = 8  # candidates beyond the number of points that a cluster misses
 _APART = 1e-4  # of the typical difference, by which equal costs are told apart
 _SOME = 256  # points that tell how far similarities are apart
-_ROUNDING = 1e-6  # of float32, relative to the largest similarity
+_ROUNDING = 1e-6  # of float32, relative
 
 
 def repair(
@@ -57,7 +57,7 @@ def repair(
             np.ones(len(rows_M), dtype=np.int64),
             duals_K.numpy(),
             bounds,
-            tolerance=_ROUNDING * float(values_MK.abs().max()),
+            rounding=_ROUNDING,
             others_K=others_K.numpy(),
         )
         labels_N[rows_M[torch.from_numpy(found.rows)]] = torch.from_numpy(found.labels)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coke.clustering.candidates import Candidates
+from coke.clustering.similarities import similarities
 
 SEEDINGS = ("k-means++", "sample")
 
@@ -27,22 +28,27 @@ def sampled(among: Candidates, n_clusters: int, generator: torch.Generator) -> T
     return among.points[order[torch.arange(n_clusters) % len(order)]].clone()
 
 
-def kmeans_plus_plus(among: Candidates, n_clusters: int, generator: torch.Generator) -> Tensor:
+def kmeans_plus_plus(
+    among: Candidates, n_clusters: int, generator: torch.Generator, *, direct: bool = False
+) -> Tensor:
     """Candidates (K, D) that are far apart.
 
     The next one is drawn in proportion to its weight times its squared distance from those before.
     Of several draws, the one that lowers the weighted sum of these distances most is taken, as
     scikit-learn does. This costs about K log K passes over the candidates, so give it a sample.
+
+    Args:
+        direct: distances from differences of coordinates, as in :func:`similarities`.
     """
     trials = 2 + int(math.log(n_clusters))
     points_CD, weights_C = among.points, among.weights
     squares_C = points_CD.square().sum(dim=1)
     first = int(_drawn(weights_C, 1, generator))
     chosen = [first]
-    nearest_C = _squared_distances(points_CD, squares_C, torch.tensor([first]))[0]
+    nearest_C = _squared_distances(points_CD, squares_C, torch.tensor([first]), direct)[0]
     for _ in range(n_clusters - 1):
         drawn_T = _drawn(nearest_C.to(torch.float64) * weights_C, trials, generator)
-        left_TC = _squared_distances(points_CD, squares_C, drawn_T).minimum(nearest_C)
+        left_TC = _squared_distances(points_CD, squares_C, drawn_T, direct).minimum(nearest_C)
         best = int((left_TC.to(torch.float64) @ weights_C).argmin())
         chosen.append(int(drawn_T[best]))
         nearest_C = left_TC[best]
@@ -58,7 +64,11 @@ def _drawn(shares_C: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(total_C, at_T, right=True).clamp_(max=len(shares_C) - 1)
 
 
-def _squared_distances(points_CD: Tensor, squares_C: Tensor, rows_T: Tensor) -> Tensor:
+def _squared_distances(
+    points_CD: Tensor, squares_C: Tensor, rows_T: Tensor, direct: bool
+) -> Tensor:
     """(T, C) from the candidates in these rows to all candidates."""
+    if direct:
+        return similarities(points_CD[rows_T], points_CD, direct=True).mul_(-2)
     products_TC = points_CD[rows_T] @ points_CD.T
     return (squares_C[rows_T].unsqueeze(1) + squares_C - 2 * products_TC).clamp_(min=0)

@@ -15,8 +15,9 @@ from torch import Tensor
 from coke.clustering.candidates import Candidates
 from coke.clustering.estimator_settings import is_sampled
 from coke.clustering.point_array import PointArray, matrix
-from coke.clustering.points import Points, fine_grained, on_sphere, unit_rows
+from coke.clustering.points import Points, on_sphere, unit_rows
 from coke.clustering.seeding import kmeans_plus_plus, sampled
+from coke.clustering.similarities import fineness, needs_differences, needs_float64
 
 _SEEDS_PER_CLUSTER = 20  # points that seeding chooses from; a thousand more in all
 _SMALL = 200_000  # similarities up to which float64 costs next to nothing
@@ -26,8 +27,9 @@ _MARGIN = 1e4  # factor that is left for sums over features and points
 def candidates_of(points: Points, n_clusters: int, generator: torch.Generator) -> Candidates:
     """Points that seeding chooses from: all of them if there are few, otherwise a sample.
 
-    It also sets ``points.dtype``, the type of all further calculations: float64 for few points, and
-    for clusters that float32 could not tell apart; otherwise float32.
+    It also sets how all further similarities are calculated. ``points.dtype`` is float64 for few
+    points, and for clusters that float32 could not tell apart; otherwise float32.
+    ``points.direct`` is True for clusters that products in float64 could not tell apart.
     """
     points.dtype = torch.float64
     count = _SEEDS_PER_CLUSTER * n_clusters + 1000
@@ -37,8 +39,10 @@ def candidates_of(points: Points, n_clusters: int, generator: torch.Generator) -
     else:
         rows, some_SD = points.sample(count, generator)
         found = Candidates.sample(some_SD, None if points.weights is None else points.weights[rows])
-    if points.n * n_clusters > _SMALL and not fine_grained(some_SD, n_clusters):
+    fine = fineness(some_SD, n_clusters)
+    if points.n * n_clusters > _SMALL and not needs_float64(fine):
         points.dtype = torch.float32
+    points.direct = needs_differences(fine)
     return found.to(points.dtype)
 
 
@@ -64,8 +68,10 @@ def starting_centers(
     """
     metric, coordinates = points.metric, points.coordinates
     if isinstance(init, str):
-        choose = sampled if is_sampled(init) else kmeans_plus_plus
-        centers_KD = choose(among, n_clusters, generator)
+        if is_sampled(init):
+            centers_KD = sampled(among, n_clusters, generator)
+        else:
+            centers_KD = kmeans_plus_plus(among, n_clusters, generator, direct=points.direct)
     else:
         name = "init"
         if callable(init):

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coke.clustering.points import Points, means, narrowed, similarities
+from coke.clustering.points import Points, means
 from coke.clustering.sample_weights import pull
+from coke.clustering.similarities import narrowed, similarities
 from coke.clustering.sizes import SizeBounds
 from coke.clustering.stream import Stream
 from coke.clustering.streaming_assignment import assign_stream
@@ -56,7 +57,7 @@ def stream_step(
     batch_BD, k = points.whole(), len(state.counts)
     seen = int(state.counts.sum()) + points.n
     bounds = SizeBounds(lower=min_ratio * seen / k)
-    values_BK = narrowed(similarities(batch_BD, state.centers))
+    values_BK = narrowed(similarities(batch_BD, state.centers, direct=points.direct))
     if weights_B is None:
         weights_B = torch.ones(points.n, dtype=torch.float64)
     else:

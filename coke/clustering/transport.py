@@ -55,7 +55,8 @@ def assigned(
     prices_K: NDArray[Any],
     bounds: SizeBounds,
     *,
-    tolerance: float,
+    rounding: float,
+    tolerance: float = 0.0,
     others_K: Ints | None = None,
 ) -> Assigned:
     """The assignment with the highest sum of values whose sizes keep their bounds.
@@ -64,19 +65,20 @@ def assigned(
         values_KU: (K, U) what a point of a row is worth in a cluster.
         amounts_U: (U,) points in each row.
         prices_K: (K,) where prices start; good ones save time.
-        tolerance: a move that loses no more than this counts as free: rounding. The sum of values
-            is below the best by at most this for each point that is moved.
+        rounding: of values and prices, relative: moves that lose no more count as free.
+        tolerance: moves that lose no more than this count as free, too. The sum of values is below
+            the best by at most this for each point that is moved.
         others_K: (K,) points that are not among the rows and stay in their clusters.
     """
-    flow = _Flow(values_KU, amounts_U, prices_K, bounds, others_K)
+    flow = _Flow(values_KU, amounts_U, prices_K, bounds, others_K, rounding)
     # Where much is off, prices are coarse: they are mended coarsely first, many points at a time.
     coarse = np.inf
     while flow.rows_off() > len(values_KU):
         coarse = min(coarse, flow.furthest()) / _FINER
-        if coarse <= tolerance or not np.isfinite(coarse):
+        if coarse <= max(tolerance, flow.rounded()) or not np.isfinite(coarse):
             break
         flow.solve(coarse)
-        flow = _Flow(values_KU, amounts_U, flow.prices_S[:-1], bounds, others_K)
+        flow = _Flow(values_KU, amounts_U, flow.prices_S[:-1], bounds, others_K, rounding)
     flow.solve(tolerance)
     return Assigned(
         rows=flow.rows_P,
@@ -108,9 +110,10 @@ class _Flow:
         prices_K: NDArray[Any],
         bounds: SizeBounds,
         others_K: Ints | None,
+        rounding: float,
     ) -> None:
         k = len(values_KU)
-        self.values_KU, self.tolerance = values_KU, 0.0
+        self.values_KU, self.rounding, self.tolerance = values_KU, rounding, 0.0
         self.lower, self.upper = int(bounds.lower), bounds.upper
         prices_K = np.asarray(prices_K, dtype=np.float64)
         if math.isinf(self.upper):
@@ -119,6 +122,8 @@ class _Flow:
         labels_U = highest(values_KU, prices_K)
         self.rows_P, self.labels_P = np.arange(len(labels_U)), labels_U
         self.amounts_P = amounts_U.copy()
+        own_U = values_KU[labels_U, self.rows_P]
+        self.largest = float(np.abs(own_U).max(initial=0))
         sizes_K = np.bincount(labels_U, amounts_U, minlength=k).astype(np.int64)
         sizes_K = sizes_K if others_K is None else sizes_K + others_K
         upper = min(self.upper, int(sizes_K.sum()))
@@ -159,11 +164,19 @@ class _Flow:
         distances_S, _, lacking = self._paths()
         return float(distances_S[lacking].max()) if len(lacking) else math.inf
 
+    def rounded(self) -> float:
+        """What rounding may make of a move that loses nothing.
+
+        Only values of clusters count that a point may go to: that of its own one, and those that
+        differ from it by no more than prices do. A far cluster's value may be much larger.
+        """
+        return self.rounding * (self.largest + 2 * float(np.abs(self.prices_S).max()))
+
     def solve(self, tolerance: float) -> None:
         """Rounds until sizes keep their bounds, or no path is left."""
-        self.tolerance = tolerance
+        self.tolerance = max(tolerance, self.rounded())
         while self.off() and self._improve():
-            pass
+            self.tolerance = max(tolerance, self.rounded())
 
     def _paths(self) -> tuple[Floats, Ints, Ints]:
         """Distances (S,) from what is too much, the node (S,) before each, and nodes that lack."""
@@ -187,6 +200,7 @@ class _Flow:
         self.prices_S += distances_S - distances_S[-1]
         if self.lower == self.upper:
             self.prices_S[-1] = 0.0
+        self.tolerance = max(self.tolerance, self.rounded())  # prices have grown
         moved = 0
         for target in lacking[np.argsort(distances_S[lacking], kind="stable")].tolist():
             path = [target]

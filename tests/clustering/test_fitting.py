@@ -65,7 +65,7 @@ def test_a_shift_of_what_float32_holds_changes_nothing(tmp_path: Path) -> None:
         there = fitted(points, far_start)
         assert there.labels_.tolist() == here.labels_.tolist()
         assert there.inertia_ == pytest.approx(here.inertia_, rel=1e-6)
-        assert there.cluster_centers_.dtype == np.float32
+        assert there.cluster_centers_.dtype == np.float64  # means of whole numbers are none
 
 
 def test_a_stream_far_away_is_clustered_as_one_that_is_near() -> None:

@@ -26,7 +26,7 @@ def solved(
         amounts_U,
         np.zeros(len(values_KU)),
         bounds,
-        tolerance=1e-12 * float(np.abs(values_KU).max() or 1),
+        rounding=1e-12,
     )
 
 
@@ -78,7 +78,7 @@ def test_points_that_stay_count_towards_the_sizes() -> None:
         np.ones(2, dtype=np.int64),
         np.zeros(2),
         SizeBounds(lower=0, upper=4),
-        tolerance=0,
+        rounding=0,
         others_K=np.array([3, 1]),
     )
     assert found.labels.tolist() == [0, 1] and found.sizes.tolist() == [4, 2]
@@ -90,7 +90,7 @@ def test_bounds_that_no_row_can_meet_are_said_not_to_be_met() -> None:
         np.ones(1, dtype=np.int64),
         np.zeros(2),
         SizeBounds(lower=2, upper=4),
-        tolerance=0,
+        rounding=0,
         others_K=np.array([2, 0]),
     )
     assert not found.complete and found.sizes.tolist() == [2, 1]
