@@ -147,11 +147,55 @@ def _response(url: str, seconds: float) -> _Response:
     return response
 
 
+def gives_parts(url: str) -> bool:
+    """Whether a server answers a request for a part of a file with that part alone.
+
+    True also where it does not answer at all: whoever reads the file says so.
+    """
+    import aiohttp
+    from fsspec.asyn import sync
+
+    system, inside = filesystem_of(url)
+    timeout = aiohttp.ClientTimeout(total=_SILENCE_SECONDS, sock_connect=_CONNECT_SECONDS)
+
+    async def ask() -> bool:
+        session = await system.set_session()
+        first_byte = {"Range": "bytes=0-0"}
+        address = system.encode_url(inside)
+        async with session.get(address, headers=first_byte, timeout=timeout) as response:
+            is_whole = response.status == HTTPStatus.OK and (response.content_length or 2) > 1
+            response.close()  # a whole file is not read
+            return not is_whole
+
+    try:
+        return bool(sync(system.loop, ask))
+    except Exception:  # aiohttp's and asyncio's errors
+        return True
+
+
+def why_unread(url: str) -> str | None:
+    """The reason why a URL that fsspec finds no file at cannot be read; None if there is none."""
+    import aiohttp
+
+    system, inside = filesystem_of(url)
+    try:
+        system.info(inside)
+    except Exception as error:  # aiohttp's, wrapped by fsspec
+        cause = error.__cause__
+        if isinstance(cause, aiohttp.ClientResponseError) and cause.status != HTTPStatus.NOT_FOUND:
+            return f"the server answered {cause.status} {_known_phrase(cause.status)}"
+        if isinstance(cause, aiohttp.ClientConnectionError | TimeoutError):
+            return _why(cause)
+    return None
+
+
 def _phrase(response: _Response) -> str:
-    if response.reason:
-        return response.reason
-    known = {status.value: status.phrase for status in HTTPStatus}
-    return known.get(response.status, "")
+    return response.reason or _known_phrase(response.status)
+
+
+def _known_phrase(status: int) -> str:
+    known = {known.value: known.phrase for known in HTTPStatus}
+    return known.get(status, "")
 
 
 def _refusal(error: Exception) -> str | None:
@@ -189,4 +233,5 @@ def _why(error: Exception) -> str:
         return _UNKNOWN
     if _is_insecure(error):
         return f"no secure connection ({error})"
-    return f"no answer ({error})" if str(error) else f"no answer ({type(error).__name__})"
+    first = next(iter(str(getattr(error, "message", "") or error).splitlines()), "")
+    return f"no answer ({first.rstrip(':') or type(error).__name__})"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from coke.pipeline.remote import web
 from coke.pipeline.sources import (
     arrow,
     cifar,
@@ -40,6 +41,7 @@ _LAYOUTS: Mapping[str, _Layout] = {
 SOURCES = ("auto", *_LAYOUTS)
 LABELS = ("auto", "folders", "none")
 _OF_TARS = ("imagenet", "wds")
+_BY_PARTS = (*_OF_TARS, "parquet")  # of their files, images are read by offset
 _ARCHIVES = (".zip", ".7z", ".rar")
 _USTAR = slice(257, 262)  # where a tar says what it is
 
@@ -76,6 +78,8 @@ def find_splits(
         raise ValueError(f"source {src} is a file; {layout!r} needs the folder of the images")
     if layout in _OF_TARS:
         listing, layout = _of_tars(listing, layout, scratch, is_sniffed=source == "auto")
+    if layout in _BY_PARTS and listing.alone:
+        _check_parts(listing.path(listing.names[0]))
     found = _LAYOUTS[layout](listing, labels)
     if labels == "none":
         found = replace(found, splits={s: _unlabelled(draft) for s, draft in found.splits.items()})
@@ -83,6 +87,15 @@ def find_splits(
         note = f"Compressed tars ({len(listing.unpacked):,}) are unpacked into {scratch} meanwhile."
         found = replace(found, notes=[note, *found.notes])
     return finish(found, listing)
+
+
+def _check_parts(path: str) -> None:
+    """Refuses a server that would send a whole file for each image in it."""
+    if web.is_web(path) and not web.gives_parts(path):
+        raise ValueError(
+            f"the server of {path} sends whole files only, and images in it are read one by one; "
+            "download the file, and give its path"
+        )
 
 
 def _unlabelled(draft: Draft) -> Draft:

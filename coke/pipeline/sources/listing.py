@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from coke.pipeline.remote import web
 from coke.pipeline.sources import storage
 from coke.pipeline.sources.keys import from_system, to_system
 from coke.pipeline.sources.source import Other, is_image_name
@@ -114,7 +115,9 @@ def list_source(src: str | Path) -> Listing:
     given = from_system(str(src))
     if storage.is_file(given):
         return Listing(given, storage.parent(given), (storage.base_name(given),), alone=True)
-    if given.startswith(("http://", "https://")):
+    if web.is_web(given):
+        if why := web.why_unread(given):
+            raise ValueError(f"source {given} cannot be read: {why}")
         raise ValueError(
             f"source {given} is no file that the server knows; over HTTP, a source is one file: "
             "a .tar, .parquet, .csv or .tsv"

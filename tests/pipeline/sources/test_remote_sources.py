@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -301,3 +302,20 @@ def test_a_server_without_ranges_is_named(http: tuple[str, type[_Files]], tmp_pa
     handler.ranges = False
     with pytest.raises(OSError, match="does not answer requests for parts of a file"):
         source.read(2)
+    # Otherwise the server would send the whole file for each image, to be rejected.
+    with pytest.raises(ValueError, match=r"images\.tar sends whole files only, .* download the"):
+        find_splits(f"{host}/images.tar")
+
+
+def test_a_source_that_a_server_refuses_is_named_with_the_reason(
+    http: tuple[str, type[_Files]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, handler = http
+    monkeypatch.setattr(handler, "_answer", lambda self, **_: self.send_error(403))
+    with pytest.raises(ValueError, match=r"a\.tar cannot be read: the server answered 403 Forbi"):
+        find_splits(f"{host}/a.tar")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/a.tar"
+        with pytest.raises(ValueError, match=r"a\.tar cannot be read: no answer \(Cannot connect"):
+            find_splits(url)
