@@ -72,13 +72,15 @@ def assigned(
     """
     flow = _Flow(values_KU, amounts_U, prices_K, bounds, others_K, rounding)
     # Where much is off, prices are coarse: they are mended coarsely first, many points at a time.
-    coarse = np.inf
-    while flow.rows_off() > len(values_KU):
-        coarse = min(coarse, flow.furthest()) / _FINER
-        if coarse <= max(tolerance, flow.rounded()) or not np.isfinite(coarse):
+    coarse, finer, off = math.inf, _FINER, flow.rows_off()
+    while off > len(values_KU):
+        coarse = min(coarse, flow.furthest()) / finer
+        if coarse <= max(tolerance, flow.rounded()) or not math.isfinite(coarse):
             break
         flow.solve(coarse)
         flow = _Flow(values_KU, amounts_U, flow.prices_S[:-1], bounds, others_K, rounding)
+        before, off = off, flow.rows_off()
+        finer = _FINER if off < before / 2 else finer * _FINER  # ever faster where it does not help
     flow.solve(tolerance)
     return Assigned(
         rows=flow.rows_P,
