@@ -63,11 +63,6 @@ class Config:
         }
         return replace(self, preset=self.preset if preset is None else preset, **changes)
 
-    @property
-    def scaled_optimizer(self) -> OptimizerConfig:
-        """The optimiser's settings with the learning rate for this batch size."""
-        return self.optimizer.scaled_to_batch(self.data.batch_size)
-
     def recipes_at(self, epoch: int) -> tuple[ViewRecipe, ...]:
         """The views of an epoch: :meth:`DataConfig.recipes_at`."""
         return self.data.recipes_at(epoch, self.optimizer.epochs)

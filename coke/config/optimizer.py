@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 OPTIMIZERS = ("lars", "sgd")
 LR_SCALINGS = ("none", "sqrt", "linear")
-#: The batch size that ``lr`` refers to if ``lr_scaling`` is not ``none``.
-REFERENCE_BATCH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +51,3 @@ class OptimizerConfig:
             raise ValueError(
                 f"lr_scaling is {self.lr_scaling!r}; choose one of {', '.join(LR_SCALINGS)}"
             )
-
-    def scaled_to_batch(self, batch_size: int) -> Self:
-        """The settings for a batch size: ``lr`` and ``final_lr`` scaled, ``lr_scaling`` none."""
-        ratio = batch_size / REFERENCE_BATCH
-        factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[self.lr_scaling]
-        return replace(
-            self, lr=self.lr * factor, final_lr=self.final_lr * factor, lr_scaling="none"
-        )

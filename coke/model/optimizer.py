@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch.optim import Optimizer
 
 from coke.config.optimizer import OPTIMIZERS, OptimizerConfig
 from coke.model.lars import LARS
+
+#: The batch size that ``lr`` refers to if ``lr_scaling`` is not ``none``.
+REFERENCE_BATCH = 1024
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -59,6 +63,15 @@ def step_if(valid: Tensor, optimizer: Optimizer) -> None:
         optimizer.step()
     finally:
         del scaling.grad_scale, scaling.found_inf
+
+
+def scaled_to_batch(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
+    """The settings for a batch size: ``lr`` and ``final_lr`` scaled, ``lr_scaling`` none."""
+    ratio = batch_size / REFERENCE_BATCH
+    factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[config.lr_scaling]
+    return replace(
+        config, lr=config.lr * factor, final_lr=config.final_lr * factor, lr_scaling="none"
+    )
 
 
 def learning_rate(config: OptimizerConfig, *, progress: float) -> float:

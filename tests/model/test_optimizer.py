@@ -14,6 +14,7 @@ from coke.model.lars import LARS
 from coke.model.optimizer import (
     build_optimizer,
     learning_rate,
+    scaled_to_batch,
     set_learning_rate,
     step_if,
 )
@@ -155,10 +156,10 @@ def test_an_unknown_name_is_refused() -> None:
 def test_learning_rates_of_other_batch_sizes(scaling: str, expected: dict[int, float]) -> None:
     config = OptimizerConfig(lr=1.6, final_lr=0.016, lr_scaling=scaling)
     for batch_size, lr in expected.items():
-        scaled = config.scaled_to_batch(batch_size)
+        scaled = scaled_to_batch(config, batch_size)
         assert scaled.lr == pytest.approx(lr, abs=1e-3)
         assert scaled.final_lr == pytest.approx(lr / 100, abs=1e-4)
-        assert scaled.scaled_to_batch(7) == scaled
+        assert scaled_to_batch(scaled, 7) == scaled
 
 
 def test_unknown_scaling_is_named() -> None:

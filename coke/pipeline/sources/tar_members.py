@@ -110,7 +110,9 @@ class OpenTar:
 
     def _damage(self, what: str) -> ValueError:
         choice = ", or choose another source" if self._span.size is None else ""
-        return ValueError(f"{self._where()} is no whole tar: {what}; download it again{choice}")
+        return ValueError(
+            f"{self._where()} is truncated or damaged: {what}; download it again{choice}"
+        )
 
 
 def _no_file(name: str, info: tarfile.TarInfo) -> str:

@@ -22,7 +22,12 @@ from coke.config.config import Config
 from coke.distributed.process_group import rank
 from coke.model.coke_model import CoKe, build_model, check_view_sizes
 from coke.model.finite import Statistics, finite_features
-from coke.model.optimizer import build_optimizer, learning_rate, set_learning_rate
+from coke.model.optimizer import (
+    build_optimizer,
+    learning_rate,
+    scaled_to_batch,
+    set_learning_rate,
+)
 from coke.model.precision import gradient_scaler, resolve_precision, set_tensor_cores
 from coke.model.replica import replicate
 from coke.pipeline.loading.loader import Batch
@@ -100,7 +105,8 @@ class Learner:
         self.precision = precision
         self.model = model.train()
         self.network = model if network is None else network
-        self.optimizer = build_optimizer(model, config.scaled_optimizer)
+        self._schedule = scaled_to_batch(config.optimizer, config.data.batch_size)
+        self.optimizer = build_optimizer(model, self._schedule)
         self.scaler = gradient_scaler(precision, device)
         self.clustering = Clustering(
             config.clustering,
@@ -168,7 +174,7 @@ class Learner:
     def step(self, batch: Batch, place: Place) -> Step:
         """A training step of all ranks together. Nothing in it waits for the device."""
         views, ids = self._begin(batch, place)
-        lr = learning_rate(self.config.scaled_optimizer, progress=place.trained_epochs)
+        lr = learning_rate(self._schedule, progress=place.trained_epochs)
         set_learning_rate(self.optimizer, lr)
         features_BD, loss, valid = train_step(
             self.network,

@@ -66,9 +66,9 @@ WRONG = {
     "cifar": "no batches of CIFAR in",
     "folders": "no images in|needs the folder",
     "idx": "no IDX files in|needs the folder",
-    "imagenet": "no ImageNet tars in|no whole tar",
+    "imagenet": "no ImageNet tars in|truncated or damaged",
     "parquet": r"no \.parquet files in|is damaged .*download it again|needs the package pyarrow",
-    "wds": r"no \.tar files in|no whole tar",
+    "wds": r"no \.tar files in|truncated or damaged",
     "table": r"no \.csv or \.tsv file in|none is called path|no UTF-8 text|nothing else",
 }
 
