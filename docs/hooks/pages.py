@@ -41,6 +41,9 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
     for path in sorted((root / RESULTS).iterdir()):
         uri = f"{RESULTS}/{path.name}"
         files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for path in sorted((root / "tests").rglob("test_*.py")):  # pages name tests that hold a row
+        uri = path.relative_to(root).as_posix()
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
     for script in SCRIPTS:
         path = root / script
         if path.is_file():

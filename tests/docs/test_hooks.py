@@ -19,6 +19,7 @@ HOOKS = ROOT / "docs" / "hooks"
         ("runs.md", "order.md#b", "order.md#b"),
         ("runs.md", "../README.md#ingest", "overview.md#ingest"),
         ("runs.md", "../benchmarks/results/a.txt", "benchmarks/results/a.txt"),
+        ("runs.md", "../tests/docs/test_hooks.py", "tests/docs/test_hooks.py"),
         ("overview.md", "docs/runs.md#a", "runs.md#a"),
         ("overview.md", "CONTRIBUTING.md", "contributing.md"),
         ("contributing.md", "docs/images/a.png", "images/a.png"),

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import pickle
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,27 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert source.keys == ("a/1.jpg", "b/1.jpg", "b/gone.jpg")
     with pytest.raises(OSError, match="No such file"):
         source.read(2)
+
+
+def test_pipes_and_sockets_are_set_apart(tmp_path: Path) -> None:
+    """To open a pipe would wait for ever."""
+    touch(tmp_path, "a/1.jpg")
+    os.mkfifo(tmp_path / "a" / "2.jpg")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "a" / "3.jpg"))  # a whole path may be too long
+        source = only(find_splits(tmp_path))
+    assert source.keys == ("a/1.jpg",)
+    assert {other.key: other.reason for other in source.others} == {
+        "a/2.jpg": "no regular file: a socket, pipe or device",
+        "a/3.jpg": "no regular file: a socket, pipe or device",
+    }
+
+
+def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/notes.txt", "c/1.jpg")
+    (tmp_path / "empty").mkdir()
+    source = only(find_splits(tmp_path))
+    assert source.classes == ("a", "c") and source.labels == (0, 1)
 
 
 def test_pieces_travel_to_other_processes(tmp_path: Path) -> None:

@@ -60,6 +60,13 @@ def test_splits_by_name_and_by_folder(tmp_path: Path) -> None:
         )
 
 
+def test_a_file_of_another_name_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path / "part-0", image=images("b.png", "a.png"), label=[0, 1])
+    source = only(find_splits(path))
+    assert source.keys == ("a.png", "b.png") and source.labels == (1, 0)
+    assert source.read(0) == b"image 1"
+
+
 def test_keys_are_rows_where_paths_are_missing_or_repeat(tmp_path: Path) -> None:
     for paths in (("a.png", None), ("a.png", "a.png"), (None, None)):
         for number in range(2):

@@ -118,6 +118,16 @@ def test_what_lies_beside_the_splits_is_named(tmp_path: Path) -> None:
     assert found.there == 9
 
 
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    layout(tmp_path, "train")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ValueError, match=r"no images in .*/test: it is empty"):
+        find_splits(tmp_path)
+    touch(tmp_path, "test/a/notes.txt")
+    with pytest.raises(ValueError, match=r"no images in .*/test: it holds 1 other file"):
+        find_splits(tmp_path)
+
+
 def test_notes_about_labels_that_were_not_found(tmp_path: Path) -> None:
     touch(tmp_path / "one", "Pets/cat/1.jpg", "Pets/dog/2.jpg")
     (note,) = find_splits(tmp_path / "one").notes

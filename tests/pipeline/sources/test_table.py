@@ -34,6 +34,15 @@ def test_headers_and_delimiters_are_sniffed(name: str, text: str, tmp_path: Path
     assert len(only(find_splits(tmp_path, source="table"))) == 2
 
 
+def test_a_table_of_gtsrb(tmp_path: Path) -> None:
+    """German traffic signs: semicolons, and classes by number in a column of their own name."""
+    (tmp_path / "t.csv").write_text(
+        "Filename;Width;Roi.X1;ClassId\n00000.ppm;53;6;16\n00001.ppm;42;5;1\n", encoding="utf-8"
+    )
+    source = only(find_splits(tmp_path / "t.csv"))
+    assert source.keys == ("00000.ppm", "00001.ppm") and source.labels == (16, 1)
+
+
 def test_numbers_stay_and_labels_are_optional(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("path,label\nb.jpg,3\na.jpg,0\nc.jpg,\nd.jpg,-1\n", encoding="utf-8")

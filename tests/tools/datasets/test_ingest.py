@@ -357,6 +357,15 @@ def test_a_worker_that_dies_is_an_error_not_a_hang(
     assert names(tmp_path) == ["src"]
 
 
+def test_out_that_cannot_be_written_is_refused(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "check_images", None)  # before any image is read
+    with pytest.raises(ValueError, match="cannot write .*: File name too long; choose another"):
+        ingest(src, tmp_path / ("a" * 300), workers=1, console=Console(quiet=True))
+    assert names(tmp_path) == ["src"]
+
+
 def test_what_can_be_asked_before_the_source_is_listed_is_asked_then(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
