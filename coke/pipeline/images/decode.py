@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from coke.files.lookalike import lookalike
 from coke.pipeline.images.formats import format_of, tried_formats
 from coke.pipeline.images.pixel_limit import no_pixel_limit
 
@@ -119,7 +120,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
 def _unidentified(data: bytes) -> str:
     kind = format_of(data)
     if kind is None:
-        return "not an image"
+        return f"not an image, but {found}" if (found := lookalike(data)) else "not an image"
     if kind in ("HEIF", "JPEG XL"):
         return f"{kind}, which Pillow does not read: convert it to JPEG or PNG"
     if kind == "JPEG":

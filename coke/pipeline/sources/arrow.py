@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _DICT, _STATE = "dataset_dict.json", "state.json"
 _FILE_MAGIC = b"ARROW1"
+_CACHE = re.compile(r"cache-[0-9a-f]+(_\d+_of_\d+)?\.arrow")  # as datasets names them
 _KEPT_OPEN = 16  # files per process
 
 
@@ -107,6 +109,8 @@ def _data_files(listing: Listing) -> list[str]:
         except (KeyError, TypeError, ValueError):
             continue  # another program's
         files -= {name for name in files if name.startswith(folder) and name not in data}
+    # load_dataset writes no state.json; a map's result would be the same images once more.
+    files = {name for name in files if not _CACHE.fullmatch(name.rpartition("/")[2])} or files
     return [name for name in listing.names if name in files]
 
 

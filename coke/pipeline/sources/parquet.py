@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.files.lookalike import HEAD, lookalike
 from coke.pipeline.sources import storage
 from coke.pipeline.sources.arrow_columns import (
     Columns,
@@ -257,4 +258,7 @@ def _opened(path: str) -> Iterator[Any]:
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, ConnectionError):
                 raise
+            raw.seek(0)
+            if kind := lookalike(raw.read(HEAD) or b""):
+                raise ValueError(f"{path} is no parquet file, but {kind}") from error
             raise ValueError(f"{path} is damaged ({error}); download it again") from error

@@ -127,6 +127,11 @@ def _notes(draft: Draft, names: Sequence[str], shards: Sequence[_Shard]) -> list
         )
     if any(label is not None for label in draft.labels):
         return notes
+    if fields := sorted({ending for shard in shards for ending in shard.fields}):
+        notes.append(
+            f"No labels were read from {draft.origin}, nor from the {', '.join(fields[:3])} beside "
+            f"its images: labels are in .cls, or {', '.join(_JSON_LABELS)} in .json."
+        )
     if found := split_folders(names):
         splits = ", ".join(found.folders)
         notes.append(

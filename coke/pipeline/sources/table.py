@@ -19,6 +19,7 @@ from coke.pipeline.sources.table_format import (
     LABEL_COLUMNS,
     SPLIT_COLUMN,
     Columns,
+    UnreadSplits,
     columns_of,
     delimiter_of,
     with_slashes,
@@ -100,6 +101,7 @@ def _read(listing: Listing, name: str) -> tuple[dict[str, _Rows], list[str]]:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     splits: dict[str, _Rows] = {}
     columns: Columns | None = None
+    unread: UnreadSplits | None = None
     try:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
@@ -107,15 +109,18 @@ def _read(listing: Listing, name: str) -> tuple[dict[str, _Rows], list[str]]:
             number = reader.line_num + skipped
             if columns is None:
                 columns, is_header = columns_of(cells, f"line {number} of {where}")
+                unread = UnreadSplits(columns)
                 if is_header:
                     continue
             _add(splits, cells, columns, f"line {number} of {where}", number, listing.root)
+            assert unread is not None
+            unread.look(cells)
     except csv.Error as error:
         number = reader.line_num + skipped
         raise ValueError(f"line {number} of {where} cannot be parsed: {error}") from error
     if not splits:
         raise ValueError(f"{where} has a header and nothing else; add a line per image")
-    return splits, _no_labels(columns, where)
+    return splits, [*_no_labels(columns, where), *(unread.notes(where) if unread else ())]
 
 
 def _no_labels(columns: Columns | None, where: str) -> list[str]:

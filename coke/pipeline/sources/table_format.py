@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from coke.pipeline.sources import storage
 from coke.pipeline.sources.keys import to_system
 from coke.pipeline.sources.source import is_image_name
+from coke.pipeline.sources.splits import split_in_name
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image_path",
                 "image", "img", "key")  # fmt: skip
@@ -31,6 +32,34 @@ class Columns:
     label: int | None
     split: int | None
     names: tuple[str, ...] = ()
+
+
+class UnreadSplits:
+    """Columns of a table that is not split, each of whose cells names a split."""
+
+    def __init__(self, columns: Columns) -> None:
+        places = range(len(columns.names)) if columns.split is None else ()
+        self._names = columns.names
+        self._seen: dict[int, dict[str, str]] = {
+            i: {} for i in places if i not in (columns.path, columns.label)
+        }
+
+    def look(self, cells: Sequence[str]) -> None:
+        """Takes a row into account."""
+        for i in list(self._seen):
+            split = split_in_name(cells[i].strip())
+            if split is None:
+                del self._seen[i]
+            else:
+                self._seen[i].setdefault(split, cells[i].strip())
+
+    def notes(self, where: str) -> list[str]:
+        return [
+            f"The column {self._names[i]} of {where} names splits ({', '.join(seen.values())}) and "
+            f"is not read: call it {SPLIT_COLUMN} to keep them apart."
+            for i, seen in self._seen.items()
+            if len(seen) > 1
+        ]
 
 
 def without_sep_line(text: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ from typing import IO, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.files.lookalike import HEAD, lookalike
 from coke.pipeline.sources import storage
 
 _BLOCK = 1025  # the byte before a header, the header, and small contents such as a label
@@ -74,6 +75,8 @@ class OpenTar:
                             raise ValueError(f"{self._where()} {_no_file(name, info)}")
                     stop = tar.offset
             except tarfile.TarError as error:
+                if not name and (kind := lookalike(self._head())):
+                    raise ValueError(f"{self._where()} is no tar, but {kind}") from error
                 where = f"after {name}" if name else "at its start"
                 raise self._damage(f"{error}, {where}") from error
             # tarfile takes a header that it cannot understand for the end of the archive
@@ -103,6 +106,10 @@ class OpenTar:
         """All bytes of a small member; costs no further read right after its header."""
         self._part.seek(member.offset - self._span.start)
         return self._part.read(member.size)
+
+    def _head(self) -> bytes:
+        self._part.seek(0)
+        return self._part.read(HEAD)
 
     def _where(self) -> str:
         path, start, size = self._span

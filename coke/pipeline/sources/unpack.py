@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 
 from coke.files.durable import draft_of
 from coke.pipeline.sources import storage
+from coke.pipeline.sources.joined_streams import JoinedStreams
 from coke.pipeline.sources.keys import to_system
 from coke.pipeline.sources.listing import Listing
 
@@ -156,13 +157,12 @@ def _reader(raw: io.RawIOBase, path: str, kind: str) -> Iterator[IO[bytes]]:
             with gzip.GzipFile(fileobj=buffered) as file:
                 yield cast(IO[bytes], file)
         elif kind == "bzip2":
-            with bz2.BZ2File(buffered) as packed:
-                yield cast(IO[bytes], packed)
+            yield cast(IO[bytes], JoinedStreams(cast(IO[bytes], buffered), bz2.BZ2Decompressor))
         elif kind == "xz":
-            with lzma.LZMAFile(buffered) as smaller:
-                yield cast(IO[bytes], smaller)
+            yield cast(IO[bytes], JoinedStreams(cast(IO[bytes], buffered), lzma.LZMADecompressor))
         elif kind == "zstd" and (opened := _zstd(buffered)) is not None:
-            yield opened
+            with opened:  # pyarrow complains of one that is left open
+                yield opened
         else:
             hint = " (or pip install 'coke[parquet]')" if kind == "zstd" else ""
             raise ValueError(
@@ -170,7 +170,8 @@ def _reader(raw: io.RawIOBase, path: str, kind: str) -> Iterator[IO[bytes]]:
                 f"first: {_BY_HAND[kind]} {path}{hint}"
             )
     finally:
-        buffered.detach()
+        if not buffered.closed:
+            buffered.detach()
 
 
 def _zstd(file: Any) -> IO[bytes] | None:

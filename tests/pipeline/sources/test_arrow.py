@@ -53,6 +53,19 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_results_of_maps_are_not_read_where_nothing_names_the_data(tmp_path: Path) -> None:
+    # load_dataset keeps files so. The result of a map has the same images once more.
+    save(tmp_path / "set", table(["a", "b"], [0, 1]))
+    (tmp_path / "set" / "state.json").unlink()
+    data = (tmp_path / "set" / "data-00000-of-00001.arrow").rename(
+        tmp_path / "set" / "s-train.arrow"
+    )
+    for cache in ("cache-0a1f.arrow", "cache-0a1f_00001_of_00002.arrow"):
+        (tmp_path / "set" / cache).write_bytes(data.read_bytes())
+    found = find_splits(tmp_path / "set")
+    assert found[""].keys == ("a.png", "b.png") and found.there == 5
+
+
 def test_a_saved_dictionary_has_splits_of_any_name(tmp_path: Path) -> None:
     save(tmp_path / "in" / "train_small", table(["b", "a"], [0, 1]))
     save(tmp_path / "in" / "dev", table(["a"], [1]))

@@ -141,6 +141,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=path.name):
         [source.read(i) for i in own]
     assert all(source.read(i) for i in set(range(12)) - set(own))
+    path.write_bytes(b"<!DOCTYPE html><html><body>Sign in</body></html>")
+    with pytest.raises(ValueError, match=r"is no parquet file, but a web page: download the file"):
+        find_splits(path)
 
 
 def test_a_row_group_is_read_once_for_its_neighbours(

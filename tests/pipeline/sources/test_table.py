@@ -153,6 +153,26 @@ def test_backslashes_in_names_of_files_stay(tmp_path: Path) -> None:
             find_splits(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "named"),
+    [
+        ("data set", ("train", "valid", "train"), "train, valid"),
+        ("Usage", ("Training", "PublicTest", "PrivateTest"), "Training, PublicTest"),
+        ("note", ("train", "test", "station"), ""),
+        ("phase", ("train", "train", "train"), ""),
+        ("split", ("train", "test", "train"), ""),
+    ],
+)
+def test_a_column_of_splits_under_another_name_is_noted(
+    column: str, cells: tuple[str, ...], named: str, tmp_path: Path
+) -> None:
+    rows = "".join(f"{i}.jpg,{i % 2},{cell}\n" for i, cell in enumerate(cells))
+    (tmp_path / "t.csv").write_text(f"path,label,{column}\n{rows}", encoding="utf-8")
+    notes = find_splits(tmp_path / "t.csv").notes
+    where = f"of {tmp_path / 't.csv'} names splits ({named}) and is not read: call it split"
+    assert bool(notes) == bool(named) and all(where in note for note in notes)
+
+
 def test_images_that_no_line_names_are_set_apart(tmp_path: Path) -> None:
     for name in ("1.jpg", "2.jpg", "notes.txt"):
         (tmp_path / name).touch()

@@ -127,6 +127,14 @@ def test_a_pipe_or_sparse_file_in_a_tar_is_named_with_its_own_remedy(tmp_path: P
         find_splits(tmp_path / "sparse.tar")
 
 
+def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\n" + bytes(600))
+    with pytest.raises(
+        ValueError, match=r"a\.tar is no tar, but a Git LFS pointer: run git lfs pu"
+    ):
+        find_splits(tmp_path / "a.tar")
+
+
 def test_names_that_lead_upwards_are_no_hidden_files(tmp_path: Path) -> None:
     members: dict[str, bytes | str] = dict.fromkeys(("../a/1.jpg", "b/./2.jpg", "../.c/3.jpg"), b"")
     found = only(find_splits(shard(tmp_path / "a.tar", members)))
@@ -409,6 +417,12 @@ def test_notes_about_what_is_not_read_from_a_tar(tmp_path: Path) -> None:
         f"{classes} holds no labels. If its folders are classes, add --labels folders."
     ]
     assert find_splits(classes, labels="folders").notes == []
+    texts = shard(tmp_path / "d.tar", {"1.jpg": b"", "1.txt": b"3", "1.label": b"3"})
+    (note,) = find_splits(texts).notes
+    assert note.startswith(
+        f"No labels were read from {texts}, nor from the .label, .txt beside its"
+    )
+    assert find_splits(texts, labels="none").notes == []
     splits = shard(tmp_path / "c.tar", {"x/train/cat/1.jpg": b"", "x/test/cat/1.jpg": b""})
     (note,) = find_splits(splits).notes
     assert "holds folders of splits (train, test), which are ingested as one set without" in note

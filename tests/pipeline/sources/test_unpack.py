@@ -60,6 +60,21 @@ def test_zstandard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_splits(tmp_path / "x.tar.zst", scratch=tmp_path / "other")
 
 
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, gzip.compress])
+def test_joined_streams_are_read_to_the_end(
+    compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    first, second = (compress(tar_bytes([(f"{i}.jpg", b"%d" % i)])) for i in range(2))
+    for padding in (b"", b"\0" * 4, b"\0" * 4096):
+        (tmp_path / "x.tar").write_bytes(first + padding + second + padding)
+        source = find_splits(tmp_path / "x.tar", scratch=tmp_path / "scratch")[""]
+        assert source.keys == ("0.jpg", "1.jpg") and source.read(1) == b"1"
+    for rest in (b"something else", second[:-3], b"\0" + second[:2] + b"?" + second[3:]):
+        (tmp_path / "x.tar").write_bytes(first + rest)
+        with pytest.raises(ValueError, match=r"x\.tar is compressed with .* and damaged"):
+            find_splits(tmp_path / "x.tar", scratch=tmp_path / "scratch")
+
+
 def test_a_folder_of_plain_and_compressed_tars(tmp_path: Path) -> None:
     src = tmp_path / "src"
     src.mkdir()
