@@ -191,6 +191,11 @@ class OnlineConstrainedKMeans(ClusterBase):
         first = not hasattr(self, "cluster_centers_")
         if not first:
             check_features(self, given)
+            if len(self.cluster_centers_) != self.n_clusters:
+                raise ValueError(
+                    f"n_clusters is {self.n_clusters}, but there are {len(self.cluster_centers_)} "
+                    "clusters so far; give a new estimator, or call fit"
+                )
         coordinates = None if first else Coordinates.around(self._centers())
         points = Points(given.array, self.metric, coordinates)
         points.dtype = torch.float64

@@ -124,6 +124,10 @@ def numbers(x: Any, name: str) -> NDArray[Any]:
 
 
 def _of_tensor(x: Tensor, name: str) -> NDArray[Any]:
+    if x.is_nested:
+        raise ValueError(
+            f"{name} is a nested tensor, whose rows may differ in length; use X.to_padded_tensor(0)"
+        )
     if x.layout != torch.strided:
         raise ValueError(
             f"{name} is a sparse tensor ({x.layout}), which is not supported; use X.to_dense()"
@@ -169,7 +173,7 @@ def _of_objects(array: NDArray[Any], name: str, names: NDArray[np.object_] | Non
     """Python objects as float64; NaN for missing ones, None and pandas' NA."""
     try:
         return array.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     numbers = np.empty(array.shape, dtype=np.float64)
     for index, value in np.ndenumerate(array):
@@ -178,7 +182,7 @@ def _of_objects(array: NDArray[Any], name: str, names: NDArray[np.object_] | Non
             continue
         try:
             numbers[index] = float(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             place = f"row {index[0]}" if index else "it"
             if len(index) > 1:
                 column = index[1] if names is None else repr(names[index[1]])

@@ -218,6 +218,8 @@ def test_bad_input_of_a_stream_is_named() -> None:
     km.partial_fit(X)
     with pytest.raises(ValueError, match="X has 2 features, but .* is expecting 3"):
         km.predict(X[:, :2])
+    with pytest.raises(ValueError, match="n_clusters is 4, but there are 3 clusters so far"):
+        km.set_params(n_clusters=4).partial_fit(X)
 
 
 def test_bounds_by_hand() -> None:

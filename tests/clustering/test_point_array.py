@@ -98,6 +98,7 @@ def test_the_map_of_batches_outlives_its_file() -> None:
         (np.array([["2020-01-01"]], dtype="M8[D]"), "X has type datetime64[D]; give numbers"),
         (torch.from_numpy(X).to_sparse(), "X is a sparse tensor (torch.sparse_coo)"),
         (torch.from_numpy(X).to_sparse_csr(), "X is a sparse tensor (torch.sparse_csr)"),
+        (torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "X is a nested tensor"),
         (torch.zeros(2, 3, device="meta"), "X is a tensor on the device 'meta'"),
         ({"features": X}, "X has type dict; give an array (N, D) or batches"),
         ("x.npy", "X has type str; give an array"),
@@ -116,6 +117,7 @@ def test_the_map_of_batches_outlives_its_file() -> None:
             np.array([[1.0, "a"]], dtype=object),
             "X has 'a' in row 0, column 1, which is no number (could not convert string to float",
         ),
+        ([[1.0, 10**400]], "in row 0, column 1, which is no number (int too large to convert to"),
     ],
 )
 def test_what_is_refused_is_named(x: Any, message: str) -> None:

@@ -20,6 +20,7 @@ REPORT = EvalReport(
     train_images=10,
     test_images=10,
     untrained_classes={},
+    repeated_images=0,
     settings={"k": 20},
     rows={"CoKe": Accuracy(top1=50.0, top5=90.0)},
 )

@@ -79,6 +79,11 @@ class Splits:
         counts[self.trained] = 0
         return {self.train.manifest.classes[c]: int(counts[c]) for c in np.flatnonzero(counts)}
 
+    @property
+    def repeated(self) -> int:
+        """Test images whose stored bytes are those of a training image."""
+        return int(np.isin(_stored(self.test), _stored(self.train)).sum())
+
 
 def open_splits(
     data: str | Path,
@@ -197,6 +202,13 @@ def _record(whole: ImageIndex, used: ImageIndex, place: str | Path, data: str | 
         images=used.n_live,
         unlabelled=whole.n_live - used.n_live,
     )
+
+
+def _stored(index: ImageIndex) -> NDArray[np.uint64]:
+    """CRC-32 and length (n_live,) of the images in one number."""
+    numbers = index.crc32.astype(np.uint64) << np.uint64(32)
+    numbers += index.rows["length"].astype(np.uint64)
+    return numbers if index.live_ids is None else numbers[index.live_ids]
 
 
 def labels_of(index: ImageIndex, device: torch.device) -> Tensor:

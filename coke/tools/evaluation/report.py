@@ -28,6 +28,7 @@ class EvalReport:
         data: the data sets.
         train_images, test_images: how many images of them were used.
         untrained_classes: test images of each class that no training image has; each is an error.
+        repeated_images: test images whose stored bytes are those of a training image.
         settings: all that decides the result besides weights and data.
         rows: accuracy by representation.
     """
@@ -40,6 +41,7 @@ class EvalReport:
     train_images: int
     test_images: int
     untrained_classes: dict[str, int]
+    repeated_images: int
     settings: dict[str, Any]
     rows: dict[str, Accuracy]
 
@@ -63,6 +65,7 @@ class EvalReport:
             train_images=splits.train.n_live,
             test_images=splits.test.n_live,
             untrained_classes=splits.untrained,
+            repeated_images=splits.repeated,
             settings={
                 **settings,
                 "size": view.evaluation().size,
@@ -114,6 +117,11 @@ def _warnings(report: EvalReport) -> list[str]:
         )
     if report.data.train.identity == report.data.test.identity:
         found.append("the test images are the training images: each finds itself")
+    elif report.repeated_images:
+        found.append(
+            f"{report.repeated_images:,} of {report.test_images:,} test images are also training "
+            "images: each of them finds itself"
+        )
     if not report.beats_baselines():
         found.append(
             "CoKe's features are not above every baseline here; train longer, or look at the run's "

@@ -71,7 +71,7 @@ def keep_result(report: EvalReport, run: str | Path) -> Path:
 def result_name(report: EvalReport) -> str:
     """Method, epoch, test data, and a hash over all that identifies the result."""
     identifying = asdict(report)
-    for other in ("run", "rows", "untrained_classes"):
+    for other in ("run", "rows", "untrained_classes", "repeated_images"):
         del identifying[other]
     for data in identifying["data"].values():
         del data["split"]  # only says how the place was named

@@ -183,6 +183,11 @@ def _check_choice(
 
 
 def _check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    if any(value.is_meta for value in tensors.values()):
+        raise ValueError(
+            f"--init-from {source}: its tensors are on the device 'meta', which has no values; "
+            "save the weights from the device that they are on"
+        )
     bad = [name for name, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_a_result_names_place_split_identity_and_labels(tmp_path: Path) -> None:
     named = open_splits(data / "train", data / "val")
     assert named.records.test.split is None
     assert named.records.test.labels_sha256 == splits.records.test.labels_sha256
+
+
+def test_test_images_that_are_training_images_are_counted(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    draw(source / "train", {"a": 3, "b": 2})
+    draw(source / "val", {"a": 1, "b": 2})
+    for i in range(2):  # under other names, and of another class
+        shutil.copy(source / "train" / "a" / f"{i}.png", source / "val" / "b" / f"again{i}.png")
+    data = ingested(source, tmp_path / "data")
+    assert open_splits(data, None).repeated == 2
+    assert open_splits(data / "val", data / "train").repeated == 2
+    assert open_splits(data / "train", data / "train").repeated == 5
 
 
 def test_other_labels_of_the_same_images_are_another_record(tmp_path: Path) -> None:

@@ -84,7 +84,11 @@ def test_testing_on_the_training_images_is_told() -> None:
     text = "the test images are the training images"
     other = replace(DATA, identity="99")
     assert text in shown(REPORT)
-    assert text not in shown(replace(REPORT, data=replace(REPORT.data, test=other)))
+    apart = replace(REPORT, data=replace(REPORT.data, test=other))
+    assert text not in shown(apart) and "also training images" not in shown(apart)
+    assert "3 of 10 test images are also training images" in shown(
+        replace(apart, repeated_images=3)
+    )
 
 
 def test_the_table_names_the_data_and_what_counts_as_an_error() -> None:

@@ -346,6 +346,14 @@ def test_weights_that_are_not_finite_are_refused(tiny: Config, model: CoKe, tmp_
         load_initial_weights(model, save(tmp_path / "w.pth", saved))
 
 
+def test_weights_without_values_are_refused(tiny: Config, model: CoKe, tmp_path: Path) -> None:
+    on_meta = {
+        name: value.to("meta") for name, value in build_model(tiny.model, 2).state_dict().items()
+    }
+    with pytest.raises(ValueError, match="on the device 'meta', which has no values"):
+        load_initial_weights(model, save(tmp_path / "w.pth", on_meta))
+
+
 def test_scripts_find_it_under_its_short_name() -> None:
     from coke.tools import initial_weights
 
