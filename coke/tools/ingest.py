@@ -1,0 +1,3 @@
+"""The name under which scripts import :func:`ingest`."""
+
+from coke.tools.datasets.ingest import ingest as ingest
