@@ -40,7 +40,9 @@ def candidates_of(points: Points, n_clusters: int, generator: torch.Generator) -
         rows, some_SD = points.sample(count, generator)
         found = Candidates.sample(some_SD, None if points.weights is None else points.weights[rows])
     fine = fineness(some_SD, n_clusters)
-    if points.n * n_clusters > _SMALL and not needs_float64(fine):
+    # A far point that is not in the sample shows in the variance of all points.
+    extent = points.variance * points.d / float(some_SD.square().sum(dim=1).mean() or 1)
+    if points.n * n_clusters > _SMALL and not needs_float64(fine / max(extent, 1)):
         points.dtype = torch.float32
     points.direct = needs_differences(fine)
     return found.to(points.dtype)

@@ -48,6 +48,14 @@ def test_sizes_beside_a_far_point_are_met_at_the_least_cost(far: float) -> None:
     assert km.optimality_gap_ < 1e-6
 
 
+def test_the_inertia_of_many_points_counts_a_far_one_that_no_sample_holds() -> None:
+    x = np.random.default_rng(1).normal(size=(30_000, 2))
+    x[7] = 1e12
+    km = OnlineConstrainedKMeans(8, metric="euclidean", min_ratio=0.9, random_state=1).fit(x)
+    expected = float(((x - km.cluster_centers_[km.labels_]) ** 2).sum())
+    assert km.inertia_ == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("settings", [{"min_ratio": 1.0}, {"min_ratio": 0.9}, {"max_size": 45}])
 @pytest.mark.parametrize("placeholder", [1e6, -1e9])
 def test_placeholders_hide_no_clusters(placeholder: float, settings: dict[str, Any]) -> None:
