@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,8 @@ Groups = dict[str, dict[str, Tensor]]
 
 #: What a folder of weights may hold: a checkpoint of ours, a model of Hugging Face.
 _FILES = ("state.pt", "model.safetensors", "pytorch_model.bin")
+#: A large model of Hugging Face is in several files; one of these says which tensor is in which.
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 #: What wrappers of modules add anywhere in a name.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 #: How torch's reader names an object that it does not read.
@@ -50,13 +53,43 @@ def read_weights(source: Path) -> Groups:
     """
     file = source
     if source.is_dir():
-        found = [source / name for name in _FILES if (source / name).is_file()]
+        found = [source / name for name in (*_FILES, *_INDICES) if (source / name).is_file()]
         if not found:
             raise ValueError(
                 f"--init-from {source}: the folder holds no config.toml (of a run), nor "
                 f"{', '.join(_FILES)}; name a file of weights in it"
             )
         file = found[0]
+    if file.name in _INDICES and file.is_file():
+        groups: Groups = {}
+        for part in _parts(source, file):
+            for path, tensors in _read(source, part).items():
+                groups.setdefault(path, {}).update(tensors)
+        return groups
+    return _read(source, file)
+
+
+def _parts(source: Path, index: Path) -> list[Path]:
+    """The files that an index of Hugging Face names."""
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        parts = [index.parent / Path(name).name for name in sorted(named)]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"--init-from {source}: {index} cannot be read as an index of weights "
+            f"({type(error).__name__}); copy it again"
+        ) from error
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise ValueError(
+            f"--init-from {source}: {len(missing)} of the {len(parts)} files that {index} names "
+            f"are not beside it, the first is {missing[0]}; copy them there"
+        )
+    return parts
+
+
+def _read(source: Path, file: Path) -> Groups:
+    """The tensors of one file."""
     try:
         with file.open("rb") as opened:
             start = opened.read(64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -125,3 +126,22 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     assert "holds no tensors by name" in error(save(tmp_path / "list.pt", [1, 2]))
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "jit.pt"))
     assert "it is a TorchScript archive" in error(tmp_path / "jit.pt")
+
+
+def test_a_model_of_hugging_face_in_several_files(tmp_path: Path) -> None:
+    parts = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(
+        json.dumps({"weight_map": dict(zip("vw", parts, strict=True))}), encoding="utf-8"
+    )
+    save(tmp_path / parts[0], {"v": TENSOR})
+    with pytest.raises(ValueError, match=f"1 of the 2 files .* the first is {parts[1]}; copy"):
+        read_weights(tmp_path)
+    save(tmp_path / parts[1], {"w": TENSOR + 1})
+    for source in (tmp_path, index):
+        tensors = read_weights(source)[""]
+        assert list(tensors) == ["v", "w"] and torch.equal(tensors["w"], TENSOR + 1)
+    for broken in ("{}", "[]", '{"weight_map": 3}', "no JSON"):
+        index.write_text(broken, encoding="utf-8")
+        with pytest.raises(ValueError, match="cannot be read as an index of weights"):
+            read_weights(tmp_path)
