@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from rich.console import Console
 
 from coke.distributed.workers import Mapper, default_workers, worker_pool
 from coke.files.journal import SUFFIX
-from coke.files.publish import claimed
+from coke.files.publish import Claim, claimed
 from coke.pipeline.images.settings import MAX_PIXELS
 from coke.pipeline.remote.remote import location
 from coke.pipeline.sources import Source, Splits, find_splits, is_url
@@ -164,28 +166,55 @@ def ingest(
             console.print(f"{folder} was finished by an earlier run of the same command")
             report = _report_from(folder, done)
         else:
-            bases = read_bases(Path(base), list(found)) if base is not None else {}
-            sources = _numbered_like(bases, found)
-            with (
-                claim.workspace(command, _fingerprint_of(bases)) as work,
-                progress_display(console) as progress,
-                _engine(engine, workers, sources, ray_address) as run,
-            ):
-                shared = IngestRun(
-                    settings=settings, strict=strict, work=work, map=run, progress=progress
-                )
-                splits = _ingest_splits(shared, sources, bases)
-                report = _reported(splits, found, out=folder, started=started)
-                if report.beside:
-                    beside = [(other.key, other.reason) for other in found.beside]
-                    (work.dataset / REJECTED).write_bytes(rejected_table(beside))
-                work.publish(_about(report))
+            report = _made(
+                claim,
+                folder,
+                command,
+                found,
+                settings,
+                strict=strict,
+                base=base,
+                pool=partial(_engine, engine, workers, ray_address),
+                started=started,
+                console=console,
+            )
         if upload is not None:
             upload.keep(command, _about(report))
             upload.send()
             report = replace(report, out=upload.url, seconds=time.monotonic() - started)
     print_table(console, summary(report))
     console.print(pace(report), soft_wrap=True, highlight=False)
+    return report
+
+
+def _made(
+    claim: Claim,
+    out: Path,
+    command: str,
+    found: Splits,
+    settings: IngestSettings,
+    *,
+    strict: bool,
+    base: str | Path | None,
+    pool: Callable[[dict[str, Source]], AbstractContextManager[Mapper]],
+    started: float,
+    console: Console,
+) -> IngestReport:
+    """Makes the data set and publishes it as ``out``."""
+    bases = read_bases(Path(base), list(found)) if base is not None else {}
+    sources = _numbered_like(bases, found)
+    with (
+        claim.workspace(command, _fingerprint_of(bases)) as work,
+        progress_display(console) as progress,
+        pool(sources) as run,
+    ):
+        shared = IngestRun(settings=settings, strict=strict, work=work, map=run, progress=progress)
+        splits = _ingest_splits(shared, sources, bases)
+        report = _reported(splits, found, out=out, started=started)
+        if report.beside:
+            beside = [(other.key, other.reason) for other in found.beside]
+            (work.dataset / REJECTED).write_bytes(rejected_table(beside))
+        work.publish(_about(report))
     return report
 
 
@@ -227,7 +256,7 @@ def _numbered_like(bases: dict[str, Base], sources: dict[str, Source]) -> dict[s
 
 
 def _engine(
-    engine: str, workers: int | None, sources: dict[str, Source], ray_address: str | None
+    engine: str, workers: int | None, ray_address: str | None, sources: dict[str, Source]
 ) -> AbstractContextManager[Mapper]:
     if engine == "ray":
         from coke.distributed.ray_workers import ray_pool
