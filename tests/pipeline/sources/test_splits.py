@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from coke.pipeline.sources import find_splits
+from coke.pipeline.sources.keys import to_system
 from coke.pipeline.sources.splits import by_split, split_folders
 
 
 def touch(root: Path, *names: str) -> Path:
+    """Files of these names, whose bytes are UTF-8 under every locale."""
     for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
+        file = root / to_system(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
     return root
 
 
