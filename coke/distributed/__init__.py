@@ -1,0 +1,1 @@
+"""Ranks and worker processes: joining, exchanging, starting, and ending together."""

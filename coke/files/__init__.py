@@ -1,0 +1,1 @@
+"""Files that are whole or absent: durable writes, locks, hashes, publishing a folder."""

@@ -1,1 +1,1 @@
-"""One module per command."""
+"""The commands: a folder for each kind of thing they work on; ``command.py`` holds the options."""

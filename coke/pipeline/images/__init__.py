@@ -1,0 +1,1 @@
+"""One image: which format its bytes are, whether they decode, and the JPEG that is stored."""

@@ -1,1 +1,1 @@
-"""The parts of ``coke bench-epoch``: what is timed, what is made of it, how it is shown."""
+"""``coke bench-epoch``: its measurements, its conclusions, and how it shows both."""

@@ -1,0 +1,1 @@
+"""Data sets: ``coke ingest``, ``index``, ``verify`` and ``inspect``."""

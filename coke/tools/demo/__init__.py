@@ -1,0 +1,1 @@
+"""``coke demo``: from files to an evaluated representation."""

@@ -1,0 +1,1 @@
+"""``coke eval``: classifiers on frozen features, and the probe during training."""

@@ -1,0 +1,1 @@
+"""``coke embed`` and ``coke cluster``: features in files, and clusters of them."""
