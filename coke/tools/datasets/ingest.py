@@ -20,19 +20,17 @@ from typing import NamedTuple
 from rich.console import Console
 
 from coke.distributed.workers import Mapper, default_workers, worker_pool
-from coke.files.journal import SUFFIX
 from coke.files.publish import Claim, claimed
 from coke.pipeline.images.settings import MAX_PIXELS
 from coke.pipeline.remote.remote import location
 from coke.pipeline.sources import Source, Splits, find_splits, is_url
-from coke.pipeline.sources.keys import to_system
 from coke.tools.console.tables import print_table
 from coke.tools.datasets.dataset_kind import DATASET, REJECTED
-from coke.tools.datasets.ingest_checks import Checked, CheckTask, check_images, darkness
+from coke.tools.datasets.ingest_checks import darkness
 from coke.tools.datasets.ingest_containers import write_containers
+from coke.tools.datasets.ingest_first_pass import checked_images
 from coke.tools.datasets.ingest_report import (
     IngestReport,
-    PassProgress,
     SplitReport,
     one_line,
     pace,
@@ -46,7 +44,6 @@ from coke.tools.datasets.ingest_split import IngestRun, decide_split
 from coke.tools.datasets.stable_ids import Base, find_bases, number_classes, read_bases
 from coke.tools.datasets.upload import Upload
 
-_PIECE_MIN, _PIECE_MAX, _PIECES = 16, 2048, 256  # images that are checked as one piece, pieces
 _IMAGES_PER_WORKER = 500  # a further worker costs more to start than it saves below this
 
 
@@ -274,7 +271,7 @@ def _ingest_splits(
     for name, source in sources.items():
         for folder in (run.work.dataset, run.work.journal):
             (folder / name).mkdir(exist_ok=True)
-        checked = _checked(run, name, source)
+        checked = checked_images(run, name, source)
         if warning := darkness(checked):
             run.progress.console.print(
                 f"warning: {one_line(source.origin)}: {warning}",
@@ -319,47 +316,3 @@ def _report_from(out: Path, done: dict[str, object]) -> IngestReport:
     assert isinstance(splits, list) and isinstance(seconds, float) and isinstance(beside, int)
     parts = tuple(SplitReport(**split) for split in splits)
     return IngestReport(out=out, splits=parts, seconds=seconds, beside=beside)
-
-
-def _checked(run: IngestRun, name: str, source: Source) -> Checked:
-    """The first pass: verdicts on all images."""
-    settings = run.settings
-    count = min(_PIECE_MAX, max(_PIECE_MIN, len(source) // _PIECES))
-    firsts = range(0, len(source), count)
-    # Each machine must see the source's folder: one that does not would reject all its images.
-    seen = tuple(path for path in [Path(to_system(source.origin))] if path.exists())
-    tasks = (
-        CheckTask(
-            source=source.take(range(first, min(first + count, len(source)))),
-            check=settings.check,
-            # A file that is stored byte for byte can be hashed later from its container. Hashing
-            # costs a fifth of the time if nothing is decoded, and next to none beside decoding.
-            hash_all=settings.check == "decode"
-            or settings.match == "content"
-            or settings.dedupe is not None,
-            settings=settings.storage,
-            entry=run.work.journal / name / f"checked-{number:06d}{SUFFIX}",
-            must_exist=(run.work.journal, *seen),
-        )
-        for number, first in enumerate(firsts)
-    )
-    progress = PassProgress(run.progress, f"checking {name}", len(source))
-    parts, unanswered = [], 0
-    for part in run.map(check_images, tasks):
-        parts.append(part)
-        progress.advance(len(part.verdicts), part.bytes, resumed=part.resumed > 0)
-        unanswered += part.unanswered
-        if 2 * unanswered > len(source):
-            raise ValueError(_no_answers(source, Checked.joined(parts)))
-    return Checked.joined(parts)
-
-
-def _no_answers(source: Source, checked: Checked) -> str:
-    """Dead links are rejected one by one; a network that is down must not empty a data set."""
-    first = checked.unread[0]
-    why = checked.problems[first].removeprefix("cannot be read: ")
-    return (
-        f"no answer for {checked.unanswered:,} of the {len(source):,} images of {source.origin}, "
-        f"more than half of them (first: {source.describe(first)}: {why}); run the same command "
-        "again when the servers answer, or remove their lines"
-    )

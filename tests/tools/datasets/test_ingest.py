@@ -23,7 +23,7 @@ import coke
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.reader import RecordReader
 from coke.tools.datasets import ingest as ingest_module
-from coke.tools.datasets import ingest_containers
+from coke.tools.datasets import ingest_containers, ingest_first_pass
 from coke.tools.datasets.ingest import ingest
 from tests.support.patience import PATIENCE_S
 
@@ -250,7 +250,7 @@ def test_interruption_leaves_the_old_data_set(
     assert contents(tmp_path / "out") == before
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"kept in {tmp_path / '.new.partial'}: the same command continues there" in told
-    monkeypatch.setattr(ingest_module, "check_images", interrupted)
+    monkeypatch.setattr(ingest_first_pass, "check_images", interrupted)
     with pytest.raises(KeyboardInterrupt):  # nothing is finished, so nothing is kept
         ingest(src, tmp_path / "third", workers=1)
     assert not (tmp_path / ".third.partial").exists()
@@ -321,11 +321,11 @@ def test_a_data_set_moved_aside_by_a_killed_run_comes_back(src: Path, tmp_path: 
 def test_ctrl_c_in_a_terminal_stops_workers_at_once(src: Path, tmp_path: Path) -> None:
     script = (
         "import os, signal, sys, time\n"
-        "from coke.tools.datasets import ingest\n"
+        "from coke.tools.datasets import ingest, ingest_first_pass\n"
         "def slow(chunk):\n"
         "    os.killpg(0, signal.SIGINT)\n"  # what a terminal does: all processes get it
         "    time.sleep(600)\n"
-        "ingest.check_images = slow\n"
+        "ingest_first_pass.check_images = slow\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    ingest.ingest(sys.argv[1], sys.argv[2], workers=2)\n"
@@ -351,7 +351,7 @@ def _die(chunk: object) -> None:
 def test_a_worker_that_dies_is_an_error_not_a_hang(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "check_images", _die)
+    monkeypatch.setattr(ingest_first_pass, "check_images", _die)
     with pytest.raises(ValueError, match="a worker process died.*fewer --workers"):
         ingest(src, tmp_path / "out", workers=2)
     assert names(tmp_path) == ["src"]
@@ -360,7 +360,7 @@ def test_a_worker_that_dies_is_an_error_not_a_hang(
 def test_out_that_cannot_be_written_is_refused(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "check_images", None)  # before any image is read
+    monkeypatch.setattr(ingest_first_pass, "check_images", None)  # before any image is read
     with pytest.raises(ValueError, match="cannot write .*: File name too long; choose another"):
         ingest(src, tmp_path / ("a" * 300), workers=1, console=Console(quiet=True))
     assert names(tmp_path) == ["src"]
