@@ -395,8 +395,8 @@ def test_killed_right_after_publishing_the_same_command_says_that_it_is_done(
 def test_two_runs_do_not_write_the_same_data_set(src: Path, tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        "from coke.tools.datasets import ingest\n"
-        "ingest.check_images = lambda task: time.sleep(600)\n"
+        "from coke.tools.datasets import ingest, ingest_first_pass\n"
+        "ingest_first_pass.check_images = lambda task: time.sleep(600)\n"
         "ingest.ingest(sys.argv[1], sys.argv[2], workers=1)\n"
     )
     first = subprocess.Popen(
