@@ -45,10 +45,6 @@ class Arrow:
     def __str__(self) -> str:
         return f"{self.source}:{self.line} -> {self.target}"
 
-    @property
-    def ends(self) -> tuple[str, str]:
-        return self.source, self.target
-
 
 def room_of(file: str) -> str:
     """The room of a file.

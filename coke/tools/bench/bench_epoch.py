@@ -96,7 +96,7 @@ def bench_epoch(
         memory = _memory(config, device, precision, budget, peak)
         if peers:
             methods = measure_methods(config, index, device, precision, turns)
-    limit = _limit(measured, config, index, precision, cores, tuned=tune_threads)
+    limit = _limit(measured, config, index, device, precision, cores, tuned=tune_threads)
     bench = EpochBench(
         settings={
             **described(config, index, device, precision, cores),
@@ -144,13 +144,13 @@ def _limit(
     measured: Measurement,
     config: Config,
     index: ImageIndex,
+    device: torch.device,
     precision: str,
     cores: int,
     *,
     tuned: bool,
 ) -> dict[str, Any]:
     """Fields of :class:`EpochBench`: the slower part, its longest stage, and advice about it."""
-    device = resolve_device(config.machine.device)
     loader, step, both = (rate.median for rate in (measured.loader, measured.step, measured.both))
     limit = find_limit(loader, step, both, device.type)
     limiting = {part: longest_stage(measured.stages(), part) for part in ("loader", "step")}
