@@ -14,6 +14,7 @@ import coke.tools.bench.command as bench
 import coke.tools.datasets.command as datasets
 import coke.tools.demo.command as demo
 import coke.tools.evaluation.command as evaluation
+import coke.tools.export.command as exporting
 import coke.tools.features.command as features
 import coke.tools.runs.command as runs
 import coke.tools.training.command as training
@@ -39,6 +40,7 @@ app.command()(runs.runs)
 app.command("bench-epoch")(bench.bench_epoch)
 app.command()(features.embed)
 app.command()(features.cluster)
+app.command()(exporting.export)
 app.command()(demo.demo)
 app.add_typer(evaluation.eval_app, name="eval")
 for command in (*app.registered_commands, *evaluation.eval_app.registered_commands):

@@ -1,0 +1,1 @@
+"""A run's backbone in the formats of other tools: `coke export`."""

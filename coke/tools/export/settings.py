@@ -1,0 +1,18 @@
+"""Settings of an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What is written.
+
+    Attributes:
+        format: name of a format.
+        epoch: epoch of the checkpoint; the newest one if None.
+    """
+
+    format: str
+    epoch: int | None = None

@@ -1,0 +1,123 @@
+"""``coke export``: the files that it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coke.config.config import Config
+from coke.config.model import ModelConfig
+from coke.tools.export.card import MARKER
+from coke.tools.export.formats import FORMATS
+from tests.support.command_line import fails, run
+from tests.support.saved_run import saved_run
+
+MODEL = ModelConfig(depth=18, projector_hidden=8, dim=4)
+TORCHVISION = ("--format", "torchvision")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a network that every format holds."""
+    return saved_run(tmp_path_factory.mktemp("runs") / "run", Config(model=MODEL))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.slow
+def test_a_file_and_its_card(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, "export", trained, tmp_path / "a" / "net.pth", *TORCHVISION) == 0
+    assert names(tmp_path / "a") == ["net.pth", "net.pth.md"]
+    shown = capsys.readouterr().out
+    assert f"{tmp_path / 'a' / 'net.pth'}  42.7 MiB" in shown
+    assert MARKER in (tmp_path / "a" / "net.pth.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_only_an_export_is_replaced(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, card = tmp_path / "net.pth", tmp_path / "net.pth.md"
+    command = ("export", trained, out, *TORCHVISION)
+    out.write_text("mine", encoding="utf-8")
+    assert "net.pth exists; add --overwrite" in fails(monkeypatch, capsys, *command, status=2)
+    line = fails(monkeypatch, capsys, *command, "--overwrite", status=2)
+    assert "has no model card net.pth.md of an export beside it, so --overwrite does not" in line
+    assert out.read_text(encoding="utf-8") == "mine" and names(tmp_path) == ["net.pth"]
+    out.unlink()
+    card.write_text("mine", encoding="utf-8")
+    line = fails(monkeypatch, capsys, *command, status=2)
+    assert "net.pth.md exists, where the model card would be" in line
+    card.unlink()
+    assert run(monkeypatch, *command) == 0
+    out.write_bytes(b"old")
+    assert run(monkeypatch, *command, "--overwrite") == 0
+    assert out.stat().st_size > 40e6 and names(tmp_path) == ["net.pth", "net.pth.md"]
+
+
+@pytest.mark.slow
+def test_what_is_refused(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "features.npy").touch()
+    (tmp_path / "file").touch()
+    before = names(tmp_path)
+    out = tmp_path / "net.pth"
+    for run_folder, place, options, message in (
+        (tmp_path / "none", out, TORCHVISION, "none is no training run"),
+        (tmp_path / "other", out, TORCHVISION, "other is no training run"),
+        (trained, out, ("--format", "caffe"), f"'caffe'; choose one of {', '.join(FORMATS)}"),
+        (trained, tmp_path / "net.h5", TORCHVISION, "net.h5 ends in no suffix of --format"),
+        (trained, tmp_path / "net.h5", TORCHVISION, "give a name such as net.pth"),
+        (trained, tmp_path / "net", TORCHVISION, "give a name such as net.pth"),
+        (trained, tmp_path / "file" / "net.pth", TORCHVISION, "cannot write"),
+        (trained, out, (*TORCHVISION, "--epoch", 7), "keeps no checkpoint of epoch 7"),
+    ):
+        command = ("export", run_folder, place, *options)
+        assert message in fails(monkeypatch, capsys, *command, status=2)
+        assert names(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_leaves_nothing(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    line = fails(
+        monkeypatch, capsys, "export", trained, tmp_path / "net.pth", *TORCHVISION, status=2
+    )
+    assert "net.pth: No space left on device" in line
+    assert names(tmp_path) == []
+
+
+def test_every_format_says_how_to_load_it(trained: Path) -> None:
+    from coke.tools.export.settings import ExportSettings
+    from coke.tools.export.trained_network import open_network
+
+    network = open_network(trained)
+    for name, form in FORMATS.items():
+        code = form.loading(network, ExportSettings(format=name), "NAME")
+        compile(code, name, "exec")
+        assert "'NAME'" in code and "net = " in code
+        assert bool(form.suffixes) != bool(form.files)
