@@ -16,7 +16,7 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="New file; a new folder for --format hf.")],
     format_name: Annotated[
-        str, typer.Option("--format", help="Format; docs/export.md lists them all.")
+        str, typer.Option("--format", help="Format: torchvision.")
     ],
     epoch: EpochOption = None,
     overwrite: Annotated[
