@@ -15,9 +15,7 @@ def export(
         Path, typer.Argument(metavar="RUN", help="A run folder made by `coke train`.")
     ],
     out: Annotated[Path, typer.Argument(help="New file; a new folder for --format hf.")],
-    format_name: Annotated[
-        str, typer.Option("--format", help="Format: torchvision.")
-    ],
+    format_name: Annotated[str, typer.Option("--format", help="Format: torchvision.")],
     epoch: EpochOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")
