@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coke.tools.evaluation.accuracy import Accuracy
+from coke.tools.evaluation.figures import accuracy_row
 from coke.tools.evaluation.labelled_data import DataRecord, DataRecords
 from coke.tools.evaluation.report import EvalReport
 
@@ -22,5 +23,5 @@ REPORT = EvalReport(
     untrained_classes={},
     repeated_images=0,
     settings={"k": 20},
-    rows={"CoKe": Accuracy(top1=50.0, top5=90.0)},
+    rows={"CoKe": accuracy_row(Accuracy(top1=50.0, top5=90.0), 10)},
 )

@@ -1,4 +1,4 @@
-"""`coke eval knn` and `coke eval linear`: how good a run's features are."""
+"""`coke eval ...`: how good a run's features are."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ TestOption = Annotated[
     Optional[str], typer.Option("--test", help="Test data set, if DATA has no test split.")
 ]
 BaselinesOption = Annotated[bool, typer.Option(help="Also evaluate random weights and raw pixels.")]
+SizeOption = Annotated[
+    Optional[int],
+    typer.Option("--size", help="Side of the center crops in pixels; the run's if unset."),
+]
+AgainstOption = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        "--against", help="Also evaluate this run, checkpoint or file of weights; repeatable."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
+ForwardOption = Annotated[int, typer.Option("--batch-size", help="Images per forward pass.")]
 LabelledOnlyOption = Annotated[
     bool, typer.Option("--labelled-only", help="Leave out images without a class label.")
 ]
@@ -29,9 +41,11 @@ def eval_knn(
     epoch: EpochOption = None,
     k: Annotated[int, typer.Option(help="Number of neighbours.")] = 20,
     temperature: Annotated[float, typer.Option(help="A vote is exp(cosine / temperature).")] = 0.07,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    batch_size: ForwardOption = 256,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
     baselines: BaselinesOption = True,
+    against: AgainstOption = None,
     labelled_only: LabelledOnlyOption = False,
 ) -> None:
     """Weighted k-nearest neighbours on cosine similarity, as in DINO."""
@@ -45,8 +59,10 @@ def eval_knn(
         k=k,
         temperature=temperature,
         batch_size=batch_size,
+        size=size,
         device=device,
         baselines=baselines,
+        against=against or (),
         labelled_only=labelled_only,
     )
 
@@ -65,8 +81,10 @@ def eval_linear(
     batch_size: Annotated[
         Optional[int], typer.Option(help="Images per step; 1,024 if unset.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
     baselines: BaselinesOption = True,
+    against: AgainstOption = None,
     labelled_only: LabelledOnlyOption = False,
 ) -> None:
     """A linear classifier on frozen features."""
@@ -81,7 +99,9 @@ def eval_linear(
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,
+        size=size,
         device=device,
         baselines=baselines,
+        against=against or (),
         labelled_only=labelled_only,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from rich.console import Console
@@ -13,21 +13,18 @@ from rich.progress import Progress
 from torch import Tensor
 
 from coke.tools.evaluation.accuracy import Accuracy, accuracy
+from coke.tools.evaluation.evaluation import evaluate_run
+from coke.tools.evaluation.figures import Row, accuracy_row
 from coke.tools.evaluation.labelled_data import Splits, labels_of, rows_of
 from coke.tools.evaluation.linear_classifier import LinearConfig, LinearProbe, fit_on_cached
 from coke.tools.evaluation.report import EvalReport
 from coke.tools.evaluation.representations import (
     CachedFeatures,
     Representation,
-    Subject,
-    cache_features,
     check_finite,
     evaluation_loader,
-    extract,
-    open_subject,
-    representations,
 )
-from coke.tools.evaluation.results import check_results, show_and_keep
+from coke.tools.evaluation.subject import Subject, SubjectOptions
 
 #: The paper's protocol: 90 epochs of random crops and flips at batch 1,024. Its learning rate
 #: (0.2 to 1 on raw ResNet-50 features) does not carry over to standardised ones; 0.1 does.
@@ -36,21 +33,55 @@ FAST = LinearConfig()
 _LARGEST_LR = 1e30  # a larger one, scaled by the batch size, may overflow float32
 
 
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """The evaluation, see :class:`coke.tools.evaluation.evaluation.Evaluation`.
+
+    Attributes:
+        fast: learn from one center crop per image, not from random crops.
+        training: settings of the classifier.
+    """
+
+    fast: bool = False
+    training: LinearConfig = field(default_factory=lambda: PROTOCOL)
+
+    @property
+    def method(self) -> str:
+        return "linear (fast)" if self.fast else "linear"
+
+    def settings(self, subject: Subject) -> dict[str, Any]:
+        return {
+            **asdict(self.training),
+            "optimizer": "SGD, cosine to 0; lr is at batch 256",
+            "features": "backbone in eval mode, after average pooling, standardised",
+            "view": "center crop, cached" if self.fast else "random crop and flip",
+            "scale": subject.config.data.view.scale,
+        }
+
+    def rows(self, features: CachedFeatures, console: Console) -> dict[str, Row]:
+        subject = features.subject
+        if self.fast:
+            probes = _fit_on_features(features, self.training)
+        else:
+            probes = _fit_on_crops(subject, features.representations, self.training, console)
+        found = {}
+        for name, probe in probes.items():
+            hits = _accuracy(probe.scores(features.test[name]), subject.splits)
+            found[name] = accuracy_row(hits, subject.splits.test.n_live)
+        return found
+
+
 def eval_linear(
     run: str | Path,
     data: str | Path,
     *,
-    test: str | Path | None = None,
-    epoch: int | None = None,
     fast: bool = False,
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
-    device: str = "auto",
-    baselines: bool = True,
-    labelled_only: bool = False,
     features: CachedFeatures | None = None,
     console: Console | None = None,
+    **options: Unpack[SubjectOptions],
 ) -> EvalReport:
     """Trains a linear classifier on the training images' features and tests it.
 
@@ -60,56 +91,23 @@ def eval_linear(
         fast: compute center-crop features once instead of random crops in every epoch.
         epochs, lr: training of the classifier; the method's defaults when None.
         batch_size: images per step of the classifier and per forward pass; 1,024 when None.
-        epoch: of the checkpoint to evaluate; the newest when None.
-        baselines: also measure random initialisation and raw pixels.
-        labelled_only: leave out images without a class label.
-        features: of this run and data, where they were computed before; only with ``fast``.
+        features: of this run and data, where other evaluations use them too.
+        options: see :class:`coke.tools.evaluation.subject.SubjectOptions`.
 
     Raises:
         ValueError: no such run, no test data, unlabelled images, classes that differ, settings out
             of range, features or scores that are not finite, or results that cannot be kept.
     """
-    console = console or Console()
     settings = _settings(fast, epochs, lr, batch_size)
-    check_results(run)
-    if fast:
-        if features is None:
-            features = cache_features(
-                run,
-                data,
-                test=test,
-                epoch=epoch,
-                batch_size=settings.batch_size,
-                device=device,
-                baselines=baselines,
-                labelled_only=labelled_only,
-                console=console,
-            )
-        subject, tested = features.subject, features.test
-        probes = _fit_on_features(features, settings)
-    else:
-        subject = open_subject(
-            run, data, test=test, epoch=epoch, device=device, labelled_only=labelled_only
-        )
-        rows = representations(subject, settings.batch_size, baselines)
-        tested = _test_features(subject, rows, settings.batch_size, console)
-        probes = _fit_on_crops(subject, rows, settings, console)
-    found = {n: _accuracy(probe.scores(tested[n]), subject.splits) for n, probe in probes.items()}
-    method = "linear (fast)" if fast else "linear"
-    report = EvalReport.of(method, run, subject, _about(settings, fast, subject), found)
-    show_and_keep(report, run, console)
-    return report
-
-
-def _about(settings: LinearConfig, fast: bool, subject: Subject) -> dict[str, Any]:
-    """The settings that a record of the result has."""
-    return {
-        **asdict(settings),
-        "optimizer": "SGD, cosine to 0; lr is at batch 256",
-        "features": "backbone in eval mode, after average pooling, standardised",
-        "view": "center crop, cached" if fast else "random crop and flip",
-        "scale": subject.config.data.view.scale,
-    }
+    return evaluate_run(
+        Linear(fast=fast, training=settings),
+        run,
+        data,
+        batch_size=settings.batch_size,
+        features=features,
+        console=console,
+        **options,
+    )
 
 
 def _settings(
@@ -141,13 +139,6 @@ def _accuracy(scores_MC: Tensor, splits: Splits) -> Accuracy:
         labels_of(splits.test, scores_MC.device),
         trained_classes=int(trained_C.sum()),
     )
-
-
-def _test_features(
-    subject: Subject, rows: dict[str, Representation], batch_size: int, console: Console
-) -> dict[str, Tensor]:
-    test = subject.splits.test
-    return extract(test, subject.config, rows, batch_size, subject.device, console)
 
 
 def _fit_on_features(features: CachedFeatures, settings: LinearConfig) -> dict[str, LinearProbe]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,12 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from coke.tools.console.tables import print_table
-from coke.tools.evaluation.accuracy import Accuracy
+from coke.tools.evaluation.contestants import BASELINES as BASELINES
+from coke.tools.evaluation.contestants import TRAINED
+from coke.tools.evaluation.figures import METRICS, Figure, Row
 from coke.tools.evaluation.labelled_data import DataRecords
-from coke.tools.evaluation.representations import Subject
+from coke.tools.evaluation.subject import Subject
 
-#: Representations that the trained one is compared with.
-BASELINES = ("random initialisation", "raw pixels")
+#: Test images from which on the table leaves intervals out: they are within one point then.
+MANY_TEST_IMAGES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class EvalReport:
         untrained_classes: test images of each class that no training image has; each is an error.
         repeated_images: test images whose stored bytes are those of a training image.
         settings: all that decides the result besides weights and data.
-        rows: accuracy by representation.
+        rows: figures by representation.
     """
 
     method: str
@@ -43,7 +45,7 @@ class EvalReport:
     untrained_classes: dict[str, int]
     repeated_images: int
     settings: dict[str, Any]
-    rows: dict[str, Accuracy]
+    rows: dict[str, Row]
 
     @classmethod
     def of(
@@ -52,10 +54,11 @@ class EvalReport:
         run: str | Path,
         subject: Subject,
         settings: dict[str, Any],
-        rows: dict[str, Accuracy],
+        rows: dict[str, Row],
     ) -> Self:
         """The report on a subject."""
         splits, view = subject.splits, subject.config.data.view
+        against = {rival.name: rival.weights_sha256 for rival in subject.rivals}
         return cls(
             method=method,
             run=str(run),
@@ -70,15 +73,32 @@ class EvalReport:
                 **settings,
                 "size": view.evaluation().size,
                 "center_fraction": view.center_fraction,
-                "baselines": len(rows) > 1,
+                "baselines": subject.baselines,
+                **({"against": against} if against else {}),
             },
             rows=rows,
         )
 
+    def identity(self) -> dict[str, Any]:
+        """All that two equal evaluations share: everything but the run's place and the outcome."""
+        found = asdict(replace(self, rows={}))
+        for other in ("run", "rows", "untrained_classes", "repeated_images"):
+            del found[other]
+        for data in found["data"].values():
+            del data["split"]  # only says how the place was named
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """The report in ``eval.json``."""
+        rows = {name: row.record() for name, row in self.rows.items()}
+        return {**asdict(replace(self, rows={})), "rows": rows}
+
     def beats_baselines(self) -> bool:
-        """Whether CoKe's top-1 is above every baseline that was measured."""
-        best = max((self.rows[n].top1 for n in BASELINES if n in self.rows), default=0.0)
-        return self.rows["CoKe"].top1 > best
+        """Whether CoKe's main figure is above that of every baseline that was measured."""
+        metric = "top1" if "top1" in self.rows[TRAINED].figures else "accuracy"
+        measured = [self.rows[name].figures for name in BASELINES if name in self.rows]
+        best = max((figures[metric].value for figures in measured), default=0.0)
+        return self.rows[TRAINED].figures[metric].value > best
 
 
 def show(report: EvalReport, console: Console) -> None:
@@ -90,19 +110,49 @@ def show(report: EvalReport, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    table = Table(title=report.method)
-    table.add_column("features")
-    table.add_column("top-1 %", justify="right")
-    with_top5 = any(row.top5 is not None for row in report.rows.values())
-    if with_top5:
-        table.add_column("top-5 %", justify="right")
-    for name, accuracy in report.rows.items():
-        label = f"CoKe, epoch {report.epoch}" if name == "CoKe" else name
-        top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
-        table.add_row(label, f"{accuracy.top1:.2f}", *([top5] if with_top5 else []))
-    print_table(console, table)
+    print_table(console, _table(report))
     for line in _warnings(report):
         console.print(f"[bold yellow]warning:[/] {escape(line)}", highlight=False)
+
+
+def _table(report: EvalReport) -> Table:
+    """A column for each metric that a row has, and for each setting chosen for a row."""
+    rows = report.rows.values()
+    metrics = [name for name in METRICS if any(name in row.figures for row in rows)]
+    chosen = list(dict.fromkeys(name for row in rows for name in row.chosen))
+    small = report.test_images < MANY_TEST_IMAGES
+    bounded = {m for m in metrics if small and any(_interval(row, m) for row in rows)}
+    table = Table(title=report.method)
+    table.add_column("features")
+    for metric in metrics:
+        table.add_column(METRICS[metric][0], justify="right")
+        if metric in bounded:
+            table.add_column("95 % interval", justify="right")
+    for name in chosen:
+        table.add_column(name, justify="right")
+    for name, row in report.rows.items():
+        cells = [f"CoKe, epoch {report.epoch}" if name == TRAINED else escape(name)]
+        for metric in metrics:
+            cells.append(_cell(row.figures.get(metric), METRICS[metric][1]))
+            if metric in bounded:
+                cells.append(_interval(row, metric) or "-")
+        cells += [str(row.chosen.get(setting, "-")) for setting in chosen]
+        table.add_row(*cells)
+    return table
+
+
+def _cell(figure: Figure | None, decimals: int) -> str:
+    if figure is None:
+        return "-"
+    after = "" if figure.deviation is None else f" ± {figure.deviation:.{decimals}f}"
+    return f"{figure.value:,.{decimals}f}{after}"
+
+
+def _interval(row: Row, metric: str) -> str | None:
+    figure = row.figures.get(metric)
+    if figure is None or figure.interval is None:
+        return None
+    return f"{figure.interval[0]:.1f} to {figure.interval[1]:.1f}"
 
 
 def _warnings(report: EvalReport) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from rich.console import Console
@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from coke.config.config import Config
 from coke.config.view_recipe import ViewRecipe
-from coke.model.coke_model import CoKe, build_model
-from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.loader import Loader, build_loader
-from coke.tools.evaluation.labelled_data import Splits, open_splits, rows_of
-from coke.tools.runs.run_folder import RunFolder
+from coke.tools.evaluation.contestants import PIXELS, RANDOM
+from coke.tools.evaluation.labelled_data import rows_of
+from coke.tools.evaluation.networks import hash_of_weights as hash_of_weights
+from coke.tools.evaluation.networks import load_run as load_run
+from coke.tools.evaluation.subject import Subject, SubjectOptions, open_subject
 
 _CALIBRATION_BATCHES = 16  # that give an untrained network its batch-norm statistics
 _PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
@@ -28,123 +29,74 @@ _PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
 Representation = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is evaluated: a run's checkpoint on labelled data, on a device.
-
-    ``weights_sha256`` is a hash over the backbone.
-    """
-
-    config: Config
-    model: CoKe
-    epoch: int
-    weights_sha256: str
-    splits: Splits
-    device: torch.device
-
-
-@dataclass(frozen=True, kw_only=True)
 class CachedFeatures:
-    """Center-crop features (N, D) float32 of both data sets, ids ascending, by representation."""
+    """Center-crop features of a subject by representation, each computed when first asked for.
 
-    subject: Subject
-    train: dict[str, Tensor]
-    test: dict[str, Tensor]
+    Evaluations that share it share the work.
 
-
-def open_subject(
-    run: str | Path,
-    data: str | Path,
-    *,
-    test: str | Path | None = None,
-    epoch: int | None = None,
-    device: str = "auto",
-    labelled_only: bool = False,
-) -> Subject:
-    """A run and the data to evaluate it on.
-
-    Raises:
-        ValueError: no such run or epoch, no such device, or data that :func:`open_splits` refuses.
+    Args:
+        batch_size: images per forward pass.
     """
-    cache_dir = RunFolder(run).config().machine.cache_dir or None
-    splits = open_splits(data, test, labelled_only=labelled_only, cache_dir=cache_dir)
-    config, model, epoch = load_run(run, epoch)
-    return Subject(
-        config=config,
-        model=model,
-        epoch=epoch,
-        weights_sha256=hash_of_weights(model.backbone),
-        splits=splits,
-        device=resolve_device(device),
-    )
+
+    def __init__(self, subject: Subject, batch_size: int, console: Console) -> None:
+        self.subject = subject
+        self._batch_size = batch_size
+        self._console = console
+
+    @cached_property
+    def representations(self) -> dict[str, Representation]:
+        """The rows of the table, as functions from images to features."""
+        return representations(self.subject, self._batch_size)
+
+    @cached_property
+    def train(self) -> dict[str, Tensor]:
+        """Features (N, D) float32 of the training images, ids ascending."""
+        return self._of(self.subject.splits.train)
+
+    @cached_property
+    def test(self) -> dict[str, Tensor]:
+        """Features (M, D) float32 of the test images, ids ascending."""
+        return self._of(self.subject.splits.test)
+
+    def _of(self, index: ImageIndex) -> dict[str, Tensor]:
+        subject, rows = self.subject, self.representations
+        return extract(index, subject.config, rows, self._batch_size, subject.device, self._console)
 
 
 def cache_features(
     run: str | Path,
     data: str | Path,
     *,
-    test: str | Path | None = None,
-    epoch: int | None = None,
     batch_size: int = 256,
-    device: str = "auto",
-    baselines: bool = True,
-    labelled_only: bool = False,
     console: Console,
+    **options: Unpack[SubjectOptions],
 ) -> CachedFeatures:
-    """Features of a run and, with ``baselines``, of random initialisation and raw pixels.
+    """Features of a run and of what it is compared with, for several evaluations.
 
     Raises:
-        ValueError: as :func:`open_subject`, or features that are not finite.
+        ValueError: as :func:`open_subject`; features that are not finite are refused later, when
+            they are computed.
     """
-    subject = open_subject(
-        run, data, test=test, epoch=epoch, device=device, labelled_only=labelled_only
-    )
-    rows = representations(subject, batch_size, baselines)
-    train, test_features = (
-        extract(index, subject.config, rows, batch_size, subject.device, console)
-        for index in (subject.splits.train, subject.splits.test)
-    )
-    return CachedFeatures(subject=subject, train=train, test=test_features)
+    return CachedFeatures(open_subject(run, data, **options), batch_size, console)
 
 
-def load_run(run: str | Path, epoch: int | None = None) -> tuple[Config, CoKe, int]:
-    """Configuration, trained model and epoch of a run's checkpoint, the newest when None."""
-    folder = RunFolder(run)
-    config = folder.config()
-    state = folder.state(epoch)
-    model = build_model(config.model, config.seed)
-    model.load_state_dict(state["model"])
-    return config, model, int(state["epoch"])
-
-
-def hash_of_weights(network: nn.Module) -> str:
-    """SHA-256 of all weights and statistics. It changes when a run is trained again."""
-    found = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def representations(
-    subject: Subject, batch_size: int, baselines: bool
-) -> dict[str, Representation]:
+def representations(subject: Subject, batch_size: int) -> dict[str, Representation]:
     """The rows of an evaluation table, as functions from images to features.
 
     The random baseline is given batch-norm statistics of the data: without them it would look
     worse than it is.
     """
     config, device = subject.config, subject.device
-    trained = frozen(subject.model.backbone, device)
-    if not baselines:
-        return {"CoKe": trained}
-    random, train = build_model(config.model, config.seed).backbone, subject.splits.train
-    calibrate(random, train, config, config.data.view.evaluation(), batch_size, device)
-    return {
-        "random initialisation": frozen(random, device),
-        "raw pixels": raw_pixels,
-        "CoKe": trained,
-    }
+    found: dict[str, Representation] = {}
+    for contestant in subject.contestants():
+        network = contestant.make_backbone()
+        if not contestant.trained:
+            recipe = config.data.view.evaluation()
+            calibrate(network, subject.splits.train, config, recipe, batch_size, device)
+        found[contestant.name] = frozen(network, device)
+        if contestant.name == RANDOM:
+            found[PIXELS] = raw_pixels
+    return found
 
 
 def raw_pixels(images: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from coke.files import durable, lock
+from coke.tools.evaluation.figures import Row
 from coke.tools.evaluation.report import EvalReport, show
 
 RESULTS = "eval.json"
@@ -42,6 +42,24 @@ def show_and_keep(report: EvalReport, run: str | Path, console: Console) -> None
     console.print(f"written to {keep_result(report, run)}", highlight=False)
 
 
+def show_kept(report: EvalReport, run: str | Path, console: Console) -> None:
+    """Prints a report that the run's results held already."""
+    show(report, console)
+    console.print(f"taken from {Path(run) / RESULTS}: measured before", highlight=False)
+
+
+def kept_rows(report: EvalReport, run: str | Path) -> dict[str, Row] | None:
+    """The rows of the result whose identity is that of ``report``; None if there is none.
+
+    Raises:
+        ValueError: the run's ``eval.json`` cannot be read.
+    """
+    record = _read(Path(run) / RESULTS).get(result_name(report))
+    if record is None:
+        return None
+    return {name: Row.from_record(row) for name, row in record["rows"].items()}
+
+
 def keep_result(report: EvalReport, run: str | Path) -> Path:
     """Adds a report to the run's ``eval.json``, a JSON object of records, the newest last.
 
@@ -61,7 +79,7 @@ def keep_result(report: EvalReport, run: str | Path) -> Path:
         name = result_name(report)
         records.pop(name, None)
         records[name] = {
-            **asdict(report),
+            **report.record(),
             "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         durable.write_json(path, records, indent=1)
@@ -70,12 +88,7 @@ def keep_result(report: EvalReport, run: str | Path) -> Path:
 
 def result_name(report: EvalReport) -> str:
     """Method, epoch, test data, and a hash over all that identifies the result."""
-    identifying = asdict(report)
-    for other in ("run", "rows", "untrained_classes", "repeated_images"):
-        del identifying[other]
-    for data in identifying["data"].values():
-        del data["split"]  # only says how the place was named
-    digest = hashlib.sha256(json.dumps(identifying, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(report.identity(), sort_keys=True).encode()).hexdigest()
     return f"{report.method}, epoch {report.epoch}, {report.data.test.location}, {digest[:12]}"
 
 

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from coke.tools.evaluation.accuracy import Accuracy
+from coke.tools.evaluation.figures import accuracy_row
 from coke.tools.evaluation.report import EvalReport, show
 from coke.tools.evaluation.results import check_results, keep_result
 from tests.support.eval_report import DATA, REPORT
@@ -33,11 +34,14 @@ def test_a_result_replaces_only_its_equal(tmp_path: Path) -> None:
     for report in (REPORT, *others):
         path = keep_result(report, tmp_path)
     assert len(json.loads(path.read_text(encoding="utf-8"))) == 1 + len(others)
-    again = replace(REPORT, run="moved/r", rows={"CoKe": Accuracy(top1=51.0, top5=None)})
+    again = replace(
+        REPORT, run="moved/r", rows={"CoKe": accuracy_row(Accuracy(top1=51.0, top5=None), 10)}
+    )
     keep_result(again, tmp_path)
     records = list(json.loads(path.read_text(encoding="utf-8")).values())
     assert len(records) == 1 + len(others), "an equal result is replaced"
-    assert records[-1]["rows"] == {"CoKe": {"top1": 51.0, "top5": None}}
+    row = records[-1]["rows"]["CoKe"]
+    assert (row["top1"], row["top5"]) == (51.0, None)
     assert records[-1]["data"]["test"]["location"] == "/d/val"
     assert records[-1]["evaluated"].endswith("+00:00")
 
@@ -109,4 +113,6 @@ def test_the_table_names_the_data_and_what_counts_as_an_error() -> None:
 
 def test_top_5_is_shown_only_where_it_says_something() -> None:
     assert "top-5" in shown(REPORT)
-    assert "top-5" not in shown(replace(REPORT, rows={"CoKe": Accuracy(top1=50.0, top5=None)}))
+    assert "top-5" not in shown(
+        replace(REPORT, rows={"CoKe": accuracy_row(Accuracy(top1=50.0, top5=None), 10)})
+    )
