@@ -9,8 +9,7 @@ import pytest
 
 from coke.tools.evaluation.accuracy import Accuracy
 from coke.tools.evaluation.figures import METRICS, Figure, Row, accuracy_row, wilson
-from tests.support.eval_report import REPORT
-from tests.tools.evaluation.test_results import shown
+from tests.support.eval_report import REPORT, shown
 
 
 def test_wilson_by_hand() -> None:

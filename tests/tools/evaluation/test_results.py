@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from coke.tools.evaluation.accuracy import Accuracy
 from coke.tools.evaluation.figures import accuracy_row
-from coke.tools.evaluation.report import EvalReport, show
 from coke.tools.evaluation.results import check_results, keep_result
-from tests.support.eval_report import DATA, REPORT
+from tests.support.eval_report import DATA, REPORT, shown
 
 
 def test_a_result_replaces_only_its_equal(tmp_path: Path) -> None:
@@ -76,12 +73,6 @@ def test_a_damaged_file_is_told_before_the_work_and_stays(tmp_path: Path, text: 
     with pytest.raises(ValueError, match=r"eval\.json .*; move it away, then evaluate"):
         check_results(tmp_path)
     assert (tmp_path / "eval.json").read_text(encoding="utf-8") == text
-
-
-def shown(report: EvalReport) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    show(report, console)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_testing_on_the_training_images_is_told() -> None:
