@@ -16,6 +16,7 @@ import coke.tools.demo.command as demo
 import coke.tools.evaluation.command as evaluation
 import coke.tools.export.command as exporting
 import coke.tools.features.command as features
+import coke.tools.page.command as page
 import coke.tools.runs.command as runs
 import coke.tools.training.command as training
 from coke.tools.messages import fail, say
@@ -37,6 +38,7 @@ app.command()(datasets.verify)
 app.command()(datasets.inspect)
 app.command(cls=training.ResumeCommand)(training.train)
 app.command()(runs.runs)
+app.command()(page.report)
 app.command("bench-epoch")(bench.bench_epoch)
 app.command()(features.embed)
 app.command()(features.cluster)

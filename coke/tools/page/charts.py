@@ -1,4 +1,4 @@
-"""Charts as plotly figures in plain data: bars with ranges, spans of time, a histogram."""
+"""Charts as plotly figures in plain data: bars with ranges, spans of time, a histogram, curves."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ COLOURS = (
     "#e69f00",
     "#882255",
 )
+#: Of the same; those that are seen on white as a thin line.
+CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 _ROW_PX = 34  # height of a row of bars
 _MARGIN_PX = 90  # above and below the plot: axis, legend
+_CURVES_PX = 260  # height of a chart of curves
+_MARKED = 40  # with fewer epochs each of them has a mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,92 @@ class Span:
     name: str
     start: float
     length: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line over epochs.
+
+    Attributes:
+        y: values; None leaves a gap.
+        colour: place in CURVE_COLOURS; behind its end they begin anew.
+        listed: has an entry in the legend. Curves of one colour are switched on and off together.
+    """
+
+    name: str
+    y: Sequence[float | None]
+    colour: int = 0
+    dash: str = "solid"
+    listed: bool = True
+
+
+def curves(
+    x: Sequence[int],
+    lines: Sequence[Curve],
+    *,
+    y_title: str,
+    title: str = "",
+    log: bool = False,
+    percent: bool = False,
+    from_zero: bool = True,
+    level: tuple[str, float] | None = None,
+) -> Chart:
+    """Lines over epochs, in half the width of a page.
+
+    Args:
+        x: (E,) epochs.
+        log: a logarithmic axis of values; zeros leave gaps there.
+        percent: values are shares, shown in percent.
+        from_zero: the axis of values reaches down to 0.
+        level: name and value of a dashed horizontal line.
+    """
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers" if len(x) < _MARKED else "lines",
+            "name": line.name,
+            "legendgroup": str(line.colour),
+            "showlegend": line.listed,
+            "x": list(x),
+            "y": [None if value is None or (log and value <= 0) else value for value in line.y],
+            "line": {
+                "color": CURVE_COLOURS[line.colour % len(CURVE_COLOURS)],
+                "dash": line.dash,
+                "width": 2,
+            },
+            "marker": {"size": 5},
+            "hovertemplate": f"%{{y:{'.1%' if percent else '.4~g'}}}<extra>{line.name}</extra>",
+        }
+        for line in lines
+    ]
+    layout = _layout(0, x_title="epoch") | {
+        "height": _CURVES_PX,
+        "showlegend": len(lines) > 1,
+        "hovermode": "x unified",
+    }
+    layout["xaxis"] |= {"dtick": max(1, -(-(max(x) - min(x)) // 10)), "zeroline": False}
+    layout["yaxis"] |= {"title": {"text": y_title}, "gridcolor": "#e9ecef", "zeroline": False}
+    if log:
+        layout["yaxis"] |= {"type": "log"}
+    elif from_zero:
+        layout["yaxis"] |= {"rangemode": "tozero"}
+    if percent:
+        layout["yaxis"] |= {"tickformat": ".0%"}
+    if level is not None:
+        name, value = level
+        layout["shapes"] = [_line({"xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value})]
+        layout["annotations"] = [
+            {
+                "text": name,
+                "x": 1,
+                "xref": "paper",
+                "xanchor": "right",
+                "y": value,
+                "yanchor": "bottom",
+                "showarrow": False,
+            }
+        ]
+    return Chart(figure={"data": data, "layout": layout}, title=title, half=True)
 
 
 def bars(series: Mapping[str, Sequence[Bar]], rows: Sequence[str], *, unit: str) -> Chart:
@@ -105,6 +195,8 @@ def histogram(
     x_title: str,
     y_title: str,
     marks: Sequence[tuple[str, float]] = (),
+    title: str = "",
+    half: bool = False,
 ) -> Chart:
     """Bars between edges, and named vertical lines.
 
@@ -128,23 +220,20 @@ def histogram(
     layout = _layout(10, x_title=x_title) | {"showlegend": False, "bargap": 0.05}
     layout["yaxis"] |= {"title": {"text": y_title}}
     layout["shapes"] = [
-        {
-            "type": "line",
-            "xref": "x",
-            "yref": "paper",
-            "x0": at,
-            "x1": at,
-            "y0": 0,
-            "y1": 1,
-            "line": {"color": COLOURS[6], "dash": "dash", "width": 2},
-        }
+        _line({"xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1})
         for _, at in marks
     ]
     layout["annotations"] = [
         {"text": name, "x": at, "y": 1.0, "yref": "paper", "yanchor": "bottom", "showarrow": False}
         for name, at in marks
     ]
-    return Chart(figure={"data": data, "layout": layout})
+    if half:
+        layout["height"] = _CURVES_PX
+    return Chart(figure={"data": data, "layout": layout}, title=title, half=half)
+
+
+def _line(ends: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "line", **ends, "line": {"color": COLOURS[6], "dash": "dash", "width": 2}}
 
 
 def _layout(rows: int, *, x_title: str) -> dict[str, Any]:

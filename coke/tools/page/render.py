@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from coke.files.durable import write_text
-from coke.tools.page.content import Chart, Page
+from coke.tools.page.content import Page
 
 MISSING = "pages need Jinja2 and plotly: `pip install 'coke[report]'`"
 
@@ -39,18 +40,30 @@ def render(page: Page) -> str:
     check_pages()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    loader = PackageLoader("coke.tools.page")
     environment = Environment(
-        loader=PackageLoader("coke.tools.page"), autoescape=True, undefined=StrictUndefined
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    charts = any(section.charts for section in page.sections)
+    kinds = list(
+        dict.fromkeys(widget.kind for section in page.sections for widget in section.widgets)
+    )
+    draws = any(section.charts for section in page.sections) or "sample_map" in kinds
     return environment.get_template("page.html").render(
-        page=page, plotly_js=_plotly_js() if charts else "", script_of=_script_of
+        page=page,
+        kinds=kinds,
+        plotly_js=_plotly_js() if draws else "",
+        json_of=json_of,
+        source=lambda name: loader.get_source(environment, name)[0],
     )
 
 
-def _script_of(chart: Chart) -> str:
-    """The figure as JSON that no text in it can end: ``</script>`` in a name stays a name."""
-    text = json.dumps(chart.figure, allow_nan=False)
+def json_of(value: Mapping[str, Any]) -> str:
+    """JSON that no text in it can end: ``</script>`` in a name stays a name.
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
