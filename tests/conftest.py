@@ -16,6 +16,7 @@ from rich.console import Console
 from coke.config.config import Config
 from coke.tools.datasets.ingest import ingest
 from tests.support import pretended_machine
+from tests.support.small_vit import shrink_vit
 from tests.support.stripes import draw_stripes
 from tests.support.tiny_config import tiny_config
 
@@ -97,6 +98,12 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny() -> Config:
     """See :func:`tiny_config`."""
     return tiny_config()
+
+
+@pytest.fixture
+def small_vit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See :func:`shrink_vit`."""
+    shrink_vit(monkeypatch)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from coke.config.view_recipe import IMAGENET_MULTICROP, ViewRecipe
@@ -13,7 +14,7 @@ DEFAULT_WINDOW = 64
 
 #: Share of the training epochs over which the views grow from ``start_size`` to full size.
 _GROWTH_SHARE = 0.75
-#: Growing views change their side in steps of so many pixels.
+#: Growing views change their side in steps of so many pixels, or of a larger patch.
 _GROWTH_STEP = 4
 
 
@@ -87,22 +88,24 @@ class DataConfig:
                         "both the same"
                     )
 
-    def recipes_at(self, epoch: int, epochs: int) -> tuple[ViewRecipe, ...]:
+    def recipes_at(self, epoch: int, epochs: int, *, multiple: int = 1) -> tuple[ViewRecipe, ...]:
         """The views of an epoch in the loader's order: large views first.
 
-        The side of the large views grows evenly, in steps of 4 pixels, from ``start_size`` to
-        ``view.size``, and stays there for the last quarter of the epochs. The initialisation scan
-        (epoch 0) has no small views: only large views are clustered.
+        The side of the large views grows evenly, in steps of at least 4 pixels, from
+        ``start_size`` to ``view.size``, and stays there for the last quarter of the epochs. The
+        initialisation scan (epoch 0) has no small views: only large views are clustered.
 
         Args:
             epoch: from 0 (the scan) to ``epochs``.
             epochs: training epochs of the run.
+            multiple: every step is a multiple of so many pixels, such as the patch of a ViT.
         """
         large = (self.view, self.second_view)[: self.views]
         if self.start_size != 0:
             progress = max(epoch - 1, 0) / epochs / _GROWTH_SHARE
             to_grow = progress * (self.view.size - self.start_size)
-            grown = self.start_size + _GROWTH_STEP * int(to_grow / _GROWTH_STEP)
+            step = multiple * math.ceil(_GROWTH_STEP / multiple)
+            grown = self.start_size + step * int(to_grow / step)
             size = self.view.size if progress >= 1 else grown
             large = tuple(replace(recipe, size=size) for recipe in large)
         return large if epoch == 0 else large + (self.small_view,) * self.small_views

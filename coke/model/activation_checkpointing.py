@@ -14,10 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from coke.model.resnet import BasicBlock, Bottleneck
+from coke.model.vit import Block
 
 
 def checkpoint_activations(model: nn.Module) -> int:
-    """Makes every residual block forget its activations. Returns how many do.
+    """Makes every block of a ResNet or ViT forget its activations. Returns how many do.
 
     Features, gradients and batch norm's statistics stay the same. Networks of timm have a switch of
     their own for it.
@@ -25,7 +26,7 @@ def checkpoint_activations(model: nn.Module) -> int:
     Raises:
         ValueError: the network has no such blocks.
     """
-    blocks = [m for m in model.modules() if isinstance(m, BasicBlock | Bottleneck)]
+    blocks = [m for m in model.modules() if isinstance(m, BasicBlock | Bottleneck | Block)]
     for block in blocks:
         norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
         block.forward = functools.partial(  # type: ignore[method-assign]
@@ -43,7 +44,7 @@ def checkpoint_activations(model: nn.Module) -> int:
             return 1
     raise ValueError(
         "checkpoint_activations is set, but this backbone has no blocks to checkpoint: use a "
-        "ResNet, or --set optimizer.accumulate=2 to save memory"
+        "ResNet or a ViT, or --set optimizer.accumulate=2 to save memory"
     )
 
 

@@ -1,4 +1,4 @@
-"""Backbones by name: the ResNets of this package, or any network of timm."""
+"""Backbones by name: the ResNets and ViTs of this package, or any network of timm."""
 
 from __future__ import annotations
 
@@ -9,29 +9,37 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from coke.config.model import RESNET, TIMM, check_backbone
+from coke.config.model import RESNET, TIMM, VIT, VIT_IMAGE_SIZE, ModelConfig
 from coke.model.resnet import ResNet
+from coke.model.vit import VisionTransformer
 
 
-def build_backbone(
-    backbone: str, *, depth: int, width: int, stem: str, expand: int, image_size: int
-) -> nn.Module:
+def build_backbone(config: ModelConfig) -> nn.Module:
     """A network without classifier: images (B, 3, S, S) -> pooled features, see
     :func:`feature_dim`.
 
-    Its ``state_dict`` has the names and shapes of torchvision, or of timm.
-
-    Args:
-        backbone: ``"resnet"``, or ``"timm:NAME"``.
-        depth, width, stem, expand: of a ResNet, see :class:`coke.model.resnet.ResNet`.
-        image_size: side S that a transformer of timm is built for; 0 for its own.
+    Its ``state_dict`` has the names and shapes of torchvision (ResNet), or of timm.
 
     Raises:
         ValueError: an unknown name or size, or timm is missing.
     """
-    check_backbone(backbone)
-    if backbone == RESNET:
-        return ResNet(depth=depth, width=width, stem=stem, expand=expand)
+    if config.backbone == RESNET:
+        return ResNet(
+            depth=config.depth, width=config.width, stem=config.stem, expand=config.expand
+        )
+    if config.backbone == VIT:
+        return VisionTransformer(
+            size=config.size,
+            patch=config.patch,
+            image_size=config.image_size or VIT_IMAGE_SIZE,
+            pool=config.pool,
+            drop_path=config.drop_path,
+            freeze_patches=config.freeze_patches,
+        )
+    return _of_timm(config.backbone, config.image_size)
+
+
+def _of_timm(backbone: str, image_size: int) -> nn.Module:
     timm = _import_timm(backbone)
     options = {"img_size": image_size} if image_size else {}
     try:
@@ -49,7 +57,7 @@ def build_backbone(
 
 def feature_dim(backbone: nn.Module) -> int:
     """Dimension of what the backbone gives for an image."""
-    if isinstance(backbone, ResNet):
+    if isinstance(backbone, ResNet | VisionTransformer):
         return backbone.dim
     # Some networks of timm widen their features behind the pooling: that is what comes out.
     dim: int = getattr(backbone, "head_hidden_size", None) or backbone.num_features  # type: ignore[assignment]
@@ -57,7 +65,7 @@ def feature_dim(backbone: nn.Module) -> int:
 
 
 def fixed_image_size(backbone: nn.Module) -> int:
-    """The only side of images that a backbone takes; 0 where it takes any, as a ResNet does."""
+    """The only side of images that a backbone takes; 0 where it takes several."""
     patches = getattr(backbone, "patch_embed", None)
     if patches is None or not getattr(patches, "strict_img_size", False):
         return 0

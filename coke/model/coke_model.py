@@ -19,14 +19,7 @@ class CoKe(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(
-            config.backbone,
-            depth=config.depth,
-            width=config.width,
-            stem=config.stem,
-            expand=config.expand,
-            image_size=config.image_size,
-        )
+        self.backbone = build_backbone(config)
         widths = [config.projector_hidden] * (config.projector_layers - 1) + [config.dim]
         self.projector = _mlp(
             feature_dim(self.backbone), widths, last_norm=config.projector_last_norm
@@ -59,10 +52,18 @@ def check_view_sizes(model: CoKe, sizes: Mapping[str, int]) -> None:
         sizes: side in pixels by the name of the setting it comes from.
 
     Raises:
-        ValueError: a side differs from the one that a transformer was built for.
+        ValueError: a side differs from the one that a transformer of timm was built for, or is no
+            multiple of a ViT's patch.
     """
-    fixed = fixed_image_size(model.backbone)
+    fixed, multiple = fixed_image_size(model.backbone), model.config.side_multiple
     for name, size in sizes.items():
+        if size % multiple:
+            below = size // multiple * multiple
+            near = [str(side) for side in (below, below + multiple) if side]
+            raise ValueError(
+                f"{name} is {size}, but {model.config.network} takes sides that are multiples of "
+                f"its patch of {multiple} pixels: set {name} to {' or '.join(near)}"
+            )
         if fixed and size != fixed:
             raise ValueError(
                 f"{name} is {size}, but {model.config.network} was built for images of side "

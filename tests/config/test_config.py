@@ -86,3 +86,23 @@ def test_views_grow_by_4_pixels_and_have_their_size_in_the_last_quarter() -> Non
     assert config.changed(data={"start_size": 0}).recipes_at(0) == (config.data.view,)
     with pytest.raises(ValueError, match=r"start_size is 25; .* data.view.size \(24\)"):
         config.changed(data={"start_size": 25})
+
+
+@pytest.mark.parametrize(
+    ("patch", "start", "side", "expected"),
+    [
+        (16, 160, 224, [160, 160, 160, 176, 192, 192, 208, 224, 224]),
+        (14, 168, 224, [168, 168, 168, 182, 196, 196, 210, 224, 224]),
+        (4, 16, 24, [16, 16, 16, 16, 20, 20, 20, 24, 24]),
+    ],
+)
+def test_views_of_a_vit_grow_by_whole_patches(
+    patch: int, start: int, side: int, expected: list[int]
+) -> None:
+    settings = {
+        "model": {"backbone": "vit", "patch": patch},
+        "data": {"start_size": start, "view": {"size": side}},
+        "optimizer": {"epochs": 8},
+    }
+    config = with_settings(Config(), settings)
+    assert [config.recipes_at(epoch)[0].size for epoch in range(9)] == expected

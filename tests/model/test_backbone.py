@@ -120,9 +120,11 @@ def test_views_of_another_side_are_refused_where_the_network_has_one(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "vit"}, "backbone is 'vit'; choose 'resnet' (with model.depth), or"),
+        ({"backbone": "swin"}, "backbone is 'swin'; choose 'resnet' (with model.depth), 'vit'"),
         ({"backbone": "timm:"}, "backbone is 'timm:'"),
         ({"image_size": 32}, "image_size is 32 for resnet; it is for transformers"),
+        ({"drop_path": 0.1}, "drop_path is 0.1 for resnet; it is for 'vit'"),
+        ({"freeze_patches": True}, "freeze_patches is True for resnet; it is for 'vit'"),
         ({"backbone": "timm:patches", "image_size": 4}, "image_size is 4 for timm:patches"),
     ],
 )

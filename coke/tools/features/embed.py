@@ -23,7 +23,7 @@ from coke.config.presets import preset_named
 from coke.config.view_recipe import ViewRecipe
 from coke.files.kind import kind_of_files
 from coke.files.publish import claimed
-from coke.model.coke_model import CoKe, build_model, unit
+from coke.model.coke_model import CoKe, build_model, check_view_sizes, unit
 from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split, is_dataset
@@ -147,6 +147,8 @@ def embed(
     recipe = config.data.view.evaluation()
     if settings.size is not None:
         recipe = replace(recipe, size=settings.size)
+    if model is not None:
+        check_view_sizes(model, {"the side of the crops (--size)": recipe.size})
     index = ImageIndex(_chosen_split(data, split))
     if not index.n_live:
         raise ValueError(f"{index.folder} holds no image; there is nothing to embed")

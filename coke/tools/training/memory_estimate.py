@@ -189,10 +189,14 @@ def _dry_run(
             peak = live.peak
             learner.optimizer.step()
         optimizer = learner.optimizer
-        gradients = sum(p.numel() * p.element_size() for p in model.parameters())
+        trained = [p for p in model.parameters() if p.requires_grad]
+        gradients, weights = (
+            sum(p.numel() * p.element_size() for p in parameters)
+            for parameters in (trained, model.parameters())
+        )
         state = [t for of in optimizer.state.values() for t in of.values()]
         return {
-            "weights": gradients + sum(b.numel() * b.element_size() for b in model.buffers()),
+            "weights": weights + sum(b.numel() * b.element_size() for b in model.buffers()),
             "gradients": gradients,
             "optimizer": sum(t.numel() * t.element_size() for t in state if torch.is_tensor(t)),
             "activations": max(0, peak - gradients),
