@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coke.clustering.scratch import Scratch
+from coke.clustering.sizes import SizeBounds
 
 # On a CPU: similarities of so many rows at a time, 5 MB at K = 5,000, stay in its cache
 _ROWS = 256
@@ -47,19 +48,18 @@ def best_columns(values_BK: Tensor) -> Tensor:
     return torch.from_numpy(values_BK.numpy().argmax(axis=1))
 
 
-def update_duals(
-    duals_K: Tensor, labels_B: Tensor, *, lr: float, min_ratio: float, free: bool = False
-) -> Tensor:
+def update_duals(duals_K: Tensor, labels_B: Tensor, *, lr: float, shares: SizeBounds) -> Tensor:
     """One dual step with the gradient averaged over the batch (Sec. 4, simplified Eqn. 9).
 
-    A cluster that got more than its share ``min_ratio / K`` of the batch becomes dearer, one that
-    got less becomes cheaper. Duals stay non-negative, as a lower bound asks; with ``free`` they may
-    take any sign, as an equality constraint (``min_ratio`` 1) asks.
+    A cluster that got more of the batch than it should becomes dearer, one that got less becomes
+    cheaper. Duals stay non-negative under a lower bound; they may take any sign under an upper
+    bound as well.
+
+    Args:
+        shares: what a cluster should get, as a share of the batch.
     """
-    n_clusters = duals_K.numel()
-    share_K = sizes_of(labels_B, n_clusters).to(duals_K.dtype) / labels_B.numel()
-    duals_K = duals_K - lr * (share_K - min_ratio / n_clusters)
-    return duals_K if free else duals_K.clamp_(min=0)
+    share_K = sizes_of(labels_B, duals_K.numel()).to(duals_K.dtype) / labels_B.numel()
+    return shares.step(duals_K, share_K, lr)
 
 
 def update_centers_(

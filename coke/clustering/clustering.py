@@ -25,7 +25,7 @@ class HeadReport:
     smallest: int
     largest: int
     empty: int
-    violation: float  # largest shortfall below the bound, as a share of the bound (Sec. 3.2.1)
+    violation: float  # largest breach of a bound, as a share of that bound (Sec. 3.2.1)
     churn: float  # share of ids whose label differs from the epoch before
 
 
@@ -83,6 +83,7 @@ class Clustering:
                 n_points=n_points,
                 centers_KD=c.to(device),
                 min_ratio=config.min_ratio,
+                max_ratio=config.max_ratio,
                 dual_rule=config.dual_rule,
                 dual_lr=config.dual_lr,
                 center_update=config.center_update,
@@ -279,12 +280,11 @@ class Clustering:
 
 def _report(head: Head, churn: float) -> HeadReport:
     counts = head.sizes if head.dual_rule == "auto" else head.counts
-    shortfall = (head.lower_bound - counts).clamp(min=0).max()
     return HeadReport(
         n_clusters=head.n_clusters,
         smallest=int(counts.min()),
         largest=int(counts.max()),
         empty=int((counts == 0).sum()),
-        violation=float(shortfall / head.lower_bound) if head.lower_bound > 0 else 0.0,
+        violation=head.bounds.violation(counts),
         churn=churn,
     )

@@ -40,8 +40,9 @@ class OnlineConstrainedKMeans(ClusterBase):
     Args:
         n_clusters: number of clusters K.
         min_ratio: smallest size as a share of N / K, in [0, 1]; 1 means equal sizes.
+        max_ratio: largest size as a share of N / K, 1 or more; None for no limit.
         min_size: smallest size in points, instead of ``min_ratio``.
-        max_size: largest size in points.
+        max_size: largest size in points, instead of ``max_ratio``.
         metric: ``"cosine"`` or ``"euclidean"``.
         dual_rule: ``"auto"``, which has nothing to tune.
         init: where centers start: ``"k-means++"``; ``"random"`` (or ``"sample"``) for different
@@ -81,6 +82,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         n_clusters: int = 8,
         *,
         min_ratio: float = 0.4,
+        max_ratio: float | None = None,
         min_size: int | None = None,
         max_size: int | None = None,
         metric: str = "cosine",
@@ -95,6 +97,7 @@ class OnlineConstrainedKMeans(ClusterBase):
     ) -> None:
         self.n_clusters = n_clusters
         self.min_ratio = min_ratio
+        self.max_ratio = max_ratio
         self.min_size = min_size
         self.max_size = max_size
         self.metric = metric
@@ -167,8 +170,9 @@ class OnlineConstrainedKMeans(ClusterBase):
     ) -> OnlineConstrainedKMeans:
         """Learns from one batch of a stream: assigns it, then moves duals, counts and centers.
 
-        Sizes are kept as shares of the stream, so only ``min_ratio`` applies. ``labels_`` are those
-        of the batch. The first batch seeds the centers, so it needs at least K points.
+        Sizes are kept as shares of the stream, so ``min_ratio`` and ``max_ratio`` apply, as far as
+        one pass can. ``labels_`` are those of the batch. The first batch seeds the centers, so it
+        needs at least K points.
 
         Args:
             X: (B, D) array, tensor or data frame.
@@ -183,7 +187,7 @@ class OnlineConstrainedKMeans(ClusterBase):
         if self.min_size is not None or self.max_size is not None:
             raise ValueError(
                 "min_size and max_size count points of a whole, which a stream is not; use "
-                "min_ratio with partial_fit"
+                "min_ratio and max_ratio with partial_fit"
             )
         given = point_array(X)
         check_ids(ids, given.array.shape[0])
@@ -200,7 +204,9 @@ class OnlineConstrainedKMeans(ClusterBase):
         points = Points(given.array, self.metric, coordinates)
         points.dtype = torch.float64
         state = self._before(points, given, weights_B) if first else self._so_far(points)
-        labels_B, state, self.violation_ = stream_step(points, weights_B, state, self.min_ratio)
+        labels_B, state, self.violation_ = stream_step(
+            points, weights_B, state, self.min_ratio, self.max_ratio
+        )
         if first:
             learn_features(self, given)
         self.n_iter_ = 1 if first else self.n_iter_ + 1
@@ -345,6 +351,7 @@ class OnlineConstrainedKMeans(ClusterBase):
             n_points,
             self.n_clusters,
             min_ratio=self.min_ratio,
+            max_ratio=self.max_ratio,
             min_size=self.min_size,
             max_size=self.max_size,
         )

@@ -41,6 +41,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"min_ratio is {ratio!r}; it is a share of N / K, in [0, 1]")
     if not _is_number(tol) or not 0 <= tol < math.inf:
         raise ValueError(f"tol is {tol!r}; give a number, 0 or more")
+    largest = settings["max_ratio"]
+    if largest is not None and (not _is_number(largest) or not largest >= 1):
+        raise ValueError(
+            f"max_ratio is {largest!r}; it is a share of N / K, 1 or more, or None for no limit"
+        )
     metric, init = settings["metric"], settings["init"]
     if not isinstance(metric, str) or metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}")

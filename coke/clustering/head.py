@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from coke.clustering.assignment import assign, similarities, update_centers_, update_duals
 from coke.clustering.scratch import Scratch
-from coke.clustering.sizes import SizeBounds
+from coke.clustering.sizes import ratio_bounds
 from coke.clustering.stream import CARRY, Stream
 from coke.clustering.streaming_assignment import assign_stream
 
@@ -29,6 +28,7 @@ class Head:
         duals: (K,) float32.
         counts: (K,) float32, instances received this epoch; changed in place.
         sizes: (K,) float32, ids that have each label now, whenever they were seen (``auto`` only).
+        bounds: sizes that the clusters should have over an epoch.
 
     The dual rule ``paper`` takes one step of fixed size ``dual_lr`` per batch, as the released
     code does; it holds the constraint at ImageNet scale and fails where N / (K * batch) is small.
@@ -47,6 +47,7 @@ class Head:
         n_points: int,
         centers_KD: Tensor,
         min_ratio: float,
+        max_ratio: float = 0.0,
         dual_rule: str,
         dual_lr: float,
         center_update: str = "running",
@@ -60,21 +61,18 @@ class Head:
         self.sizes = self.centers.new_zeros(self.n_clusters)
         self._weights_K = self.centers.new_zeros(self.n_clusters)  # instances a center stands for
         self.n_points = n_points
-        self.min_ratio = min_ratio
         self.dual_rule = dual_rule
         self.dual_lr = dual_lr
         self.center_update = center_update
         self._scratch = scratch or Scratch()
-        bounds = SizeBounds(
-            lower=self.lower_bound, upper=math.inf if min_ratio < 1 else self.lower_bound
-        )
-        self._stream = Stream.of(bounds, n_points, self.n_clusters, FIRST_STEP)
+        self.bounds = ratio_bounds(n_points, self.n_clusters, min_ratio, max_ratio)
+        if min_ratio >= 1:  # an equality: its duals take any sign
+            max_ratio = min_ratio
+        steered = ratio_bounds(n_points, self.n_clusters, min_ratio, max_ratio)
+        self._stream = Stream.of(steered, n_points, self.n_clusters, FIRST_STEP)
+        # The paper's rule compares shares of a batch.
+        self._shares = ratio_bounds(1, self.n_clusters, min_ratio, max_ratio)
         self._averaged_epochs = 0  # epochs averaged into the frozen centers (second stage)
-
-    @property
-    def lower_bound(self) -> float:
-        """Smallest allowed cluster size over an epoch: min_ratio * N / K."""
-        return self.min_ratio * self.n_points / self.n_clusters
 
     def moves_once_per_epoch(self, second_stage: bool) -> bool:
         """Whether batches are assigned to the frozen centers."""
@@ -118,13 +116,7 @@ class Head:
             )
         else:
             labels_B = self.best(features_BD, second_stage=second_stage)
-            self.duals = update_duals(
-                self.duals,
-                labels_B,
-                lr=self.dual_lr,
-                min_ratio=self.min_ratio,
-                free=self.min_ratio >= 1,  # an equality constraint has duals of any sign
-            )
+            self.duals = update_duals(self.duals, labels_B, lr=self.dual_lr, shares=self._shares)
         self.counts.index_add_(0, labels_B, torch.ones_like(labels_B, dtype=self.counts.dtype))
         update_centers_(
             self.running_centers, self._weights_K, features_BD, labels_B, normalize=not once

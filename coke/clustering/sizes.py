@@ -74,18 +74,34 @@ class SizeBounds:
         return worst
 
 
+def ratio_bounds(n: float, n_clusters: int, min_ratio: float, max_ratio: float) -> SizeBounds:
+    """Bounds as shares of N / K, the size that all clusters would have if they were equal.
+
+    Args:
+        n: number of points N; 1 for sizes that are shares of all points.
+        min_ratio: in [0, 1].
+        max_ratio: 1 or more; 0 for no upper bound.
+    """
+    return SizeBounds(
+        lower=min_ratio * n / n_clusters,
+        upper=max_ratio * n / n_clusters if max_ratio else math.inf,
+    )
+
+
 def size_bounds(
     n_points: int,
     n_clusters: int,
     *,
     min_ratio: float | None,
+    max_ratio: float | None = None,
     min_size: int | None,
     max_size: int | None,
 ) -> SizeBounds:
     """Whole-number bounds from what a user gave.
 
     Args:
-        min_ratio: smallest size as a share of N / K; ignored with ``min_size``.
+        min_ratio, max_ratio: smallest and largest size as shares of N / K; ignored with
+            ``min_size`` and ``max_size``.
 
     Raises:
         ValueError: no assignment of the points can have such sizes.
@@ -95,6 +111,11 @@ def size_bounds(
     else:
         # Equal sizes of points that do not divide evenly: some clusters must have one more.
         lower = math.floor((min_ratio or 0.0) * n_points / n_clusters + 1e-9)
+    if max_size is None and max_ratio is not None and max_ratio < math.inf:
+        # Rounded down, some clusters could be too small for all points to find a place.
+        max_size = max(
+            math.floor(max_ratio * n_points / n_clusters + 1e-9), -(-n_points // n_clusters), lower
+        )
     if lower * n_clusters > n_points:
         raise ValueError(
             f"min_size is {lower}: {n_clusters} clusters of that size need {lower * n_clusters} "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coke.clustering.sizes import SizeBounds
 
-_MARGIN = 0.01  # sizes are steered to a little above a lower bound, and never settle below it
+_MARGIN = 0.01  # sizes are steered to a little inside of their bounds, and never settle outside
 _SLACK = 0.04  # of equal sizes, which no label could ever leave otherwise
 _EQUAL = 1e-6  # a size this close to its bound is at it
 CARRY = 0.3  # of its points, that a center weighs as the next pass starts
@@ -42,9 +42,13 @@ class Stream:
         steered = bounds
         if bounds.lower == bounds.upper:
             held = min(held - 1, math.floor((1 - _SLACK) * bounds.lower))
-        elif bounds.lower > 0:
-            wanted = min((1 + _MARGIN) * bounds.lower + 0.5, n_points / n_clusters, bounds.upper)
-            steered = SizeBounds(lower=wanted, upper=bounds.upper)
+        else:
+            equal, lower, upper = n_points / n_clusters, bounds.lower, bounds.upper
+            if lower > 0:
+                lower = min((1 + _MARGIN) * lower + 0.5, equal)
+            if not math.isinf(upper):
+                upper = max((1 - _MARGIN) * upper - 0.5, equal)
+            steered = SizeBounds(lower=lower, upper=upper)
         # Few enough that a cluster's size changes little within a sweep.
         sweep = max(8, min(n_points // (8 * n_clusters), n_points // 512))
         return cls(

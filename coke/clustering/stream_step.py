@@ -15,7 +15,7 @@ from torch import Tensor
 from coke.clustering.points import Points, means
 from coke.clustering.sample_weights import pull
 from coke.clustering.similarities import narrowed, similarities
-from coke.clustering.sizes import SizeBounds
+from coke.clustering.sizes import ratio_bounds
 from coke.clustering.stream import Stream
 from coke.clustering.streaming_assignment import assign_stream
 
@@ -44,7 +44,11 @@ class StreamState:
 
 
 def stream_step(
-    points: Points, weights_B: Tensor | None, state: StreamState, min_ratio: float
+    points: Points,
+    weights_B: Tensor | None,
+    state: StreamState,
+    min_ratio: float,
+    max_ratio: float | None = None,
 ) -> tuple[Tensor, StreamState, float]:
     """Labels (B,), the clusters after the batch, and the largest breach of a size, relative.
 
@@ -52,11 +56,11 @@ def stream_step(
         points: the batch.
         weights_B: (B,) float64 weight of each point; 1 if None.
         state: before the batch.
-        min_ratio: smallest size as a share of the points so far / K.
+        min_ratio, max_ratio: smallest and largest size as shares of the points so far / K.
     """
     batch_BD, k = points.whole(), len(state.counts)
     seen = int(state.counts.sum()) + points.n
-    bounds = SizeBounds(lower=min_ratio * seen / k)
+    bounds = ratio_bounds(seen, k, min_ratio, max_ratio or 0.0)
     values_BK = narrowed(similarities(batch_BD, state.centers, direct=points.direct))
     if weights_B is None:
         weights_B = torch.ones(points.n, dtype=torch.float64)

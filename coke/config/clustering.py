@@ -19,6 +19,7 @@ class ClusteringConfig:
     Attributes:
         n_clusters: clusters K of each head.
         min_ratio: lower bound of a cluster's size as a share of N / K; 1 means equal sizes.
+        max_ratio: upper bound, likewise, 1 or more; 0 for none. With equal sizes it says nothing.
         dual_rule: ``"paper"`` (one step of ``dual_lr`` per batch) or ``"auto"``.
         dual_lr: dual step of the paper's rule; ignored by ``auto``.
         first_stage_epochs: T', counted with the scan; from this epoch on, labels and centers are
@@ -33,6 +34,7 @@ class ClusteringConfig:
 
     n_clusters: tuple[int, ...] = (3000,)
     min_ratio: float = 0.4
+    max_ratio: float = 0.0
     dual_rule: str = "auto"
     dual_lr: float = 20.0
     first_stage_epochs: int = 801
@@ -53,6 +55,11 @@ class ClusteringConfig:
         if not 0 <= self.min_ratio <= 1:
             raise ValueError(
                 f"min_ratio is {self.min_ratio}; it is a share of N / K, between 0 and 1"
+            )
+        if self.max_ratio != 0 and not self.max_ratio >= 1:  # not NaN either
+            raise ValueError(
+                f"max_ratio is {self.max_ratio}; it is a share of N / K, 1 or more, or 0 for no "
+                "upper bound"
             )
         if self.dual_lr < 0:
             raise ValueError(f"dual_lr is {self.dual_lr}; give 0 or more")

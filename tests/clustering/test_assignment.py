@@ -16,6 +16,7 @@ from coke.clustering.assignment import (
     update_duals,
 )
 from coke.clustering.scratch import Scratch
+from coke.clustering.sizes import SizeBounds
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 #: Similarities to the two centers: (1, 0), (0.8, 0.6), (0.6, 0.8).
@@ -45,23 +46,27 @@ def test_assign_by_hand(duals: tuple[float, float], expected: list[int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("free", "expected"),
+    ("upper", "expected"),
     [
-        # Shares 3/4, 1/4, 0; each is due 0.6 / 3 = 0.2; the step is 2 * (share - 0.2).
-        (True, [0.5 - 1.1, 0.1 - 0.1, 0.0 + 0.4]),
-        (False, [0.0, 0.0, 0.4]),
+        # Shares 3/4, 1/4, 0; each is due at least 0.2; the step is 2 * (share - 0.2).
+        (0.2, [0.5 - 1.1, 0.1 - 0.1, 0.0 + 0.4]),  # an equality: any sign
+        (math.inf, [0.0, 0.0, 0.4]),
+        (0.5, [0.0, 0.0, 0.4]),  # 0.5 - 2 * (3/4 - 1/2) is 0, which the upper bound leaves there
+        (0.4, [-0.2, 0.0, 0.4]),  # 0.5 - 2 * (3/4 - 0.4)
     ],
 )
-def test_update_duals_by_hand(free: bool, expected: list[float]) -> None:
+def test_update_duals_by_hand(upper: float, expected: list[float]) -> None:
     duals = torch.tensor([0.5, 0.1, 0.0])
-    moved = update_duals(duals, torch.tensor([0, 0, 1, 0]), lr=2.0, min_ratio=0.6, free=free)
+    shares = SizeBounds(lower=0.2, upper=upper)
+    moved = update_duals(duals, torch.tensor([0, 0, 1, 0]), lr=2.0, shares=shares)
     torch.testing.assert_close(moved, torch.tensor(expected), atol=1e-6, rtol=0)
     assert duals.tolist() == pytest.approx([0.5, 0.1, 0.0])  # the input is left alone
 
 
 def test_free_duals_keep_their_sum_when_the_bound_is_an_equality() -> None:
     labels = torch.tensor([0, 0, 0, 2])
-    moved = update_duals(torch.zeros(4), labels, lr=1.0, min_ratio=1.0, free=True)
+    shares = SizeBounds(lower=0.25, upper=0.25)
+    moved = update_duals(torch.zeros(4), labels, lr=1.0, shares=shares)
     assert moved.tolist() == [-0.5, 0.25, 0.0, 0.25]
 
 

@@ -303,6 +303,66 @@ def test_auto_holds_the_bound_where_the_papers_step_fails() -> None:
     assert violations["paper"] == 1  # empty clusters
 
 
+def skewed(n: int, dim: int) -> Tensor:
+    """Directions around eight, of which one holds a third of the points."""
+    generator = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(8, dim, generator=generator), dim=1)
+    shares = 1 / torch.arange(1, 9).float()
+    which = torch.multinomial(shares, n, replacement=True, generator=generator)
+    noise = 0.1 * torch.randn(n, dim, generator=generator)
+    return F.normalize(directions[which] + noise, dim=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_stage_epochs", [100, 3])
+def test_an_upper_bound_holds_over_epochs_in_both_stages(first_stage_epochs: int) -> None:
+    n, k, x = 1600, 16, skewed(1600, 16)
+    largest = {}
+    for max_ratio in (0.0, 1.2):
+        c = Clustering(
+            n_ids=n,
+            dim=16,
+            n_clusters=(k,),
+            min_ratio=0.4,
+            max_ratio=max_ratio,
+            first_stage_epochs=first_stage_epochs,
+        )
+        for epoch in range(6):
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(epoch))
+            for ids in order.split(100):
+                c.step(x[ids], ids)
+            report = c.end_epoch()[0]
+        largest[max_ratio] = report.largest * k / n
+        assert report.smallest >= 0.4 * n / k
+        above = 0.0 if max_ratio == 0 else max(0.0, largest[max_ratio] / max_ratio - 1)
+        assert report.violation == pytest.approx(above, abs=1e-6)
+    assert largest[0.0] > 1.5 and largest[1.2] < 1.25
+
+
+@pytest.mark.slow
+def test_the_papers_rule_keeps_an_upper_bound_too() -> None:
+    n, k, x = 6400, 8, skewed(6400, 16)
+    largest = []
+    for max_ratio in (0.0, 1.3):
+        c = Clustering(
+            n_ids=n,
+            dim=16,
+            n_clusters=(k,),
+            min_ratio=0.4,
+            max_ratio=max_ratio,
+            dual_rule="paper",
+            dual_lr=1.0,
+        )
+        for epoch in range(4):
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(epoch))
+            for ids in order.split(64):
+                c.step(x[ids], ids)
+            report = c.end_epoch()[0]
+        largest.append(report.largest * k / n)
+    assert largest[0] > 1.5 and largest[1] < 1.4
+    assert (c.heads[0].duals < 0).any(), "an upper bound that binds has a negative dual"
+
+
 def test_same_seed_same_centers() -> None:
     a, b, other = build(seed=3), build(seed=3), build(seed=4)
     for x, y, z in zip(a.heads, b.heads, other.heads, strict=True):
@@ -320,6 +380,8 @@ def test_same_seed_same_centers() -> None:
         ({"min_ratio": 1.1}, "min_ratio is 1.1"),
         ({"min_ratio": -0.1}, "min_ratio is -0.1"),
         ({"min_ratio": float("nan")}, "min_ratio is nan"),
+        ({"max_ratio": 0.9}, "max_ratio is 0.9"),
+        ({"max_ratio": float("nan")}, "max_ratio is nan"),
         ({"dual_rule": "best"}, "dual_rule is 'best'; choose one of paper, auto"),
         ({"label_size": 0}, "label_size is 0"),
         ({"center_update": "daily"}, "center_update is 'daily'; choose one of running, epoch"),

@@ -40,6 +40,7 @@ SIZES: list[dict[str, Any]] = [
     {"min_ratio": 1.0},
     {"min_size": 20, "max_size": 60},
     {"min_ratio": 0.0, "max_size": 45},
+    {"min_ratio": 0.5, "max_ratio": 1.3},
 ]
 
 
@@ -61,6 +62,7 @@ def test_sizes_hold_and_the_assignment_is_near_the_exact_optimum(
         n,
         10,
         min_ratio=sizes.get("min_ratio"),
+        max_ratio=sizes.get("max_ratio"),
         min_size=sizes.get("min_size"),
         max_size=sizes.get("max_size"),
     )
@@ -191,6 +193,8 @@ X = np.ones((10, 3), dtype=np.float32) * np.arange(1, 11, dtype=np.float32)[:, N
         ({"max_size": 3}, X, "max_size is 3: 3 clusters .* hold 9 points, there are 10; .* 4"),
         ({"min_size": 3, "max_size": 2}, X[:3], "min_size is 3"),
         ({"min_ratio": 1.5}, X, "min_ratio is 1.5; .*in \\[0, 1\\]"),
+        ({"max_ratio": 0.9}, X, "max_ratio is 0.9; .*1 or more"),
+        ({"max_ratio": np.nan}, X, "max_ratio is nan; .*1 or more"),
         ({"metric": "l1"}, X, "metric is 'l1'; choose one of cosine, euclidean"),
         ({"dual_rule": "paper"}, X, "dual_rule is 'paper'"),
         ({"init": "best"}, X, "init is 'best'; choose one of k-means\\+\\+, sample"),
@@ -213,13 +217,50 @@ def test_bad_input_of_a_stream_is_named() -> None:
         km.partial_fit(X[:3], ids=[7, 1, 7])
     with pytest.raises(ValueError, match="n_samples=2 should be >= n_clusters=3"):
         km.partial_fit(X[:2])
-    with pytest.raises(ValueError, match="use min_ratio with partial_fit"):
+    with pytest.raises(ValueError, match="use min_ratio and max_ratio with partial_fit"):
         OnlineConstrainedKMeans(3, min_size=2).partial_fit(X)
     km.partial_fit(X)
     with pytest.raises(ValueError, match="X has 2 features, but .* is expecting 3"):
         km.predict(X[:, :2])
     with pytest.raises(ValueError, match="n_clusters is 4, but there are 3 clusters so far"):
         km.set_params(n_clusters=4).partial_fit(X)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "lower", "upper"),
+    [
+        ((0.4, 1.5), 4, 16),  # of 11: 4.4 and 16.5
+        ((0.4, 1.0), 4, 11),
+        ((1.0, 1.0), 11, 11),
+        ((0.0, None), 0, np.inf),
+        ((0.4, np.inf), 4, np.inf),
+    ],
+)
+def test_ratios_become_sizes(
+    ratios: tuple[float, float | None], lower: float, upper: float
+) -> None:
+    least, most = ratios
+    bounds = size_bounds(33, 3, min_ratio=least, max_ratio=most, min_size=None, max_size=None)
+    assert bounds == SizeBounds(lower=lower, upper=upper)
+
+
+def test_a_largest_size_always_leaves_room_for_all_points() -> None:
+    # 10 points, 3 clusters: 1 x N / K is 3.3, but one cluster must have 4.
+    bounds = size_bounds(10, 3, min_ratio=0.0, max_ratio=1.0, min_size=None, max_size=None)
+    assert bounds == SizeBounds(lower=0, upper=4)
+
+
+def test_a_stream_keeps_its_largest_share() -> None:
+    x = blobs(3000, 10)
+    sizes = {}
+    for max_ratio in (None, 1.2):
+        km = OnlineConstrainedKMeans(10, min_ratio=0.0, max_ratio=max_ratio, random_state=0)
+        for batch in np.split(x, 10):
+            km.partial_fit(batch)
+        sizes[max_ratio] = km.counts_.max() / 300
+        broken = 0.0 if max_ratio is None else max(0.0, sizes[max_ratio] / max_ratio - 1)
+        assert km.violation_ == pytest.approx(broken, abs=1e-6)
+    assert sizes[None] > 1.6 and sizes[1.2] < 1.3
 
 
 def test_bounds_by_hand() -> None:

@@ -24,6 +24,7 @@ def head(
     centers: Tensor = CENTERS,
     n_ids: int = 8,
     min_ratio: float = 0.4,
+    max_ratio: float = 0.0,
     dual_rule: str = "paper",
     dual_lr: float = 1.0,
 ) -> Head:
@@ -31,6 +32,7 @@ def head(
         n_points=n_ids,
         centers_KD=centers,
         min_ratio=min_ratio,
+        max_ratio=max_ratio,
         dual_rule=dual_rule,
         dual_lr=dual_lr,
     )
@@ -51,8 +53,10 @@ def test_a_fresh_head() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "bound"), [(0.0, 0.0), (0.4, 40.0), (1.0, 100.0)])
-def test_lower_bound(ratio: float, bound: float) -> None:
-    assert head(n_ids=200, min_ratio=ratio).lower_bound == pytest.approx(bound)
+def test_bounds(ratio: float, bound: float) -> None:
+    assert head(n_ids=200, min_ratio=ratio).bounds == SizeBounds(lower=bound)
+    bounds = head(n_ids=200, min_ratio=ratio, max_ratio=1.5).bounds
+    assert bounds == SizeBounds(lower=bound, upper=150.0)
 
 
 def test_an_epoch_of_the_first_stage_by_hand() -> None:

@@ -163,6 +163,7 @@ def _fitted(
     estimator = OnlineConstrainedKMeans(
         settings.clusters,
         min_ratio=settings.ratio,
+        max_ratio=settings.max_ratio,
         min_size=settings.min_size,
         max_size=settings.max_size,
         metric=settings.metric,

@@ -16,6 +16,7 @@ class ClusterSettings:
     Attributes:
         clusters: number of clusters K.
         min_ratio: smallest size as a share of N / K; 0.4 if neither it nor ``min_size`` is given.
+        max_ratio: largest size as a share of N / K; None if there is no limit.
         min_size, max_size: smallest and largest size in rows.
         metric: ``"cosine"`` or ``"euclidean"``.
         passes: largest number of passes over the rows.
@@ -26,6 +27,7 @@ class ClusterSettings:
 
     clusters: int = 100
     min_ratio: float | None = None
+    max_ratio: float | None = None
     min_size: int | None = None
     max_size: int | None = None
     metric: str = "cosine"
@@ -43,6 +45,15 @@ class ClusterSettings:
             raise ValueError(
                 f"--min-ratio {self.min_ratio} and --min-size {self.min_size} both give the "
                 "smallest size; leave one out"
+            )
+        if self.max_ratio is not None and self.max_size is not None:
+            raise ValueError(
+                f"--max-ratio {self.max_ratio} and --max-size {self.max_size} both give the "
+                "largest size; leave one out"
+            )
+        if self.max_ratio is not None and not self.max_ratio >= 1:
+            raise ValueError(
+                f"--max-ratio is {self.max_ratio}; it is a share of rows / clusters, 1 or more"
             )
         if self.min_ratio is not None and not 0 <= self.min_ratio <= 1:
             raise ValueError(
@@ -72,6 +83,7 @@ class ClusterSettings:
             rows,
             self.clusters,
             min_ratio=self.ratio,
+            max_ratio=self.max_ratio,
             min_size=self.min_size,
             max_size=self.max_size,
         )

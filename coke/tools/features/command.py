@@ -69,6 +69,10 @@ def cluster(
         Optional[float],
         typer.Option(help="Smallest size as a share of rows / clusters; 0.4 if unset."),
     ] = None,
+    max_ratio: Annotated[
+        Optional[float],
+        typer.Option(help="Largest size as a share of rows / clusters; no limit if unset."),
+    ] = None,
     min_size: Annotated[Optional[int], typer.Option(help="Smallest size in rows.")] = None,
     max_size: Annotated[Optional[int], typer.Option(help="Largest size in rows.")] = None,
     metric: Annotated[str, typer.Option(help="Metric: cosine or euclidean.")] = "cosine",
@@ -96,6 +100,7 @@ def cluster(
     settings = ClusterSettings(
         clusters=clusters,
         min_ratio=min_ratio,
+        max_ratio=max_ratio,
         min_size=min_size,
         max_size=max_size,
         metric=metric,

@@ -236,6 +236,8 @@ def test_what_cannot_be_clustered_is_refused_and_leaves_nothing(
     assert "max_size is 99" in error(x, max_size=99)
     assert "--min-ratio 0.4 and --min-size 3" in error(x, min_ratio=0.4, min_size=3)
     assert "--min-ratio is 1.5" in error(x, min_ratio=1.5)
+    assert "--max-ratio 2 and --max-size 30" in error(x, max_ratio=2, max_size=30)
+    assert "--max-ratio is 0.5" in error(x, max_ratio=0.5)
     assert "--metric is 'l1'; choose one of cosine, euclidean" in error(x, metric="l1")
     holes = x.copy()
     holes[71, 3] = np.nan
