@@ -256,7 +256,8 @@ def test_embed_and_cluster_chain(
     assert len((out / "labels.tsv").read_text(encoding="utf-8").splitlines()) == 13
     settings = json.loads((out / "summary.json").read_text(encoding="utf-8"))["settings"]
     assert settings == {
-        "clusters": 2, "min_ratio": None, "min_size": 5, "max_size": 7, "metric": "euclidean",
+        "clusters": 2, "min_ratio": None,
+        "max_ratio": None, "min_size": 5, "max_size": 7, "metric": "euclidean",
         "passes": 3, "batch_size": 4, "restarts": 2, "seed": 1,
     }  # fmt: skip
 
