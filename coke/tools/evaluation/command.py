@@ -105,3 +105,41 @@ def eval_linear(
         against=against or (),
         labelled_only=labelled_only,
     )
+
+
+@eval_app.command("clusters")
+def eval_clusters(
+    run_folder: RunArgument,
+    data: DataArgument,
+    split: Annotated[
+        Optional[str], typer.Option(help="Of a folder of splits, the one to take; train if unset.")
+    ] = None,
+    epoch: EpochOption = None,
+    min_ratio: Annotated[
+        float, typer.Option(help="k-means: smallest size as a share of images / clusters.")
+    ] = 0.4,
+    seeds: Annotated[int, typer.Option(help="k-means: starts; figures are means over them.")] = 3,
+    batch_size: ForwardOption = 256,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
+    baselines: BaselinesOption = True,
+    against: AgainstOption = None,
+    labelled_only: LabelledOnlyOption = False,
+) -> None:
+    """Clusters against classes: k-means of the features, and the run's own labels."""
+    from coke.tools.evaluation.clusters import eval_clusters as run
+
+    run(
+        run_folder,
+        data,
+        split=split,
+        epoch=epoch,
+        min_ratio=min_ratio,
+        seeds=seeds,
+        batch_size=batch_size,
+        size=size,
+        device=device,
+        baselines=baselines,
+        against=against or (),
+        labelled_only=labelled_only,
+    )

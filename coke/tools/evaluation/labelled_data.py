@@ -79,6 +79,11 @@ class Splits:
         counts[self.trained] = 0
         return {self.train.manifest.classes[c]: int(counts[c]) for c in np.flatnonzero(counts)}
 
+    def train_alone(self) -> Splits:
+        """The training data in both places, for evaluations that test nothing."""
+        records = DataRecords(train=self.records.train, test=self.records.train)
+        return Splits(train=self.train, test=self.train, records=records)
+
     @property
     def repeated(self) -> int:
         """Test images whose stored bytes are those of a training image."""
@@ -124,6 +129,34 @@ def open_splits(
             test=_record(test_all, test_index, test_place, test_data),
         ),
     )
+
+
+def open_one(
+    data: str | Path,
+    split: str | None,
+    *,
+    labelled_only: bool = False,
+    remedy: str = LABELLED_ONLY,
+    cache_dir: str | None = None,
+) -> Splits:
+    """One data set in both places, as :meth:`Splits.train_alone` has it.
+
+    Args:
+        data: a data set, or a folder of splits.
+        split: the split to take from a folder of splits; ``train`` if None.
+
+    Raises:
+        ValueError: no such data set, unlabelled images, or a single class.
+    """
+    place = find_split(data, (split or "train",))
+    if split is not None and place == location(data):
+        raise ValueError(f"{data} is a single data set; leave out --split {split}")
+    whole = ImageIndex(place, cache_dir=cache_dir)
+    index = with_labels(whole, labelled_only=labelled_only, remedy=remedy)
+    check_two_classes(index)
+    record = _record(whole, index, place, data)
+    records = DataRecords(train=record, test=record)
+    return Splits(train=index, test=index, records=records)
 
 
 def with_labels(index: ImageIndex, *, labelled_only: bool, remedy: str) -> ImageIndex:

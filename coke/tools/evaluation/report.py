@@ -19,6 +19,8 @@ from coke.tools.evaluation.subject import Subject
 
 #: Test images from which on the table leaves intervals out: they are within one point then.
 MANY_TEST_IMAGES = 10_000
+#: Setting of an evaluation that needs no test images.
+OF_TRAIN = {"images": "train"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,16 @@ class EvalReport:
         settings: dict[str, Any],
         rows: dict[str, Row],
     ) -> Self:
-        """The report on a subject."""
+        """The report on a subject.
+
+        Args:
+            settings: of the evaluation. If they hold :data:`OF_TRAIN`, the figures are of the
+                training images, and the report names them alone.
+        """
+        alone = settings.items() >= OF_TRAIN.items()
         splits, view = subject.splits, subject.config.data.view
+        if alone:
+            splits = splits.train_alone()
         against = {rival.name: rival.weights_sha256 for rival in subject.rivals}
         return cls(
             method=method,
@@ -68,7 +78,7 @@ class EvalReport:
             train_images=splits.train.n_live,
             test_images=splits.test.n_live,
             untrained_classes=splits.untrained,
-            repeated_images=splits.repeated,
+            repeated_images=0 if alone else splits.repeated,
             settings={
                 **settings,
                 "size": view.evaluation().size,
@@ -78,6 +88,11 @@ class EvalReport:
             },
             rows=rows,
         )
+
+    @property
+    def tests(self) -> bool:
+        """Whether something was learned from one data set and tested on another."""
+        return not self.settings.items() >= OF_TRAIN.items()
 
     def identity(self) -> dict[str, Any]:
         """All that two equal evaluations share: everything but the run's place and the outcome."""
@@ -95,15 +110,21 @@ class EvalReport:
 
     def beats_baselines(self) -> bool:
         """Whether CoKe's main figure is above that of every baseline that was measured."""
-        metric = "top1" if "top1" in self.rows[TRAINED].figures else "accuracy"
+        metric = self.main_metric
         measured = [self.rows[name].figures for name in BASELINES if name in self.rows]
         best = max((figures[metric].value for figures in measured), default=0.0)
         return self.rows[TRAINED].figures[metric].value > best
 
+    @property
+    def main_metric(self) -> str:
+        """The metric that representations are compared by."""
+        return "top1" if "top1" in self.rows[TRAINED].figures else "accuracy"
+
 
 def show(report: EvalReport, console: Console) -> None:
     """Prints the table, and below it what a reader of the figures must know."""
-    for role, data in (("train", report.data.train), ("test", report.data.test)):
+    roles = {"train": report.data.train, "test": report.data.test}
+    for role, data in roles.items() if report.tests else [("images", report.data.train)]:
         console.print(
             f"{role}: {data.images:,} images of {escape(data.location)}"
             + (f" ({data.unlabelled:,} without a label left out)" if data.unlabelled else ""),
@@ -111,6 +132,8 @@ def show(report: EvalReport, console: Console) -> None:
             soft_wrap=True,
         )
     print_table(console, _table(report))
+    for line in _notes(report):
+        console.print(line, highlight=False)
     for line in _warnings(report):
         console.print(f"[bold yellow]warning:[/] {escape(line)}", highlight=False)
 
@@ -155,6 +178,22 @@ def _interval(row: Row, metric: str) -> str | None:
     return f"{figure.interval[0]:.1f} to {figure.interval[1]:.1f}"
 
 
+def _notes(report: EvalReport) -> list[str]:
+    """What a reader must know to compare rows of clusters."""
+    figures = [row.figures for row in report.rows.values() if "clusters" in row.figures]
+    found = []
+    if any("accuracy" not in row for row in figures):
+        found.append(
+            "accuracy matches one cluster with one class, so it needs as many clusters as classes "
+            f"({report.settings['classes']:,})"
+        )
+    if len({row["clusters"].value for row in figures}) > 1:
+        found.append(
+            "purity and NMI grow with the number of clusters: compare them where it is equal"
+        )
+    return found
+
+
 def _warnings(report: EvalReport) -> list[str]:
     found = []
     if report.untrained_classes:
@@ -165,7 +204,9 @@ def _warnings(report: EvalReport) -> list[str]:
             f"of classes without a training image: {', '.join(names[:5])}{more}. They count as "
             "errors"
         )
-    if report.data.train.identity == report.data.test.identity:
+    if not report.tests:
+        pass
+    elif report.data.train.identity == report.data.test.identity:
         found.append("the test images are the training images: each finds itself")
     elif report.repeated_images:
         found.append(

@@ -15,7 +15,7 @@ from coke.model.coke_model import CoKe
 from coke.model.precision import resolve_device
 from coke.tools.evaluation.against import Rival, open_rival
 from coke.tools.evaluation.contestants import Contestant, contestants
-from coke.tools.evaluation.labelled_data import Splits, open_splits
+from coke.tools.evaluation.labelled_data import Splits, open_one, open_splits
 from coke.tools.evaluation.networks import hash_of_weights, load_run
 from coke.tools.runs.run_folder import RunFolder
 
@@ -31,6 +31,8 @@ class SubjectOptions(TypedDict, total=False):
         baselines: also evaluate random initialisation and raw pixels; the default.
         against: runs, checkpoints or files of weights to compare with.
         labelled_only: leave out images without a class label.
+        split: for evaluations of one data set: which of a folder of splits; ``train`` if None.
+            Where this key is given, no test data set is opened.
     """
 
     test: str | Path | None
@@ -40,6 +42,7 @@ class SubjectOptions(TypedDict, total=False):
     baselines: bool
     against: Sequence[str | Path]
     labelled_only: bool
+    split: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,14 @@ class Subject:
     """What is evaluated: a run's checkpoint on labelled data, on a device.
 
     Attributes:
+        run: its folder.
         config: of the run; its view has the evaluation size that was asked for.
         weights_sha256: hash over the backbone.
         baselines: whether the table has random initialisation and raw pixels.
         rivals: weights of ``--against``.
     """
 
+    run: Path
     config: Config
     model: CoKe
     epoch: int
@@ -79,17 +84,12 @@ def open_subject(run: str | Path, data: str | Path, **options: Unpack[SubjectOpt
         ValueError: no such run, epoch or device; weights of ``against`` that cannot be used; a size
             that a network does not take; or data that :func:`open_splits` refuses.
     """
-    cache_dir = RunFolder(run).config().machine.cache_dir or None
-    splits = open_splits(
-        data,
-        options.get("test"),
-        labelled_only=options.get("labelled_only", False),
-        cache_dir=cache_dir,
-    )
+    splits = _open_data(data, RunFolder(run).config(), options)
     config, model, epoch = load_run(run, options.get("epoch"))
     config = _at_size(config, options.get("size"))
     sources = dict.fromkeys(str(source) for source in options.get("against", ()))
     subject = Subject(
+        run=Path(run),
         config=config,
         model=model,
         epoch=epoch,
@@ -101,6 +101,13 @@ def open_subject(run: str | Path, data: str | Path, **options: Unpack[SubjectOpt
     )
     _check_size(subject, asked=options.get("size") is not None)
     return subject
+
+
+def _open_data(data: str | Path, config: Config, options: SubjectOptions) -> Splits:
+    only, cache_dir = options.get("labelled_only", False), config.machine.cache_dir or None
+    if "split" in options:
+        return open_one(data, options["split"], labelled_only=only, cache_dir=cache_dir)
+    return open_splits(data, options.get("test"), labelled_only=only, cache_dir=cache_dir)
 
 
 def _at_size(config: Config, size: int | None) -> Config:
