@@ -131,16 +131,21 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
     raise ValueError(f"config key {name!r} is {value!r}; it must be {shown}")
 
 
-def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """What differs between two configs of one type, as ``key: a != b`` lines."""
-    found = []
+def changed_settings(a: Any, b: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """What differs between two configs of one type: both values by the key's full name."""
+    found: dict[str, tuple[Any, Any]] = {}
     for f in fields(a):
         x, y = getattr(a, f.name), getattr(b, f.name)
         if is_dataclass(x):
-            found += differences(x, y, f"{where}{f.name}.")
+            found |= changed_settings(x, y, f"{where}{f.name}.")
         elif x != y:
-            found.append(f"{where}{f.name}: {x!r} != {y!r}")
+            found[where + f.name] = x, y
     return found
+
+
+def differences(a: Any, b: Any) -> list[str]:
+    """What differs between two configs of one type, as ``key: a != b`` lines."""
+    return [f"{key}: {x!r} != {y!r}" for key, (x, y) in changed_settings(a, b).items()]
 
 
 def to_toml(config: Any, section: str = "") -> str:

@@ -86,6 +86,15 @@ def keep_result(report: EvalReport, run: str | Path) -> Path:
     return path
 
 
+def results_of(run: str | Path) -> dict[str, dict[str, Any]]:
+    """The records of a run's ``eval.json`` by name, the oldest first; none if there is no file.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    return _read(Path(run) / RESULTS)
+
+
 def result_name(report: EvalReport) -> str:
     """Method, epoch, test data, and a hash over all that identifies the result."""
     digest = hashlib.sha256(json.dumps(report.identity(), sort_keys=True).encode()).hexdigest()

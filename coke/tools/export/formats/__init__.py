@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from coke.tools.export.formats.detectron2 import Detectron2
 from coke.tools.export.formats.format import Format
 from coke.tools.export.formats.torchvision import Torchvision
 
-FORMATS: dict[str, Format] = {format.name: format for format in (Torchvision(),)}
+FORMATS: dict[str, Format] = {format.name: format for format in (Torchvision(), Detectron2())}
 
 
 def format_named(name: str) -> Format:

@@ -48,6 +48,10 @@ class Format(ABC):
     def loading(self, network: TrainedNetwork, settings: ExportSettings, name: str) -> str:
         """Python code of about four lines that loads ``name`` as ``net``, for the card."""
 
+    def remarks(self, network: TrainedNetwork, settings: ExportSettings) -> list[str]:
+        """Paragraphs of Markdown for the card, below the code: what else a user must know."""
+        return []
+
     def check_name(self, out: Path) -> None:
         """Raises ValueError if OUT has a suffix of something else."""
         if self.suffixes and out.suffix not in self.suffixes:
