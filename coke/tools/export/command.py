@@ -15,8 +15,14 @@ def export(
         Path, typer.Argument(metavar="RUN", help="A run folder made by `coke train`.")
     ],
     out: Annotated[Path, typer.Argument(help="New file; a new folder for --format hf.")],
-    format_name: Annotated[str, typer.Option("--format", help="Format: torchvision.")],
+    format_name: Annotated[
+        str, typer.Option("--format", help="Format: torchvision, timm, hf, onnx or pt2.")
+    ],
     epoch: EpochOption = None,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option("--with-preprocessing", help="onnx, pt2: take uint8 pixels and normalise."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")
     ] = False,
@@ -25,4 +31,7 @@ def export(
     from coke.tools.export.export import export as run
     from coke.tools.export.settings import ExportSettings
 
-    run(run_folder, out, ExportSettings(format=format_name, epoch=epoch), overwrite=overwrite)
+    settings = ExportSettings(
+        format=format_name, epoch=epoch, with_preprocessing=with_preprocessing
+    )
+    run(run_folder, out, settings, overwrite=overwrite)

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from coke.files.byte_size import show_bytes
 from coke.tools.export.card import MARKER, model_card
-from coke.tools.export.formats import format_named
+from coke.tools.export.formats import FORMATS, format_named
 from coke.tools.export.place import card_name, place_for
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import open_network
@@ -56,6 +56,11 @@ def export(
     """
     console = console or Console()
     form, out = format_named(settings.format), Path(out)
+    if settings.with_preprocessing and not form.takes_pixels:
+        takers = " and ".join(name for name, other in FORMATS.items() if other.takes_pixels)
+        raise ValueError(
+            f"--with-preprocessing is for graphs ({takers}), and --format {form.name} is none"
+        )
     network = open_network(run, settings.epoch)
     form.check(network, settings)
     with (

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from coke.tools.export.formats.detectron2 import Detectron2
 from coke.tools.export.formats.format import Format
+from coke.tools.export.formats.hf import HuggingFace
+from coke.tools.export.formats.onnx import Onnx
+from coke.tools.export.formats.pt2 import Pt2
+from coke.tools.export.formats.timm import Timm
 from coke.tools.export.formats.torchvision import Torchvision
 
-FORMATS: dict[str, Format] = {format.name: format for format in (Torchvision(), Detectron2())}
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (Torchvision(), Timm(), HuggingFace(), Onnx(), Pt2(), Detectron2())
+}
 
 
 def format_named(name: str) -> Format:

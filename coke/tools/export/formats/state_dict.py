@@ -1,34 +1,51 @@
-"""Tensors by name as the bytes of a `.pth` or a `.safetensors` file."""
+"""Tensors by name: a `.pth` file of `torch.save`, or a `.safetensors` file."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SAFETENSORS = ".safetensors"
-#: Suffixes of files that hold tensors by name.
-SUFFIXES = (".pth", ".pt", SAFETENSORS)
+from coke.tools.export.formats.format import Format
+from coke.tools.export.settings import ExportSettings
+from coke.tools.export.trained_network import TrainedNetwork
+
+_SAFETENSORS = ".safetensors"
 
 
-def check_suffix(name: str) -> None:
+class StateDict(Format):
+    """A format whose file is the state dict of the backbone, names and shapes as they are."""
+
+    suffixes = (".pth", ".pt", _SAFETENSORS)
+
+    def check_name(self, out: Path) -> None:
+        super().check_name(out)
+        check_package(out.name)
+
+    def contents(
+        self, network: TrainedNetwork, settings: ExportSettings, name: str
+    ) -> dict[str, bytes]:
+        return {name: state_dict_bytes(network.backbone.state_dict(), name)}
+
+
+def check_package(name: str) -> None:
     """Raises ValueError if the package for files of this name is missing."""
-    if name.endswith(SAFETENSORS):
+    if name.endswith(_SAFETENSORS):
         try:
             import safetensors.torch  # noqa: F401
         except ImportError as error:
             raise ValueError(
-                f"writing {name} needs safetensors: pip install 'coke[safetensors]'; or give a "
-                "name that ends in .pth"
+                f"writing {name} needs safetensors: pip install 'coke[safetensors]'"
             ) from error
 
 
 def state_dict_bytes(tensors: Mapping[str, Tensor], name: str) -> bytes:
-    """The tensors in the format of the name's suffix; ``torch.save`` writes all but safetensors."""
+    """The bytes of a file of this name: safetensors by its suffix, else of ``torch.save``."""
     own = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    if name.endswith(SAFETENSORS):
+    if name.endswith(_SAFETENSORS):
         from safetensors.torch import save
 
         # Readers of transformers ask for this entry.
@@ -39,8 +56,8 @@ def state_dict_bytes(tensors: Mapping[str, Tensor], name: str) -> bytes:
     return buffer.getvalue()
 
 
-def loading(name: str) -> tuple[str, str]:
-    """The line that imports a reader, and the expression that reads the file."""
-    if name.endswith(SAFETENSORS):
+def reading(name: str) -> tuple[str, str]:
+    """Python code that reads such a file: the line of import, and the expression."""
+    if name.endswith(_SAFETENSORS):
         return "from safetensors.torch import load_file", f"load_file({name!r})"
     return "import torch", f"torch.load({name!r}, weights_only=True)"

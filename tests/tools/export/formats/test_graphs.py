@@ -1,0 +1,147 @@
+"""ONNX and `torch.export`: their features are those of `coke embed`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from coke.pipeline.dataset.index import ImageIndex
+from coke.tools.evaluation.representations import evaluation_loader
+from coke.tools.export.export import export
+from coke.tools.export.formats import FORMATS
+from coke.tools.export.formats.graph import FromPixels
+from coke.tools.export.preprocessing import Preprocessing
+from coke.tools.export.settings import ExportSettings
+from coke.tools.export.trained_network import open_network
+from coke.tools.features.embed import EmbedSettings, embed
+from tests.support.saved_run import saved_run
+from tests.support.tiny_config import tiny_config
+
+QUIET = Console(quiet=True)
+#: The network with the fewest parts: exporters take their time for each.
+CONFIG = replace(tiny_config(), model=replace(tiny_config().model, depth=8)).changed(
+    machine={"precision": "fp32"}
+)
+Network = Callable[[NDArray[Any]], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_run(tmp_path_factory.mktemp("runs") / "run", CONFIG)
+
+
+def need(form: str) -> None:
+    if form == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package, reason="the extra onnx, or onnxruntime, is not installed")
+
+
+def opened(form: str, path: Path) -> Network:
+    """The exported network, as the format's own library runs it."""
+    if form == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(
+            path.read_bytes(), providers=["CPUExecutionProvider"]
+        )
+        return lambda images: session.run(None, {"images": images})[0]
+    program = torch.export.load(path).module()
+    return lambda images: program(torch.from_numpy(images)).numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_features_are_those_of_embed_at_any_batch_and_size(
+    form: str, run: Path, stripes: Path, tmp_path: Path
+) -> None:
+    need(form)
+    out = tmp_path / f"net.{form}"
+    export(run, out, ExportSettings(format=form), console=QUIET)
+    net = opened(form, out)
+    embed(run, stripes, tmp_path / "e", EmbedSettings(device="cpu"), console=QUIET)
+    features_ND = np.load(tmp_path / "e" / "features.npy")
+    index, cpu = ImageIndex(stripes / "train"), torch.device("cpu")
+    loader = evaluation_loader(index, CONFIG, CONFIG.data.view.evaluation(), 25, cpu)
+    for batch in loader.epoch(0):  # of 25, 25 and 10 images
+        found_BD = net(batch.views[0].contiguous().numpy())
+        np.testing.assert_allclose(found_BD, features_ND[batch.ids.numpy()], atol=1e-4, rtol=0)
+    backbone = open_network(run).backbone
+    for shape in ((1, 3, 16, 16), (3, 3, 24, 40)):
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        np.testing.assert_allclose(net(images.numpy()), backbone(images), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_pixels_are_normalised_inside(form: str, run: Path, tmp_path: Path) -> None:
+    need(form)
+    out = tmp_path / f"net.{form}"
+    export(run, out, ExportSettings(format=form, with_preprocessing=True), console=QUIET)
+    network, net = open_network(run), opened(form, out)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
+    view = CONFIG.data.view
+    normalised = (pixels / 255 - np.array(view.mean)) / np.array(view.std)
+    images = torch.from_numpy(normalised.astype(np.float32)).permute(0, 3, 1, 2)
+    np.testing.assert_allclose(net(pixels), network.backbone(images), atol=1e-4, rtol=0)
+    record = json.loads(notes(form, out)["preprocessing"])
+    assert record["inside"] == ["scale", "normalise"]
+
+
+def notes(form: str, path: Path) -> dict[str, str]:
+    """What a file says of itself."""
+    if form == "onnx":
+        model = pytest.importorskip("onnx").load(path)
+        return {entry.key: entry.value for entry in model.metadata_props}
+    with zipfile.ZipFile(path) as archive:
+        extra = [name for name in archive.namelist() if "/extra/" in name]
+        return {Path(name).name: archive.read(name).decode() for name in extra}
+
+
+def test_normalising_by_hand() -> None:
+    about = Preprocessing(size=1, center_fraction=1.0, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 1, 1, 3)
+    found = FromPixels(torch.nn.Identity(), about)(pixels)
+    assert found.shape == (1, 3, 1, 1)
+    assert found.flatten().tolist() == pytest.approx([-1.0, 3.0, 0.2])
+
+
+@pytest.mark.slow
+def test_a_program_says_what_it_takes_and_not_where_it_was_made(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net.pt2"
+    export(run, out, ExportSettings(format="pt2"), console=QUIET)
+    said = notes("pt2", out)
+    view = CONFIG.data.view
+    assert json.loads(said["preprocessing"]) == {
+        "size": 16, "center_fraction": 1.0, "shorter_side": 16, "mean": list(view.mean),
+        "std": list(view.std), "interpolation": "bilinear, with antialiasing", "channels": "RGB",
+        "inside": [],
+    }  # fmt: skip
+    assert (said["network"], said["epoch"]) == ("ResNet-8, width 8", "1")
+    with zipfile.ZipFile(out) as archive:
+        assert all(str(Path.cwd()).encode() not in archive.read(n) for n in archive.namelist())
+
+
+def test_a_package_that_is_missing_is_named_before_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    with pytest.raises(ValueError, match=r"onnxscript: pip install 'coke\[onnx\]'"):
+        export(run, tmp_path / "net.onnx", ExportSettings(format="onnx"), console=QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", [name for name, form in FORMATS.items() if not form.takes_pixels])
+def test_no_other_format_normalises(form: str, run: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(format=form, with_preprocessing=True)
+    with pytest.raises(ValueError, match=r"is for graphs \(onnx and pt2\), and --format"):
+        export(run, tmp_path / "net", settings, console=QUIET)
