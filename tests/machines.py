@@ -24,7 +24,10 @@ from rich.markup import escape
 
 from tests.support.pretended_machine import BF16, CORES, GPU, WITHOUT
 
-OPTIONAL = "pyarrow,safetensors,ray,sklearn,scipy,s3fs,moto,aiohttp,timm,tensorboard,wandb,ffcv"
+OPTIONAL = (
+    "pyarrow,safetensors,ray,sklearn,scipy,s3fs,moto,aiohttp,timm,tensorboard,wandb,ffcv,onnx,"
+    "onnxscript,onnxruntime"
+)
 UNKNOWN_UID = 54321
 SETPRIV = (  # the user may read all files, so that an interpreter in root's home can be run
     "setpriv",
