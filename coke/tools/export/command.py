@@ -16,7 +16,8 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="New file; a new folder for --format hf.")],
     format_name: Annotated[
-        str, typer.Option("--format", help="Format: torchvision, timm, hf, onnx, pt2 or detectron2.")
+        str,
+        typer.Option("--format", help="Format: torchvision, timm, hf, onnx, pt2 or detectron2."),
     ],
     epoch: EpochOption = None,
     with_preprocessing: Annotated[
