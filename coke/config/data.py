@@ -23,8 +23,9 @@ class DataConfig:
     """The views of an image, the batch, and the order of images.
 
     Attributes:
-        views: number of large views per image, 1 or 2: ``view``, and ``second_view``.
-        small_views: number of views of the recipe ``small_view``, beside 2 large ones (multi-crop).
+        views: number of large views per image, of the recipes ``view`` and ``second_view`` in
+            turns.
+        small_views: number of views of the recipe ``small_view`` beside them (multi-crop).
         start_size: side in pixels of the large views in the first epochs. The side grows to
             ``view.size``; 0 for no growth. See :meth:`recipes_at`.
         batch_size: images per step, over all ranks together.
@@ -49,13 +50,10 @@ class DataConfig:
     small_view: ViewRecipe = IMAGENET_MULTICROP[-1]
 
     def __post_init__(self) -> None:
-        if self.views not in (1, 2):
-            raise ValueError(f"data.views is {self.views}; train on 1 view or on 2")
-        if self.small_views < 0 or (self.small_views and self.views != 2):
-            raise ValueError(
-                f"data.small_views is {self.small_views} with {self.views} view; small views learn "
-                "from 2 large ones: use --views 2, or data.small_views=0"
-            )
+        if self.views < 1:
+            raise ValueError(f"data.views is {self.views}; train on 1 large view or more")
+        if self.small_views < 0:
+            raise ValueError(f"data.small_views is {self.small_views}; give 0 or more")
         self._check_views_agree()
         if self.start_size != 0 and not 8 <= self.start_size <= self.view.size:
             raise ValueError(
@@ -75,7 +73,7 @@ class DataConfig:
 
     def _check_views_agree(self) -> None:
         """Refuses an override that reached one view and was forgotten for another."""
-        others = {"second_view": self.second_view} if self.views == 2 else {}
+        others = {"second_view": self.second_view} if self.views > 1 else {}
         if self.small_views:
             others["small_view"] = self.small_view
         for section, recipe in others.items():
@@ -100,7 +98,7 @@ class DataConfig:
             epochs: training epochs of the run.
             multiple: every step is a multiple of so many pixels, such as the patch of a ViT.
         """
-        large = (self.view, self.second_view)[: self.views]
+        large = tuple((self.view, self.second_view)[v % 2] for v in range(self.views))
         if self.start_size != 0:
             progress = max(epoch - 1, 0) / epochs / _GROWTH_SHARE
             to_grow = progress * (self.view.size - self.start_size)

@@ -11,11 +11,11 @@ class LossConfig:
 
     Attributes:
         temperature: lambda of the softmax (Eqn. 12).
-        reference_temperature: temperature of the other view's prediction; 0 for ``temperature``,
+        reference_temperature: temperature of the other views' prediction; 0 for ``temperature``,
             as in the paper.
         beta: weight of the predictor's loss if the model has a predictor.
-        alpha: weight of the label with 2 views. The other view's prediction has the remaining
-            weight (Sec. 3.4).
+        alpha: weight of the label with several views. The mean prediction of the other large views
+            has the remaining weight (Sec. 3.4). One large view learns its label alone.
         alpha_start: alpha of the first epoch.
         alpha_warmup: share of the epochs over which alpha moves from ``alpha_start`` to ``alpha``;
             0 keeps alpha constant, as in the paper. See :meth:`alpha_at`.

@@ -111,8 +111,8 @@ def coke_loss(
     return torch.stack(terms).sum() / len(centers)
 
 
-def two_view_loss(
-    views: Sequence[ViewFeatures],
+def views_loss(
+    large: Sequence[ViewFeatures],
     centers: Sequence[Tensor],
     targets: Sequence[Tensor],
     *,
@@ -120,54 +120,47 @@ def two_view_loss(
     alpha: float,
     beta: float = 1.0,
     reference_temperature: float | None = None,
+    small: Sequence[ViewFeatures] = (),
 ) -> Tensor:
-    """The mean of both views' losses, each with the other view as its reference (Alg. 2).
+    """The loss of all views of an image, which share its label.
+
+    A large view's reference is the mean prediction of the other large views (Alg. 2 has two). One
+    large view has no other, so it learns the label alone. A small view's reference is the mean
+    prediction of all large views; nothing learns from what a small view predicts. With small views
+    it is half the mean loss of the large ones, half that of the small ones. This is the release's
+    loss: it writes ``2 alpha`` of the label and ``1 - alpha`` of two distributions' sum, and halves
+    both.
 
     Args:
-        views: the features of the two views.
+        large: features of the large views, one or more.
         centers, targets, temperature, beta: see :func:`coke_loss`; the label is that of the image.
-        alpha: weight of the label; the rest is the other view's distribution.
-        reference_temperature: of that distribution; ``temperature`` when None, as in the paper.
+        alpha: weight of the label; the rest is the reference.
+        reference_temperature: of the references; ``temperature`` when None, as in the paper.
+        small: features of the small views.
     """
-    first, second = (
+    alone = len(large) == 1
+    predictions = [
         reference(projected_BD, centers, reference_temperature or temperature)
-        for projected_BD, _ in views
-    )
-    return _mean_loss(views, (second, first), centers, targets, temperature, beta, alpha)
+        for projected_BD, _ in large
+        if small or not alone  # otherwise nobody learns from them
+    ]
+    if alone:
+        large_loss = coke_loss(*large[0], centers, targets, temperature=temperature, beta=beta)
+    else:
+        others = [_mean(predictions[:v] + predictions[v + 1 :]) for v in range(len(large))]
+        large_loss = _mean_loss(large, others, centers, targets, temperature, beta, alpha)
+    if not small:
+        return large_loss
+    everyone = [_mean(predictions)] * len(small)
+    small_loss = _mean_loss(small, everyone, centers, targets, temperature, beta, alpha)
+    return (large_loss + small_loss) / 2
 
 
-def multi_crop_loss(
-    views: Sequence[ViewFeatures],
-    small_views: Sequence[ViewFeatures],
-    centers: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    *,
-    temperature: float,
-    alpha: float,
-    beta: float = 1.0,
-    reference_temperature: float | None = None,
-) -> Tensor:
-    """Half the loss of the two large views, half the mean loss of the small ones.
-
-    A small view's reference is the mean of both large views' distributions; nothing learns from
-    what a small view predicts. This is the release's loss: it writes ``2 alpha`` of the label and
-    ``1 - alpha`` of the distributions' sum, and halves both.
-
-    Args:
-        views: the features of the two large views.
-        small_views: the features of the small ones.
-        others: see :func:`two_view_loss`.
-    """
-    first, second = (
-        reference(projected_BD, centers, reference_temperature or temperature)
-        for projected_BD, _ in views
-    )
-    both = [(p_BK + q_BK) / 2 for p_BK, q_BK in zip(first, second, strict=True)]
-    large = _mean_loss(views, (second, first), centers, targets, temperature, beta, alpha)
-    small = _mean_loss(
-        small_views, [both] * len(small_views), centers, targets, temperature, beta, alpha
-    )
-    return (large + small) / 2
+def _mean(predictions: Sequence[list[Tensor]]) -> list[Tensor]:
+    """The mean prediction (B, K) of some views, per head."""
+    return [
+        sum(of_head[1:], of_head[0]) / len(of_head) for of_head in zip(*predictions, strict=True)
+    ]
 
 
 def _mean_loss(

@@ -24,7 +24,7 @@ SetOption = Annotated[
     Optional[list[str]],
     typer.Option("--set", help="Any setting, such as --set model.depth=18; repeatable."),
 ]
-ViewsOption = Annotated[Optional[int], typer.Option(help="Large views per image: 1 or 2.")]
+ViewsOption = Annotated[Optional[int], typer.Option(help="Large views per image, 1 or more.")]
 BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Images per step.")]
 LoaderOption = Annotated[
     Optional[str], typer.Option("--loader", help="auto, dali, pil or ffcv (to compare with).")

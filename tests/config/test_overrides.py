@@ -54,7 +54,7 @@ def test_layers_are_joined_key_by_key_before_they_are_checked() -> None:
         ("clustering.n_clusters=[5, 2.5]", "is 2.5; it must be int"),
         ("model=3", "config key 'model' is a section, not 3"),
         ("epochs", "has no '='"),
-        ("data.views=3", "views is 3; train on 1 view or on 2"),
+        ("data.views=0", "views is 0; train on 1 large view or more"),
         ("optimizer.epochs=0", "epochs is 0; it must be at least 1"),
         ("run.checkpoint_every=-1", "checkpoint_every is -1; give a number, or 0 for never"),
         ("run.probe_every=-1", "probe_every is -1"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from coke.config.resolve import resolve_config
 
 
@@ -21,8 +19,6 @@ def test_an_option_may_complete_an_assignment(tmp_path: Path) -> None:
     assert (config.data.views, config.data.small_views) == (2, 2)
     assert (config.data.batch_size, config.optimizer.accumulate) == (80, 20)
     assert (config.preset, config.seed) == ("imagenet-1view", 0)
-    with pytest.raises(ValueError, match="small_views is 2 with 1 view"):
-        resolve_config("imagenet-1view", file, ["data.small_views=2"], {})
 
 
 def test_options_win_over_assignments_and_those_over_the_file(tmp_path: Path) -> None:

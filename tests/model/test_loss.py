@@ -14,9 +14,8 @@ from coke.model.loss import (
     coke_loss,
     discrimination_loss,
     has_label,
-    multi_crop_loss,
     reference,
-    two_view_loss,
+    views_loss,
 )
 
 CENTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -126,7 +125,7 @@ def test_a_reference_by_hand() -> None:
 def test_two_views_by_hand() -> None:
     """One image of label 0: its views have logits (1.6, 1.2) and (0, 2), alpha is 1/4."""
     views: list[ViewFeatures] = [(FEATURES[:1], None), (FEATURES[1:], None)]
-    loss = two_view_loss(views, [CENTERS], [torch.tensor([0])], temperature=0.5, alpha=0.25)
+    loss = views_loss(views, [CENTERS], [torch.tensor([0])], temperature=0.5, alpha=0.25)
     p1, p2 = 1 / (1 + math.exp(-0.4)), 1 / (1 + math.exp(2.0))  # of cluster 0
     first = [math.log(1 + math.exp(-0.4)), math.log(1 + math.exp(0.4))]  # -log p, per cluster
     second = [math.log(1 + math.exp(2.0)), math.log(1 + math.exp(-2.0))]
@@ -140,11 +139,11 @@ def test_a_small_view_by_hand() -> None:
     large: list[ViewFeatures] = [(FEATURES[:1], None), (FEATURES[1:], None)]
     small: list[ViewFeatures] = [(torch.tensor([[0.6, 0.8]]), None)]
     label = [torch.tensor([0])]
-    loss = multi_crop_loss(large, small, [CENTERS], label, temperature=0.5, alpha=0.25)
+    loss = views_loss(large, [CENTERS], label, temperature=0.5, alpha=0.25, small=small)
     mean = (1 / (1 + math.exp(-0.4)) + 1 / (1 + math.exp(2.0))) / 2
     costs = [math.log(1 + math.exp(0.4)), math.log(1 + math.exp(-0.4))]  # logits (1.2, 1.6)
     small_loss = 0.25 * costs[0] + 0.75 * (mean * costs[0] + (1 - mean) * costs[1])
-    large_loss = float(two_view_loss(large, [CENTERS], label, temperature=0.5, alpha=0.25))
+    large_loss = float(views_loss(large, [CENTERS], label, temperature=0.5, alpha=0.25))
     assert float(loss) == pytest.approx(large_loss / 2 + small_loss / 2, abs=1e-6)
 
 
@@ -191,19 +190,61 @@ def test_the_mixtures_are_those_of_the_paper_and_the_release(beta: float, small:
     expected = sum(large_terms) / len(large_terms)
     if small:
         expected = (expected + sum(small_terms) / len(small_terms)) / 2
-        got = multi_crop_loss(
-            large, crops, MANY_CENTERS, LABELS, temperature=temperature, alpha=alpha, beta=beta
-        )
-    else:
-        got = two_view_loss(
-            large, MANY_CENTERS, LABELS, temperature=temperature, alpha=alpha, beta=beta
-        )
+    got = views_loss(
+        large,
+        MANY_CENTERS,
+        LABELS,
+        temperature=temperature,
+        alpha=alpha,
+        beta=beta,
+        small=crops,
+    )
     assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("small", [0, 2])
+def test_more_views_learn_from_the_mean_of_the_others(small: int) -> None:
+    """Written out image by image, for one head: each large view's target is alpha of the label and
+    the rest of the mean of the other two; a small view's of all three."""
+    alpha, temperature, centers = 0.2, 0.3, MANY_CENTERS[0]
+    large = random_views(3, predictor=False)
+    crops = random_views(small, predictor=False, seed=100)
+    got = views_loss(
+        large, [centers], LABELS[:1], temperature=temperature, alpha=alpha, small=crops
+    )
+
+    def log_p(view: ViewFeatures, i: int) -> Tensor:
+        return F.log_softmax(view[0][i] @ centers.T / temperature, dim=0)
+
+    large_terms, small_terms = [], []
+    for i in range(6):
+        label = F.one_hot(LABELS[0][i], 3).float()
+        p = [log_p(view, i).exp() for view in large]
+        for v, others in enumerate(((p[1] + p[2]) / 2, (p[0] + p[2]) / 2, (p[0] + p[1]) / 2)):
+            target = alpha * label + (1 - alpha) * others
+            large_terms.append(-float(log_p(large[v], i) @ target))
+        target = alpha * label + (1 - alpha) * (p[0] + p[1] + p[2]) / 3
+        small_terms += [-float(log_p(crop, i) @ target) for crop in crops]
+    expected = sum(large_terms) / len(large_terms)
+    if small:
+        expected = (expected + sum(small_terms) / len(small_terms)) / 2
+    assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_large_view_learns_its_label_and_teaches_small_ones() -> None:
+    large, crops = random_views(1), random_views(2, seed=100)
+    alone = coke_loss(*large[0], MANY_CENTERS, LABELS, temperature=0.3, beta=0.4)
+    mixed = {"temperature": 0.3, "beta": 0.4, "alpha": 0.2}
+    torch.testing.assert_close(views_loss(large, MANY_CENTERS, LABELS, **mixed), alone)
+    taught = reference(large[0][0], MANY_CENTERS, 0.3)
+    small = [coke_loss(*crop, MANY_CENTERS, LABELS, references=taught, **mixed) for crop in crops]
+    got = views_loss(large, MANY_CENTERS, LABELS, small=crops, **mixed)
+    torch.testing.assert_close(got, (alone + (small[0] + small[1]) / 2) / 2)
 
 
 def test_alpha_1_is_the_mean_of_single_view_losses() -> None:
     views = random_views(2)
-    mixed = two_view_loss(views, MANY_CENTERS, LABELS, temperature=0.1, alpha=1.0, beta=0.5)
+    mixed = views_loss(views, MANY_CENTERS, LABELS, temperature=0.1, alpha=1.0, beta=0.5)
     alone = [coke_loss(*v, MANY_CENTERS, LABELS, temperature=0.1, beta=0.5) for v in views]
     torch.testing.assert_close(mixed, (alone[0] + alone[1]) / 2)
 
@@ -214,7 +255,7 @@ def test_a_sharp_reference_is_the_other_views_nearest_center() -> None:
         [(projected @ centers.T).argmax(dim=1) for centers in MANY_CENTERS]
         for projected, _ in views
     ]
-    sharp = two_view_loss(
+    sharp = views_loss(
         views, MANY_CENTERS, LABELS, temperature=0.2, alpha=0.0, reference_temperature=1e-4
     )
     hard = [
@@ -227,8 +268,8 @@ def test_a_sharp_reference_is_the_other_views_nearest_center() -> None:
 def test_soft_labels_mix_with_references_too() -> None:
     views = random_views(2)
     one_hot = [F.one_hot(y, k).float() for y, k in zip(LABELS, SIZES, strict=True)]
-    hard = two_view_loss(views, MANY_CENTERS, LABELS, temperature=0.1, alpha=0.2)
-    soft = two_view_loss(views, MANY_CENTERS, one_hot, temperature=0.1, alpha=0.2)
+    hard = views_loss(views, MANY_CENTERS, LABELS, temperature=0.1, alpha=0.2)
+    soft = views_loss(views, MANY_CENTERS, one_hot, temperature=0.1, alpha=0.2)
     torch.testing.assert_close(hard, soft)
 
 
@@ -239,7 +280,7 @@ def test_the_references_carry_no_gradient() -> None:
     crops = random_views(2, predictor=False, seed=100)
     leaves = [x.requires_grad_() for x, _ in [*views, *crops]]
     (centers,), (labels,) = MANY_CENTERS[:1], LABELS[:1]
-    multi_crop_loss(views, crops, [centers], [labels], temperature=0.3, alpha=0.2).backward()
+    views_loss(views, [centers], [labels], temperature=0.3, alpha=0.2, small=crops).backward()
     with torch.no_grad():
         p = [F.softmax(x @ centers.T / 0.3, dim=1) for x in leaves]
         references = [p[1], p[0], (p[0] + p[1]) / 2, (p[0] + p[1]) / 2]
@@ -260,7 +301,7 @@ def test_references_come_from_the_projector() -> None:
         assert predicted is not None
         leaf = predicted.clone().requires_grad_()
         of = [(of[0][0], leaf), of[1]]
-        two_view_loss(of, MANY_CENTERS, LABELS, temperature=0.1, alpha=0.2, beta=1.0).backward()
+        views_loss(of, MANY_CENTERS, LABELS, temperature=0.1, alpha=0.2, beta=1.0).backward()
         assert leaf.grad is not None
         return leaf.grad
 
@@ -278,7 +319,7 @@ def test_an_image_without_a_label_teaches_nothing() -> None:
     def of(rows: Tensor, labels: list[Tensor]) -> Tensor:
         picked = [(a[rows], None if b is None else b[rows]) for a, b in views]
         targets = [y[rows] for y in labels]
-        return two_view_loss(picked, MANY_CENTERS, targets, temperature=0.1, alpha=0.25, beta=0.5)
+        return views_loss(picked, MANY_CENTERS, targets, temperature=0.1, alpha=0.25, beta=0.5)
 
     torch.testing.assert_close(of(torch.arange(6), some), of(kept, LABELS))
     assert of(torch.tensor([0, 3]), some) == 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.distributed.process_group import sum_over_ranks, world_size
 from coke.model.finite import finite_gradients
-from coke.model.loss import ViewFeatures, coke_loss, multi_crop_loss, two_view_loss
+from coke.model.loss import ViewFeatures, views_loss
 from coke.model.optimizer import step_if
 from coke.model.precision import autocast
 from coke.model.replica import without_averaging
@@ -29,7 +28,7 @@ def scan_step(model: nn.Module, views: Sequence[Tensor], precision: str) -> Tens
     """Features (B, D) of the initialisation scan: batch norm adapts, weights do not move.
 
     Args:
-        views: one or two large views (B, 3, S, S) of the same images.
+        views: the large views (B, 3, S, S) of the same images.
     """
     with autocast(precision, views[0].device):
         features: list[ViewFeatures] = model(views)
@@ -77,26 +76,16 @@ def forward_step(
     centers = clustering.loss_centers()
     if clustering.config.labels_from == "current":
         targets = clustering.current_targets(features_BD)
-    if config.data.views == 1:
-        loss = coke_loss(
-            *features[0],
-            centers,
-            targets,
-            temperature=config.loss.temperature,
-            beta=config.loss.beta,
-        )
-        return features_BD, loss
-    mixture: dict[str, Any] = {
-        "temperature": config.loss.temperature,
-        "reference_temperature": config.loss.reference_temperature or None,
-        "alpha": config.loss.alpha_at(clustering.epoch, config.optimizer.epochs),
-        "beta": config.loss.beta,
-    }
-    if small:
-        apart = _unstacked(features[-1], len(small))
-        loss = multi_crop_loss(features[:2], apart, centers, targets, **mixture)
-    else:
-        loss = two_view_loss(features, centers, targets, **mixture)
+    loss = views_loss(
+        features[: config.data.views],
+        centers,
+        targets,
+        temperature=config.loss.temperature,
+        reference_temperature=config.loss.reference_temperature or None,
+        alpha=config.loss.alpha_at(clustering.epoch, config.optimizer.epochs),
+        beta=config.loss.beta,
+        small=_unstacked(features[-1], len(small)) if small else (),
+    )
     return features_BD, loss
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.model.coke_model import CoKe, build_model
-from coke.model.loss import coke_loss, multi_crop_loss, two_view_loss
+from coke.model.loss import coke_loss, views_loss
 from coke.tools.training.step import forward_step, scan_step, train_step
 
 HEADS = (3, 5)
@@ -66,7 +66,7 @@ def test_two_views_are_clustered_by_their_mean_and_taught_by_each_other(mixed: C
     second = model([images(1)])[0]  # a pass of its own: batch norm sees one view at a time
     centers = [head.centers for head in clustering.heads]
     torch.testing.assert_close(features, (first[0] + second[0]).detach() / 2)
-    expected = two_view_loss([first, second], centers, TARGETS, **mixture(mixed))
+    expected = views_loss([first, second], centers, TARGETS, **mixture(mixed))
     torch.testing.assert_close(loss, expected)
     assert not features.requires_grad and loss.requires_grad
 
@@ -93,12 +93,27 @@ def test_small_views_learn_from_large_ones_and_are_not_clustered(mixed: Config) 
     small = [(projected[i : i + 6], predicted[i : i + 6]) for i in (0, 6, 12)]
     centers = [head.centers for head in clustering.heads]
     torch.testing.assert_close(features, (large[0][0] + large[1][0]).detach() / 2)
-    expected = multi_crop_loss(large, small, centers, TARGETS, **mixture(config))
+    expected = views_loss(large, centers, TARGETS, small=small, **mixture(config))
     torch.testing.assert_close(loss, expected)
 
     other_crops = [*views[:2], *(images(10 + i, 8) for i in range(3))]
     torch.testing.assert_close(run(config, other_crops)[0], features, rtol=0, atol=0)
     assert run(config, other_crops)[1] != loss
+
+
+def test_three_large_views_and_a_small_one(mixed: Config) -> None:
+    config = mixed.changed(
+        data={"views": 3, "small_views": 1, "small_view": replace(mixed.data.view, size=8)}
+    )
+    views = [images(0), images(1), images(2), images(3, 8)]
+    features, loss = run(config, views)
+    model, clustering = build(config)
+    large, small = model(views[:3]), model(views[3:])
+    centers = [head.centers for head in clustering.heads]
+    mean = (large[0][0] + large[1][0] + large[2][0]).detach() / 3
+    torch.testing.assert_close(features, mean)
+    expected = views_loss(large, centers, TARGETS, small=small, **mixture(config))
+    torch.testing.assert_close(loss, expected)
 
 
 def test_alpha_is_that_of_the_clusterings_epoch(mixed: Config) -> None:
@@ -127,9 +142,9 @@ def test_current_labels_are_those_of_the_mean_feature(mixed: Config) -> None:
     features, loss = forward_step(model, views, TARGETS, clustering, mixed, "fp32")
     current = clustering.current_targets(features)
     centers = clustering.loss_centers()
-    expected = two_view_loss(build(mixed)[0](views), centers, current, **mixture(mixed))
+    expected = views_loss(build(mixed)[0](views), centers, current, **mixture(mixed))
     torch.testing.assert_close(loss, expected)
-    assert loss != two_view_loss(build(mixed)[0](views), centers, TARGETS, **mixture(mixed))
+    assert loss != views_loss(build(mixed)[0](views), centers, TARGETS, **mixture(mixed))
 
 
 @pytest.mark.parametrize("views", [1, 2])
