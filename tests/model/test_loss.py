@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -234,7 +235,7 @@ def test_more_views_learn_from_the_mean_of_the_others(small: int) -> None:
 def test_one_large_view_learns_its_label_and_teaches_small_ones() -> None:
     large, crops = random_views(1), random_views(2, seed=100)
     alone = coke_loss(*large[0], MANY_CENTERS, LABELS, temperature=0.3, beta=0.4)
-    mixed = {"temperature": 0.3, "beta": 0.4, "alpha": 0.2}
+    mixed: dict[str, Any] = {"temperature": 0.3, "beta": 0.4, "alpha": 0.2}
     torch.testing.assert_close(views_loss(large, MANY_CENTERS, LABELS, **mixed), alone)
     taught = reference(large[0][0], MANY_CENTERS, 0.3)
     small = [coke_loss(*crop, MANY_CENTERS, LABELS, references=taught, **mixed) for crop in crops]

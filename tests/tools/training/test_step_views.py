@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def build(config: Config) -> tuple[CoKe, Clustering]:
     return build_model(config.model, seed=0), clustering
 
 
-def mixture(config: Config) -> dict[str, float]:
+def mixture(config: Config) -> dict[str, Any]:
     names = ("temperature", "reference_temperature", "alpha", "beta")
     return {name: getattr(config.loss, name) for name in names}
 
