@@ -14,11 +14,17 @@ from coke.model.loss import ViewFeatures
 
 
 class CoKe(nn.Module):
-    """Views (B, 3, S, S) -> unit-norm features (B, D) float32 after projector and predictor."""
+    """Views (B, 3, S, S) -> unit-norm features (B, D) float32 after projector and predictor.
+
+    Attributes:
+        represented: the backbone's features of the first view of the last call, detached, in the
+            precision of that call; None before any call. Training measures their rank.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.represented: Tensor | None = None
         self.backbone = build_backbone(config)
         widths = [config.projector_hidden] * (config.projector_layers - 1) + [config.dim]
         self.projector = _mlp(
@@ -37,10 +43,16 @@ class CoKe(nn.Module):
         DistributedDataParallel needs one call for all views of a step. Each view is a pass of its
         own: batch norm takes the statistics of one view at a time, as in the release.
         """
-        return [self._features(images) for images in views]
+        found: list[ViewFeatures] = []
+        for images in views:
+            represented_BD = self.backbone(images)
+            if not found:
+                self.represented = represented_BD.detach()
+            found.append(self._features(represented_BD))
+        return found
 
-    def _features(self, images: Tensor) -> ViewFeatures:
-        projected_BD = self.projector(self.backbone(images))
+    def _features(self, represented_BD: Tensor) -> ViewFeatures:
+        projected_BD = self.projector(represented_BD)
         predicted_BD = None if self.predictor is None else self.predictor(projected_BD)
         return unit(projected_BD), None if predicted_BD is None else unit(predicted_BD)
 

@@ -27,7 +27,9 @@ STEP_STAGES = (
     "clustering",
     "label write",
 )
-_PLACE = Place(epoch=1, step=0, steps=1)  # any step after the scan takes the same time
+#: Of an epoch as long as ImageNet's or longer. Any step after the scan takes the same time, but the
+#: last ones of an epoch also keep features to measure their rank.
+_PLACE = Place(epoch=1, step=0, steps=10_000)
 
 
 def gentle(config: Config) -> Config:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from coke.clustering import Clustering
 from coke.clustering.clustering import HeadReport
 from coke.config.config import Config
-from coke.distributed.process_group import rank
+from coke.distributed.process_group import rank, world_size
 from coke.model.coke_model import CoKe, build_model, check_view_sizes
 from coke.model.finite import Statistics, finite_features
 from coke.model.optimizer import (
@@ -33,8 +33,9 @@ from coke.model.replica import replicate
 from coke.pipeline.loading.loader import Batch
 from coke.tools.runs.initial_weights import load_initial_weights
 from coke.tools.runs.weights_report import InitialWeights
+from coke.tools.training.feature_sample import FeatureRows, is_sampled
 from coke.tools.training.layer_randomness import seed_layers
-from coke.tools.training.micro_batches import global_batch
+from coke.tools.training.micro_batches import global_batch, last_piece, micro_batch_rows
 from coke.tools.training.step import Gradients, add_gradients, scan_batch, train_step
 
 
@@ -68,6 +69,8 @@ class Step:
         ids: (b,) int64 of this rank's images, on the host.
         images: number of images of all ranks.
         lr: learning rate.
+        rows: features of images of all ranks, the same on each, in the last steps of an epoch: see
+            :class:`coke.tools.training.feature_sample.FeatureSample`.
     """
 
     loss: Tensor | None
@@ -75,6 +78,7 @@ class Step:
     ids: Tensor
     images: int
     lr: float
+    rows: FeatureRows | None = None
 
 
 class Learner:
@@ -169,7 +173,14 @@ class Learner:
         features_BD, ids = global_batch(features_BD, ids, batch.sizes)
         valid = finite_features(features_BD)
         self._cluster(features_BD, ids, valid)
-        return Step(loss=None, valid=valid, ids=batch.ids, images=sum(batch.sizes), lr=0.0)
+        return Step(
+            loss=None,
+            valid=valid,
+            ids=batch.ids,
+            images=sum(batch.sizes),
+            lr=0.0,
+            rows=self._rows(features_BD, valid, batch, place),
+        )
 
     def step(self, batch: Batch, place: Place) -> Step:
         """A training step of all ranks together. Nothing in it waits for the device."""
@@ -189,7 +200,14 @@ class Learner:
         )
         features_BD, ids = global_batch(features_BD, ids, batch.sizes)
         self._cluster(features_BD, ids, valid)
-        return Step(loss=loss, valid=valid, ids=batch.ids, images=sum(batch.sizes), lr=lr)
+        return Step(
+            loss=loss,
+            valid=valid,
+            ids=batch.ids,
+            images=sum(batch.sizes),
+            lr=lr,
+            rows=self._rows(features_BD, valid, batch, place),
+        )
 
     def add_gradients(self, views: list[Tensor], targets: list[Tensor]) -> Gradients:
         """The part of a step that takes the memory: forward and backward of all its pieces."""
@@ -249,6 +267,23 @@ class Learner:
         self.statistics.keep()
         views = [view.to(self.device, non_blocking=True) for view in batch.views]
         return views, batch.ids.to(self.device, non_blocking=True)
+
+    def _rows(
+        self, projected_BD: Tensor, valid: Tensor, batch: Batch, place: Place
+    ) -> FeatureRows | None:
+        """Features for the epoch's sample, if this step belongs to it.
+
+        The backbone's are those of the last piece of the batch, one piece without ``accumulate``.
+        """
+        rows = micro_batch_rows(self.config.data.batch_size, self.config.optimizer.accumulate)
+        if not is_sampled(place.step, place.steps, rows * world_size()):
+            return None
+        represented_bD = self.model.represented
+        assert represented_bD is not None, "the network was called in this step"
+        piece, sizes = last_piece(batch.sizes, rows)
+        ids_b = batch.ids[piece].to(self.device, non_blocking=True)
+        represented_BD, _ = global_batch(represented_bD.float(), ids_b, sizes)
+        return FeatureRows.of(represented_BD, projected_BD, valid)
 
     def _cluster(self, features_BD: Tensor, ids_B: Tensor, valid: Tensor) -> None:
         """Clusters the global batch; undoes what a step that is not valid has moved."""

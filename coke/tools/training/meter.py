@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coke.files.byte_size import show_bytes
 from coke.pipeline.loading.loader import Batch
+from coke.tools.training.feature_sample import FeatureSample
 from coke.tools.training.peak_memory import peak_memory
 
 #: Seconds between two displays of the loss. Each makes a GPU finish the work it has queued.
@@ -26,6 +27,9 @@ class EpochMeter:
         tasks: the epoch's task and that of all epochs.
         left_out: images of the epoch that are in no batch.
         state: :meth:`state` of the same epoch if it was interrupted.
+
+    Attributes:
+        sample: features of the epoch's last images.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class EpochMeter:
         self._device = device
         # Sum over images of their loss, and how many those are; on the device.
         self._losses_2 = torch.zeros(2, dtype=torch.float64, device=device)
+        self.sample = FeatureSample()
         self._started = time.perf_counter()
         self._waited = 0.0
         self._shown = 0.0
@@ -54,6 +59,7 @@ class EpochMeter:
             self._losses_2.copy_(torch.as_tensor(state["losses"]))
             self._started -= float(state["seconds"])
             self._waited = float(state["waited"])
+            self.sample = FeatureSample(state.get("sample"), device)
 
     def state(self) -> dict[str, Any]:
         """The counts so far, for a checkpoint within the epoch."""
@@ -63,6 +69,7 @@ class EpochMeter:
             "losses": self._losses_2,
             "seconds": self.seconds,
             "waited": self._waited,
+            "sample": self.sample.state(),
         }
 
     def timing_data(self, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -42,6 +42,17 @@ def micro_batch_rows(batch_size: int, accumulate: int) -> int:
     return batch_size // (accumulate * world_size())
 
 
+def last_piece(sizes: Sequence[int], rows: int) -> tuple[slice, list[int]]:
+    """Which rows of its part each rank has in the last of its pieces, and how many they are.
+
+    Args:
+        sizes: rows of every rank.
+        rows: see :func:`micro_batches`.
+    """
+    first = (max(sizes) - 1) // rows * rows
+    return slice(first, first + rows), [min(max(size - first, 0), rows) for size in sizes]
+
+
 def weight_of(targets: Sequence[Tensor]) -> Tensor:
     """Number of rows that have a label: the loss is their mean."""
     return has_label(targets[0]).sum().float()

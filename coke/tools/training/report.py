@@ -28,6 +28,7 @@ from coke.files.byte_size import parse_bytes, show_bytes
 from coke.tools.runs.interruption import RunStopped
 from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import RunFolder
+from coke.tools.training.feature_sample import EffectiveRanks
 from coke.tools.training.meter import EpochMeter
 from coke.tools.training.metric_sinks import metric_sinks
 from coke.tools.training.peak_memory import peak_memory
@@ -136,7 +137,12 @@ class TrainReporter:
         self._console.print(f"[bold yellow]warning:[/] {escape(warning)}", highlight=False)
 
     def end_epoch(
-        self, meter: EpochMeter, heads: list[HeadReport], lr: float, probe: float | None = None
+        self,
+        meter: EpochMeter,
+        heads: list[HeadReport],
+        lr: float,
+        ranks: EffectiveRanks,
+        probe: float | None = None,
     ) -> EpochRecord:
         """Shows the epoch's line, records it, and warns of a collapse."""
         loss = meter.mean_loss()
@@ -153,6 +159,8 @@ class TrainReporter:
             peak_memory=peak_memory(self._device),
             skipped_steps=meter.skipped,
             probe=probe,
+            effective_rank=ranks.represented,
+            projected_rank=ranks.projected,
         )
         self._progress.remove_task(meter.task)
         self._console.print(epoch_lines(record, self._config.optimizer.epochs), highlight=False)
@@ -166,7 +174,7 @@ class TrainReporter:
 
 
 def epoch_lines(record: EpochRecord, epochs: int) -> str:
-    """The console's lines of one epoch: one for the epoch, one for each head."""
+    """The console's lines of one epoch: one for the epoch, for features, and for each head."""
     name = "scan" if record.epoch == 0 else f"epoch {record.epoch}/{epochs}"
     loss = ""
     if record.loss is not None:
@@ -176,14 +184,25 @@ def epoch_lines(record: EpochRecord, epochs: int) -> str:
         speed += f"  {record.left_out} images left out"
     if record.skipped_steps:
         speed += f"  {record.skipped_steps} steps skipped"
-    if record.probe is not None:
-        speed += f"  k-NN {record.probe:.2f}"
     heads = [
         f"  K={h.n_clusters:,}: {h.smallest}-{h.largest} images, {h.empty} empty, "
         f"violation {h.violation:.1%}, churn {h.churn:.0%}"
         for h in record.heads
     ]
-    return "\n".join([f"{name:<12} {loss}{speed}", *heads])
+    features = _features_line(record)
+    return "\n".join([f"{name:<12} {loss}{speed}", *features, *heads])
+
+
+def _features_line(record: EpochRecord) -> list[str]:
+    """Effective rank and probe, in a line of their own where there are any."""
+    shown = []
+    if record.effective_rank is not None:
+        shown.append(f"effective rank {record.effective_rank:.1f}")
+    if record.projected_rank is not None:
+        shown.append(f"projected {record.projected_rank:.1f}")
+    if record.probe is not None:
+        shown.append(f"k-NN {record.probe:.2f}")
+    return [f"  features: {', '.join(shown)}"] if shown else []
 
 
 def scalars(record: EpochRecord) -> dict[str, float]:
@@ -197,6 +216,9 @@ def scalars(record: EpochRecord) -> dict[str, float]:
     }
     if record.probe is not None:
         found["probe/knn_top1"] = record.probe
+    for name in ("effective_rank", "projected_rank"):
+        if (rank := getattr(record, name)) is not None:
+            found[f"features/{name}"] = rank
     if record.loss is not None and record.loss_over_chance is not None:
         found |= {"train/loss": record.loss, "train/loss_over_chance": record.loss_over_chance}
     for j, head in enumerate(record.heads):

@@ -139,6 +139,7 @@ class Session:
         """Counts a step; saves a checkpoint within the epoch if one is due, or asked for."""
         self._lr = step.lr
         self._meter.update(step.images, step.loss, step.valid)
+        self._meter.sample.add(step.rows)
         self._reporter.skipped(self._meter, self._bad_steps.add(place, step))
         if place.step + 1 < place.steps:
             taken, every = place.taken + 1, self._config.run.checkpoint_every
@@ -153,9 +154,10 @@ class Session:
         """Probes if it is time, records the epoch, saves its checkpoint."""
         self._reporter.skipped(self._meter, self._bad_steps.read_all())
         epoch, top1 = self._meter.epoch, None
+        ranks = on_main(self._meter.sample.ranks)
         if self._probe is not None and self._probe.due(epoch):
             top1 = on_main(partial(self._probe.top1, self._learner.model.backbone))
-        self.record = self._reporter.end_epoch(self._meter, heads, self._lr, top1)
+        self.record = self._reporter.end_epoch(self._meter, heads, self._lr, ranks, top1)
         self._best = self._run.best_epoch()
         self._next = ResumePoint(epoch=epoch + 1, bad_in_a_row=self._bad_steps.in_a_row)
         self._save(CheckpointName(epoch=epoch), self._next)

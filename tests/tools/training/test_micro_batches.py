@@ -6,6 +6,7 @@ import torch
 
 from coke.tools.training.micro_batches import (
     global_batch,
+    last_piece,
     micro_batch_rows,
     micro_batches,
     rows_by_rank,
@@ -30,6 +31,13 @@ def test_every_rank_takes_as_many_pieces() -> None:
         views = [torch.zeros(rows, 1)]
         pieces = list(micro_batches(views, [], rows=1, sizes=(3, 2, 2)))
         assert [len(piece[0]) for piece, _ in pieces] == [1, 1, rows - 2]
+
+
+def test_the_last_piece_of_every_rank() -> None:
+    """Of 7 images, ranks 0 to 2 have 3, 2, 2. In pieces of 2, the last has rank 0's third."""
+    assert last_piece((3, 2, 2), 2) == (slice(2, 4), [1, 0, 0])
+    assert last_piece((3, 2, 2), 3) == (slice(0, 3), [3, 2, 2])
+    assert last_piece((8,), 4) == (slice(4, 8), [4])
 
 
 def test_a_piece_weighs_what_its_loss_is_a_mean_over() -> None:

@@ -58,11 +58,22 @@ def test_warns_of_a_loss_at_chance_but_not_at_the_start() -> None:
 
 def test_what_was_skipped_and_probed_is_shown_and_logged() -> None:
     record = replace(RECORD, skipped_steps=3, probe=61.5, peak_memory=2**30)
-    assert "3 steps skipped  k-NN 61.50" in epoch_lines(record, 20)
+    first, features, _ = epoch_lines(record, 20).split("\n")
+    assert first.endswith("data wait 7%  3 steps skipped") and features == "  features: k-NN 61.50"
     found = scalars(record)
     assert (found["train/skipped_steps"], found["probe/knn_top1"]) == (3, 61.5)
     assert found["train/peak_memory"] == 2**30
     assert "probe/knn_top1" not in scalars(RECORD)
+
+
+def test_ranks_are_shown_and_logged_where_there_are_any() -> None:
+    record = replace(RECORD, effective_rank=101.26, projected_rank=31.04)
+    _, line, _ = epoch_lines(record, 20).split("\n")
+    assert line == "  features: effective rank 101.3, projected 31.0"
+    found = scalars(record)
+    assert found["features/effective_rank"] == 101.26
+    assert found["features/projected_rank"] == 31.04
+    assert not [name for name in scalars(RECORD) if name.startswith("features/")]
 
 
 def test_a_record_comes_back_from_its_line() -> None:

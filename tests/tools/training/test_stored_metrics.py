@@ -37,6 +37,8 @@ OPTIONS = (
 PRESETS = {"one view": "cifar10", "two views": "cifar10-2view"}
 #: Of a machine and a moment, not of the run.
 TIMES = ("images_per_second", "data_wait", "seconds", "peak_memory")
+#: Of a decomposition, whose last bits are a library's. Features have 32 and 16 dimensions.
+RANKS = {"effective_rank": 32, "projected_rank": 16}
 
 
 def draw_waves(folder: Path) -> None:
@@ -81,4 +83,6 @@ def test_a_short_run_gives_the_stored_metrics(waves: Path, tmp_path: Path, run: 
     for record in found:
         for name in TIMES:
             assert record.pop(name) >= 0
+        for name, dim in RANKS.items():
+            assert 1 < record.pop(name) < dim
     assert found == STORED["runs"][run]

@@ -108,10 +108,11 @@ def test_two_ranks_then_one_then_two_are_one_run(
         mixed, alone = (end[epoch] for end in ends)
         stores = [state["clustering"]["label_store"] for state in (mixed, alone)]
         assert equal_states(*stores), f"labels of epoch {epoch}"
-    losses = [
-        [record["loss"] for record in RunFolder(tmp_path / r).records()[1:]]
-        for r in ("run", "alone")
-    ]
+    mixed_records, alone_records = (RunFolder(tmp_path / r).records() for r in ("run", "alone"))
+    for a, b in zip(mixed_records, alone_records, strict=True):
+        for name in ("effective_rank", "projected_rank"):  # of the same images, in the same order
+            assert a[name] == pytest.approx(b[name], rel=1e-2 if a["epoch"] else 1e-4), name
+    losses = [[r["loss"] for r in records[1:]] for records in (mixed_records, alone_records)]
     # Sums over ranks are rounded in another order, which grows from step to step.
     assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
     assert losses[0][1] == pytest.approx(losses[1][1], abs=1e-3)
