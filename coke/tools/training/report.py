@@ -35,6 +35,9 @@ from coke.tools.training.peak_memory import peak_memory
 
 COLLAPSED_SHARE = 0.5
 LOSS_AT_CHANCE = 0.98
+#: Features with a lower effective rank nearly all point one way. bfloat16 rounds features that do
+#: so exactly to about 1.5.
+COLLAPSED_RANK = 2.0
 
 
 class TrainReporter:
@@ -237,6 +240,13 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
                 f"{head.largest / n_images:.0%} of the images. Raise clustering.min_ratio, use "
                 "clustering.dual_rule=auto, or lower optimizer.lr"
             )
+    rank = record.effective_rank
+    if record.epoch >= 1 and rank is not None and rank < COLLAPSED_RANK:
+        warnings.append(
+            f"collapse: the effective rank of the features is {rank:.1f}, so nearly all images "
+            "have the same ones. Lower optimizer.lr, raise clustering.min_ratio, or use "
+            "more clusters (clustering.n_clusters)"
+        )
     chance = record.loss_over_chance
     if record.epoch >= 3 and chance is not None and chance > LOSS_AT_CHANCE:
         warnings.append(

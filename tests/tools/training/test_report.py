@@ -56,6 +56,14 @@ def test_warns_of_a_loss_at_chance_but_not_at_the_start() -> None:
     assert collapse_warnings(replace(stuck, epoch=2), 100) == []
 
 
+def test_warns_of_features_that_point_one_way_but_not_at_the_scan() -> None:
+    flat = replace(RECORD, effective_rank=1.26)
+    (warning,) = collapse_warnings(flat, 100)
+    assert "effective rank of the features is 1.3" in warning and "optimizer.lr" in warning
+    assert collapse_warnings(replace(flat, epoch=0), 100) == []
+    assert collapse_warnings(replace(flat, effective_rank=2.1), 100) == []
+
+
 def test_what_was_skipped_and_probed_is_shown_and_logged() -> None:
     record = replace(RECORD, skipped_steps=3, probe=61.5, peak_memory=2**30)
     first, features, _ = epoch_lines(record, 20).split("\n")
