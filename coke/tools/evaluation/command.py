@@ -143,3 +143,37 @@ def eval_clusters(
         against=against or (),
         labelled_only=labelled_only,
     )
+
+
+@eval_app.command("all")
+def eval_all(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    epoch: EpochOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure again what eval.json holds already.")
+    ] = False,
+    batch_size: ForwardOption = 256,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
+    baselines: BaselinesOption = True,
+    against: AgainstOption = None,
+    labelled_only: LabelledOnlyOption = False,
+) -> None:
+    """All evaluations, from features computed once, and one table."""
+    from coke.tools.evaluation.all import eval_all as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        epoch=epoch,
+        again=again,
+        batch_size=batch_size,
+        size=size,
+        device=device,
+        baselines=baselines,
+        against=against or (),
+        labelled_only=labelled_only,
+    )

@@ -75,20 +75,22 @@ def evaluate(
     console: Console,
     *,
     again: bool = True,
+    with_data: bool = True,
 ) -> EvalReport:
     """Evaluates a subject, shows the table and keeps it.
 
     Args:
         again: measure anew where ``eval.json`` holds an equal result already; otherwise that is
             shown.
+        with_data: also print which images were used.
     """
     subject = features.subject
     blank = EvalReport.of(evaluation.method, run, subject, evaluation.settings(subject), {})
     rows = None if again else kept_rows(blank, run)
     if rows is None:
         report = replace(blank, rows=evaluation.rows(features, console))
-        show_and_keep(report, run, console)
+        show_and_keep(report, run, console, with_data=with_data)
     else:
         report = replace(blank, rows=rows)
-        show_kept(report, run, console)
+        show_kept(report, run, console, with_data=with_data)
     return report

@@ -121,8 +121,28 @@ class EvalReport:
         return "top1" if "top1" in self.rows[TRAINED].figures else "accuracy"
 
 
-def show(report: EvalReport, console: Console) -> None:
-    """Prints the table, and below it what a reader of the figures must know."""
+def show(report: EvalReport, console: Console, *, with_data: bool = True) -> None:
+    """Prints the table, and what a reader of the figures must know.
+
+    Args:
+        with_data: say which images were used, and what is wrong with them; see :func:`show_data`.
+    """
+    if with_data:
+        show_data(report, console)
+    print_table(console, _table(report))
+    for line in _notes(report):
+        console.print(line, highlight=False)
+    warnings = _data_warnings(report) if with_data else []
+    if not report.beats_baselines():
+        warnings.append(
+            "CoKe's features are not above every baseline here; train longer, or look at the run's "
+            "collapse warnings"
+        )
+    _warn(warnings, console)
+
+
+def show_data(report: EvalReport, console: Console, *, with_warnings: bool = False) -> None:
+    """Prints which images were used and, with ``with_warnings``, what is wrong with them."""
     roles = {"train": report.data.train, "test": report.data.test}
     for role, data in roles.items() if report.tests else [("images", report.data.train)]:
         console.print(
@@ -131,10 +151,12 @@ def show(report: EvalReport, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    print_table(console, _table(report))
-    for line in _notes(report):
-        console.print(line, highlight=False)
-    for line in _warnings(report):
+    if with_warnings:
+        _warn(_data_warnings(report), console)
+
+
+def _warn(lines: list[str], console: Console) -> None:
+    for line in lines:
         console.print(f"[bold yellow]warning:[/] {escape(line)}", highlight=False)
 
 
@@ -156,7 +178,7 @@ def _table(report: EvalReport) -> Table:
     for name, row in report.rows.items():
         cells = [f"CoKe, epoch {report.epoch}" if name == TRAINED else escape(name)]
         for metric in metrics:
-            cells.append(_cell(row.figures.get(metric), METRICS[metric][1]))
+            cells.append(cell(row.figures.get(metric), METRICS[metric][1]))
             if metric in bounded:
                 cells.append(_interval(row, metric) or "-")
         cells += [str(row.chosen.get(setting, "-")) for setting in chosen]
@@ -164,7 +186,8 @@ def _table(report: EvalReport) -> Table:
     return table
 
 
-def _cell(figure: Figure | None, decimals: int) -> str:
+def cell(figure: Figure | None, decimals: int) -> str:
+    """A figure with its standard deviation over seeds; a dash where there is none."""
     if figure is None:
         return "-"
     after = "" if figure.deviation is None else f" ± {figure.deviation:.{decimals}f}"
@@ -194,7 +217,7 @@ def _notes(report: EvalReport) -> list[str]:
     return found
 
 
-def _warnings(report: EvalReport) -> list[str]:
+def _data_warnings(report: EvalReport) -> list[str]:
     found = []
     if report.untrained_classes:
         names = [f"{name!r} ({n:,})" for name, n in report.untrained_classes.items()]
@@ -212,10 +235,5 @@ def _warnings(report: EvalReport) -> list[str]:
         found.append(
             f"{report.repeated_images:,} of {report.test_images:,} test images are also training "
             "images: each of them finds itself"
-        )
-    if not report.beats_baselines():
-        found.append(
-            "CoKe's features are not above every baseline here; train longer, or look at the run's "
-            "collapse warnings"
         )
     return found

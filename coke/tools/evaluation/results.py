@@ -36,15 +36,19 @@ def check_results(run: str | Path) -> None:
         )
 
 
-def show_and_keep(report: EvalReport, run: str | Path, console: Console) -> None:
+def show_and_keep(
+    report: EvalReport, run: str | Path, console: Console, *, with_data: bool = True
+) -> None:
     """Prints a report and adds it to the run's results."""
-    show(report, console)
+    show(report, console, with_data=with_data)
     console.print(f"written to {keep_result(report, run)}", highlight=False)
 
 
-def show_kept(report: EvalReport, run: str | Path, console: Console) -> None:
+def show_kept(
+    report: EvalReport, run: str | Path, console: Console, *, with_data: bool = True
+) -> None:
     """Prints a report that the run's results held already."""
-    show(report, console)
+    show(report, console, with_data=with_data)
     console.print(f"taken from {Path(run) / RESULTS}: measured before", highlight=False)
 
 

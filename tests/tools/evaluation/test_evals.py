@@ -156,6 +156,29 @@ def test_ids_without_an_image_have_no_row(
         assert report.train_images == 58
 
 
+@pytest.mark.slow
+def test_data_may_have_other_classes_sizes_and_no_colour(
+    run: Path, tmp_path: Path, quiet: Console
+) -> None:
+    """Grey images of 40 x 56 pixels of three classes, which their brightness tells apart."""
+    for split, count in (("train", 12), ("test", 4)):
+        for level, name in ((40, "dark"), (120, "grey"), (200, "light")):
+            (tmp_path / "src" / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = Image.new("L", (56, 40), level + i)
+                image.putpixel((i, i), 255)
+                image.save(tmp_path / "src" / split / name / f"{i}.png")
+    ingest(tmp_path / "src", tmp_path / "data", workers=1, console=quiet)
+    knn = eval_knn(run, tmp_path / "data", k=3, console=quiet)
+    linear = eval_linear(run, tmp_path / "data", fast=True, console=quiet)
+    larger = eval_linear(run, tmp_path / "data", epochs=2, size=32, console=quiet)
+    for report in (knn, linear, larger):
+        assert (report.train_images, report.test_images) == (36, 12)
+        assert set(report.rows) == {"random initialisation", "raw pixels", "CoKe"}
+    assert linear.rows["raw pixels"].top1 > 60.0, "chance is 33"
+    assert (linear.settings["size"], larger.settings["size"]) == (16, 32)
+
+
 class PatchEmbedding(nn.Conv2d):
     """As timm's: it takes images of one side only."""
 
