@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPTIMIZERS = ("lars", "sgd")
+OPTIMIZERS = ("lars", "sgd", "adamw")
 LR_SCALINGS = ("none", "sqrt", "linear")
 
 
@@ -13,7 +13,7 @@ class OptimizerConfig:
     """Defaults are the paper's (App. B.1): LARS, 1.6 at batch 1,024, 10 epochs of warm-up.
 
     Attributes:
-        name: ``"lars"`` or ``"sgd"`` (Nesterov).
+        name: ``"lars"``, ``"sgd"`` (Nesterov) or ``"adamw"``.
         epochs: training epochs; the initialisation scan (epoch 0) comes on top.
         accumulate: number of pieces in which a step is computed, one after the other, to save
             memory. Loss, labels, duals, centers and counts are those of the whole batch; batch
@@ -21,6 +21,14 @@ class OptimizerConfig:
         lr: peak learning rate, for this batch size or, with ``lr_scaling``, for batch 1,024.
         lr_scaling: ``"none"``, ``"sqrt"`` (with the square root of the batch size, nearly the
             paper's Table 9: 0.8, 1.13 for its 1.2, 1.6 at 256, 512, 1,024) or ``"linear"``.
+        momentum: of ``lars`` and ``sgd``.
+        betas: decays of the two means of ``adamw``.
+        weight_decay: of matrices and convolutions. Biases, norms, class token and position
+            embeddings have none.
+        layer_decay: learning rate of each layer of a vision transformer as a share of the next
+            one's; 1 for equal rates. See :func:`coke.model.parameter_groups.parameter_groups`.
+        clip_norm: largest norm of all gradients together; longer ones are shrunk to it before the
+            step. 0 for no limit.
         warmup_epochs: linear warm-up after the initialisation scan, then cosine to ``final_lr``.
     """
 
@@ -29,7 +37,10 @@ class OptimizerConfig:
     accumulate: int = 1
     lr: float = 1.6
     momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-6
+    layer_decay: float = 1.0
+    clip_norm: float = 0.0
     warmup_epochs: float = 10.0
     final_lr: float = 0.0
     lr_scaling: str = "none"
@@ -44,7 +55,13 @@ class OptimizerConfig:
             raise ValueError(f"lr is {self.lr}; it must be positive")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; give 0 <= momentum < 1")
-        for name in ("weight_decay", "warmup_epochs", "final_lr"):
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}; give two numbers, 0 <= beta < 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay is {self.layer_decay}; give a share, 0 < share <= 1, such as 0.75"
+            )
+        for name in ("weight_decay", "warmup_epochs", "final_lr", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         if self.lr_scaling not in LR_SCALINGS:

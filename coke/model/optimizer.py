@@ -6,48 +6,36 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from coke.config.optimizer import OPTIMIZERS, OptimizerConfig
+from coke.model.adamw import AdamW
+from coke.model.fused_optimizer import FusedOptimizer
 from coke.model.lars import LARS
+from coke.model.parameter_groups import LR_SHARE, parameter_groups
+from coke.model.sgd import SGD
 
 #: The batch size that ``lr`` refers to if ``lr_scaling`` is not ``none``.
 REFERENCE_BATCH = 1024
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimiser over all parameters; one-dimensional ones are never decayed."""
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> FusedOptimizer:
+    """The optimiser over all trained parameters, see
+    :func:`coke.model.parameter_groups.parameter_groups`.
+
+    Raises:
+        ValueError: an unknown name, or a layer-wise decay of a backbone without blocks.
+    """
     if config.name not in OPTIMIZERS:
         raise ValueError(f"optimizer is {config.name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    params = [p for p in model.parameters() if p.requires_grad]
-    if config.name == "lars":
-        return LARS(
-            params, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    groups = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return _fused_sgd(groups, config)
-
-
-def _fused_sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
-    """SGD in one pass over each parameter; on a CPU an eighth of the time of torch's loop.
-
-    Momentum starts at zero here, which gives the same first step as torch's own start. The fused
-    kernel would start from uninitialised memory if float16's scaler skips the very first step, and
-    would refuse a parameter whose first gradient comes later than the others'.
-    """
-    sgd = torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
-    )
-    if config.momentum > 0:
-        for group in sgd.param_groups:
-            for p in group["params"]:
-                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
-    return sgd
+    decay = config.weight_decay
+    groups = parameter_groups(model, weight_decay=decay, layer_decay=config.layer_decay)
+    if config.name == "adamw":
+        return AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=decay)
+    if config.name == "sgd":
+        return SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=decay)
+    return LARS(groups, lr=config.lr, momentum=config.momentum, weight_decay=decay)
 
 
 def step_if(valid: Tensor, optimizer: Optimizer) -> None:
@@ -85,5 +73,6 @@ def learning_rate(config: OptimizerConfig, *, progress: float) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Gives every group its share of the learning rate."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(LR_SHARE, 1.0)

@@ -255,9 +255,10 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, kept in self.optimizer.state.items():
-            if (buffer := kept.get("momentum_buffer")) is not None:
-                # Fused kernels go by address: laid out as the weights are now, not as it was saved.
-                kept["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+            for name, value in kept.items():
+                if value.shape == parameter.shape:
+                    # Fused kernels go by address: laid out as weights are now, not as it was saved.
+                    kept[name] = torch.empty_like(parameter).copy_(value)
         self.scaler.load_state_dict(state["scaler"])
         self.clustering.load_state_dict(state["clustering"])
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.distributed.process_group import sum_over_ranks, world_size
+from coke.model.clipping import clip_gradients
 from coke.model.finite import finite_gradients
 from coke.model.loss import ViewFeatures, views_loss
 from coke.model.optimizer import step_if
@@ -205,19 +206,32 @@ def train_step(
     grads = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
-    finite = torch.isfinite(loss)
     to_labelled = config.data.batch_size / labelled  # 1 if the batch is full
     if grads:  # a loss that is not finite makes all gradients so: nothing else stops the scaler
-        torch._foreach_mul_(grads, torch.where(finite, to_labelled, torch.nan))
-    if scaler.is_enabled():
-        loss_is_finite, one = finite, torch.ones_like(loss)
-        scale = scaler.scale(one)
-        finite = finite & ((scale >= 1) | finite_gradients(loss, grads))
-        scaler.step(optimizer)
-        scaler.update()
-        # A loss that is not finite says nothing about the scale.
-        scaler.update(torch.where(loss_is_finite, scaler.scale(one), scale))
-    else:
+        torch._foreach_mul_(grads, torch.where(torch.isfinite(loss), to_labelled, torch.nan))
+    scale = scaler.scale(torch.ones_like(loss)) if scaler.is_enabled() else None
+    if config.optimizer.clip_norm:
+        clip_gradients(grads, config.optimizer.clip_norm, scale)
+    if scale is None:
         finite = finite_gradients(loss, grads)
         step_if(finite, optimizer)
+    else:
+        finite = _scaled_step(optimizer, scaler, scale, loss, grads)
     return found.features, loss, finite
+
+
+def _scaled_step(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    scale: Tensor,
+    loss: Tensor,
+    grads: list[Tensor],
+) -> Tensor:
+    """A step with float16's gradients. Returns whether it counts, see :func:`train_step`."""
+    loss_is_finite = torch.isfinite(loss)
+    counts = loss_is_finite & ((scale >= 1) | finite_gradients(loss, grads))
+    scaler.step(optimizer)
+    scaler.update()
+    # A loss that is not finite says nothing about the scale.
+    scaler.update(torch.where(loss_is_finite, scaler.scale(torch.ones_like(loss)), scale))
+    return counts

@@ -37,7 +37,7 @@ def test_what_was_learned_comes_back(tiny: Config) -> None:
     assert equal_states(other.state_dict(), saved.state_dict())
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
 def test_another_memory_layout_goes_on_alike(tiny: Config, name: str) -> None:
     """A resumed run may have another memory layout; torch's fused kernels go by address."""
     config = tiny.changed(optimizer={"name": name, "lr": 0.1})

@@ -124,6 +124,54 @@ def one_step(config: Config, precision: str, device: torch.device) -> tuple[CoKe
     return model, scaler, loss
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_a_clipped_step_is_as_long_as_rate_times_norm(
+    tiny: Config, precision: str, pieces: int
+) -> None:
+    """Whatever the scale of float16's gradients, and the number of pieces that they come from."""
+    largest, lr = 1e-3, 0.5
+    config = tiny.changed(
+        optimizer={
+            "name": "sgd",
+            "lr": lr,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "clip_norm": largest,
+            "accumulate": pieces,
+        }
+    )
+    start = build_model(tiny.model, 0)
+    model, _, _ = one_step(config, precision, CPU)
+    moved = [
+        a.detach() - b.detach() for a, b in zip(model.parameters(), start.parameters(), strict=True)
+    ]
+    length = torch.cat([part.flatten() for part in moved]).norm()
+    assert float(length) == pytest.approx(lr * largest, rel=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "counts"), [("fp32", False), ("fp16", True)])
+def test_clipping_does_not_hide_a_gradient_that_is_not_finite(
+    tiny: Config, precision: str, counts: bool
+) -> None:
+    """An infinite norm would shrink every other gradient to 0, and the step would be taken."""
+    config = tiny.changed(optimizer={"name": "adamw", "clip_norm": 1.0})
+    images, targets = torch.randn(16, 3, 16, 16), [torch.arange(16) % k for k in (3, 5)]
+    model = build_model(tiny.model, 0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    weight = model.backbone.get_parameter("conv1.weight")
+    weight.register_hook(lambda gradient: gradient * math.inf)
+    clustering = Clustering(n_ids=N, dim=tiny.model.dim, n_clusters=(3, 5))
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=precision == "fp16")
+    optimizer = build_optimizer(model, config.optimizer)
+    _, _, finite = train_step(
+        model, optimizer, [images], targets, clustering, config, precision, scaler=scaler
+    )
+    assert bool(finite) is counts
+    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
+    assert not any(kept.any() for of in optimizer.state.values() for kept in of.values())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_half_precision_takes_about_the_same_step(

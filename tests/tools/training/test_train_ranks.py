@@ -33,7 +33,7 @@ from coke.distributed.process_group import (
     world_size,
 )
 from coke.model import coke_model
-from coke.model.coke_model import build_model, unit
+from coke.model.coke_model import build_model
 from coke.model.replica import replicate
 from coke.pipeline.order.order import rank_sizes
 from coke.tools.runs.checkpoint import list_checkpoints, load_checkpoint
@@ -43,6 +43,7 @@ from coke.tools.training.step import scan_batch, train_step
 from coke.tools.training.train import train
 from tests.support.patience import PATIENCE_S, wait_until
 from tests.support.ranks import WORLD, free_port, run_ranks, saved, take_place
+from tests.support.small_vit import shrink_vit
 from tests.support.tiny_config import gentle_config, tiny_config
 
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
@@ -57,11 +58,11 @@ def double_steps(config: Config) -> dict[str, Any]:
     A full batch, and two short ones, of which one rank has more of the first; there, every third
     image has no label.
     """
-    coke_model.unit = functools.partial(F.normalize, dim=1)  # in training it casts to float32
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        # In training it casts to float32.
+        patch.setattr(coke_model, "unit", functools.partial(F.normalize, dim=1))
+        shrink_vit(patch)
         return _double_steps(config)
-    finally:
-        coke_model.unit = unit
 
 
 def _double_steps(config: Config) -> dict[str, Any]:
@@ -151,6 +152,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole": {},
     "pieces": {"optimizer": {"accumulate": 2}},
     "checkpointed": {"machine": {"checkpoint_activations": True}},
+    "vit": {
+        "model": {"backbone": "vit", "size": "tiny", "patch": 8, "image_size": 24},
+        "optimizer": {"accumulate": 2, "clip_norm": 0.01},
+    },
 }
 
 

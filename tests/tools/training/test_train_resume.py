@@ -68,13 +68,26 @@ def with_dropout(config: ModelConfig, seed: int) -> CoKe:
     return model
 
 
+VIT: dict[str, Any] = {
+    "model": {"backbone": "vit", "size": "tiny", "patch": 4, "image_size": 16, "drop_path": 0.3},
+    "optimizer": {"name": "adamw", "lr": 0.01, "layer_decay": 0.8, "clip_norm": 0.1},
+}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, VIT], ids=["resnet", "vit"])
 def test_resuming_after_any_step_gives_the_uninterrupted_run(
-    stripes: Path, varied: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+    stripes: Path,
+    varied: Config,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    small_vit: None,
+    changes: dict[str, Any],
 ) -> None:
     """A copy of the run folder after each save is what a kill at that instant leaves."""
     monkeypatch.setattr(learner_module, "build_model", with_dropout)
-    config = varied.changed(run={"checkpoint_every": 1})
+    config = varied.changed(run={"checkpoint_every": 1}, **changes)
     whole, left = tmp_path / "whole", tmp_path / "left"
     orders: dict[str, list[list[int]]] = {}
     step = Clustering.step

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coke.config.config import Config
 from coke.config.model import ModelConfig
-from coke.model.coke_model import CoKe
+from coke.model.coke_model import CoKe, build_model
 from coke.model.vit import VisionTransformer
 from coke.tools.evaluation.knn import eval_knn
 from coke.tools.evaluation.representations import load_run
@@ -51,7 +51,7 @@ def vit(tiny: Config) -> Config:
             "start_size": 8,
             "small_view": replace(tiny.data.view, size=8),
         },
-        optimizer={"name": "sgd", "lr": 0.02, "epochs": 2},
+        optimizer={"name": "adamw", "lr": 0.002, "epochs": 2, "clip_norm": 3.0},
     )
 
 
@@ -110,7 +110,9 @@ def test_its_memory_is_estimated(vit: Config) -> None:
     whole = estimated(deeper)
     less = estimated(deeper.changed(machine={"checkpoint_activations": True}))
     assert 0 < less.activations < 0.7 * whole.activations
-    frozen = 4 * (WIDTH * 3 * 4 * 4 + WIDTH)
-    assert whole.weights > whole.gradients and whole.optimizer == whole.gradients
-    free = estimated(deeper.changed(model={"freeze_patches": False}))
-    assert free.gradients - whole.gradients == frozen
+    frozen = 4 * (WIDTH * 3 * 4 * 4 + WIDTH)  # bytes of the patches' projection
+    # two means of each parameter, and its number of steps
+    assert 0 <= whole.optimizer - 2 * whole.gradients < 1000
+    frozen = 4 * (WIDTH * 3 * 4 * 4 + WIDTH)  # bytes of the patches' projection
+    buffers = build_model(vit.model, 0).buffers()
+    assert whole.weights - whole.gradients == frozen + sum(b.nbytes for b in buffers)
