@@ -43,3 +43,20 @@ def test_a_path_is_folded_and_stays_whole() -> None:
     assert max(map(len, text.splitlines())) <= 80
     cells = [line.split("│")[2].strip() for line in text.splitlines() if line.startswith("│")]
     assert "".join(cells) == path
+
+
+@pytest.mark.parametrize("width", range(74, 110, 5))
+def test_long_words_are_not_paid_for_by_the_last_column(width: int) -> None:
+    """One column's words are so long that it cannot be narrower, the others' are short."""
+    table = Table(title="fine-tuned")
+    table.add_column("features")
+    for name in ("top-1 %", "95 % interval", "held-out top-1 %", "learning rate", "weight decay"):
+        table.add_column(name, justify="right")
+    table.add_row("random initialisation", "91.25", "83.9 to 93.0", "90.11", "0.1", "1e-05")
+    console = Console(file=io.StringIO(), width=width)
+    print_table(console, table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for whole in ("initialisation", "learning", "weight", "decay", "1e-05"):
+        assert whole in text
