@@ -28,6 +28,12 @@ AgainstOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
 ForwardOption = Annotated[int, typer.Option("--batch-size", help="Images per forward pass.")]
+RatesOption = Annotated[
+    Optional[list[float]],
+    typer.Option(
+        "--lr", help="Learning rate at batch 256; repeatable. 1, 0.1, 0.01, 0.001 if unset."
+    ),
+]
 LabelledOnlyOption = Annotated[
     bool, typer.Option("--labelled-only", help="Leave out images without a class label.")
 ]
@@ -98,6 +104,124 @@ def eval_linear(
         fast=fast,
         epochs=epochs,
         lr=lr,
+        batch_size=batch_size,
+        size=size,
+        device=device,
+        baselines=baselines,
+        against=against or (),
+        labelled_only=labelled_only,
+    )
+
+
+@eval_app.command("finetune")
+def eval_finetune(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    epoch: EpochOption = None,
+    lr: RatesOption = None,
+    weight_decay: Annotated[
+        Optional[list[float]],
+        typer.Option("--weight-decay", help="Repeatable; 1e-5, 1e-6 and 0 if unset."),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],
+        typer.Option(help="Epochs of each training; 20,000 steps, at most 100, if unset."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option("--batch-size", help="Images per step; 256 if unset.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the held-out part, the head and the crops.")] = 0,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
+    baselines: BaselinesOption = True,
+    against: AgainstOption = None,
+    labelled_only: LabelledOnlyOption = False,
+) -> None:
+    """The whole network trained on the labels; learning rate and decay are searched."""
+    from coke.tools.evaluation.finetune import eval_finetune as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        epoch=epoch,
+        lr=lr or (),
+        weight_decay=weight_decay or (),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        size=size,
+        device=device,
+        baselines=baselines,
+        against=against or (),
+        labelled_only=labelled_only,
+    )
+
+
+@eval_app.command("lowshot")
+def eval_lowshot(
+    run_folder: RunArgument,
+    data: DataArgument,
+    test: TestOption = None,
+    epoch: EpochOption = None,
+    fraction: Annotated[
+        Optional[list[float]],
+        typer.Option(
+            "--fraction", help="Share of the training images; repeatable. 0.01, 0.1 if unset."
+        ),
+    ] = None,
+    ids: Annotated[
+        Optional[list[Path]],
+        typer.Option("--ids", help="A list of keys, file names or ids to use; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        Optional[int],
+        typer.Option(help="Choices of images; 3 if unset, and 1 for --finetune."),
+    ] = None,
+    write_ids: Annotated[
+        Optional[Path], typer.Option("--write-ids", help="Folder for lists of the chosen images.")
+    ] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Also fine-tune the whole network.")
+    ] = False,
+    lr: RatesOption = None,
+    weight_decay: Annotated[
+        Optional[list[float]],
+        typer.Option("--weight-decay", help="Of the fine-tuning; repeatable. 0 if unset."),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],
+        typer.Option(help="Of the fine-tuning; 60 for less than 5 % of the images, else 30."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],
+        typer.Option(
+            "--batch-size", help="Of the fine-tuning; 1/8 of the images, 16 to 256, if unset."
+        ),
+    ] = None,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
+    baselines: BaselinesOption = True,
+    against: AgainstOption = None,
+    labelled_only: LabelledOnlyOption = False,
+) -> None:
+    """Classifiers learned from a few labelled images of each class."""
+    from coke.tools.evaluation.lowshot import eval_lowshot as run
+
+    run(
+        run_folder,
+        data,
+        test=test,
+        epoch=epoch,
+        fractions=fraction or (),
+        ids=ids or (),
+        seeds=seeds,
+        write_ids=write_ids,
+        finetune=finetune,
+        lr=lr or (),
+        weight_decay=weight_decay or (),
+        epochs=epochs,
         batch_size=batch_size,
         size=size,
         device=device,

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from coke.tools.evaluation.labelled_data import rows_of
 from coke.tools.evaluation.networks import hash_of_weights as hash_of_weights
 from coke.tools.evaluation.networks import load_run as load_run
 from coke.tools.evaluation.subject import Subject, SubjectOptions, open_subject
+from coke.tools.evaluation.subset import only
 
 _CALIBRATION_BATCHES = 16  # that give an untrained network its batch-norm statistics
 _PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
@@ -57,6 +60,16 @@ class CachedFeatures:
     def test(self) -> dict[str, Tensor]:
         """Features (M, D) float32 of the test images, ids ascending."""
         return self._of(self.subject.splits.test)
+
+    def of_some(self, ids_M: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Features (M, D) float32 of some training images, ids ascending; only these are computed,
+        unless those of all were asked for before.
+        """
+        train = self.subject.splits.train
+        if "train" not in self.__dict__:
+            return self._of(only(train, ids_M))
+        rows_M = rows_of(train, torch.from_numpy(np.sort(ids_M)))
+        return {name: features_ND[rows_M] for name, features_ND in self.train.items()}
 
     def _of(self, index: ImageIndex) -> dict[str, Tensor]:
         subject, rows = self.subject, self.representations
@@ -114,14 +127,17 @@ def evaluation_loader(
     device: torch.device,
     *,
     shuffle: bool = False,
+    drop_ragged: bool = False,
+    seed: int | None = None,
 ) -> Loader:
-    """A loader of one view with the run's own loader settings."""
+    """A loader of one view with the run's own loader settings, and its seed if ``seed`` is None."""
     return build_loader(
         index,
         [recipe],
         batch_size=batch_size,
-        seed=config.seed,
+        seed=config.seed if seed is None else seed,
         shuffle=shuffle,
+        drop_ragged=drop_ragged,
         order=config.data.order,
         window=config.data.window,
         cache_gb=config.machine.cache_gb,
