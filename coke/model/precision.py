@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+#: Of inference on a CPU that computes bf16 in hardware: the first batch decides by its speed.
+MEASURED = "measured"
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -38,6 +40,29 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(f"precision is 'tf32', which {device} does not have; use fp32")
     return precision
+
+
+def inference_precision(precision: str, device: torch.device) -> str:
+    """The precision of forward passes without gradients, of weights trained in ``precision``.
+
+    It is the run's where the device computes that in hardware, else fp32. On a CPU, ``auto``
+    becomes :data:`MEASURED` where there is a choice: for small networks bf16 gains nothing there.
+
+    Args:
+        precision: a setting ``machine.precision``.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if device.type == "cpu" and precision == "auto":
+        return MEASURED if has_native_bf16(device) else "fp32"
+    if device.type == "cpu" and precision in ("tf32", "fp16"):
+        return "fp32"
+    if precision == "bf16" and not has_native_bf16(device):
+        return "fp32"
+    return resolve_precision(precision, device)
 
 
 def set_tensor_cores(precision: str) -> None:

@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from coke.model import precision
-from coke.model.precision import autocast, has_native_bf16, resolve_device, resolve_precision
+from coke.model.precision import (
+    MEASURED,
+    autocast,
+    has_native_bf16,
+    inference_precision,
+    resolve_device,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -99,3 +106,32 @@ def test_unknown_devices_are_named(device: str) -> None:
     message = f"device is {device!r}; choose auto, cpu, cuda or cuda:N"
     with pytest.raises(ValueError, match=re.escape(message)):
         resolve_device(device)
+
+
+@pytest.mark.parametrize(
+    ("setting", "plain_cpu", "bf16_cpu", "gpu"),
+    [
+        ("auto", "fp32", MEASURED, "bf16"),
+        ("fp32", "fp32", "fp32", "fp32"),
+        ("tf32", "fp32", "fp32", "tf32"),
+        ("bf16", "fp32", "bf16", "bf16"),
+        ("fp16", "fp32", "fp32", "fp16"),
+    ],
+)
+def test_inference_is_in_the_runs_precision_where_the_device_has_it(
+    setting: str, plain_cpu: str, bf16_cpu: str, gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert inference_precision(setting, torch.device("cuda")) == gpu
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: False)
+    assert inference_precision(setting, CPU) == plain_cpu
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: True)
+    assert inference_precision(setting, CPU) == bf16_cpu
+    with pytest.raises(ValueError, match="precision is 'int8'; choose one of auto, fp32"):
+        inference_precision("int8", CPU)
+
+
+def test_a_gpu_without_bf16_infers_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert inference_precision("auto", torch.device("cuda")) == "fp32"
+    assert inference_precision("bf16", torch.device("cuda")) == "fp32"

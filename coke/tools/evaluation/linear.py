@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,12 +18,14 @@ from coke.tools.evaluation.evaluation import evaluate_run
 from coke.tools.evaluation.figures import Row, accuracy_row
 from coke.tools.evaluation.labelled_data import Splits, labels_of, rows_of
 from coke.tools.evaluation.linear_classifier import LinearConfig, LinearProbe, fit_on_cached
+from coke.tools.evaluation.one_ahead import one_ahead
 from coke.tools.evaluation.report import EvalReport
 from coke.tools.evaluation.representations import (
     CachedFeatures,
     Representation,
     check_finite,
     evaluation_loader,
+    features_of,
 )
 from coke.tools.evaluation.subject import Subject, SubjectOptions
 
@@ -164,17 +167,16 @@ def _fit_on_crops(
         shuffle=True,
     )
     labels = labels_of(splits.train, device)
+    represent = partial(features_of, rows=rows, device=device)
     probes: dict[str, LinearProbe] = {}
     steps = loader.steps_per_epoch * settings.epochs
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("linear classifier", total=steps)
         done = 0
         for epoch in range(settings.epochs):
-            for batch in loader.epoch(epoch):
-                images = batch.views[0].to(device)
+            for batch, features in one_ahead(represent, loader.epoch(epoch)):
                 labels_B = labels[rows_of(splits.train, batch.ids).to(device)]
-                for name, represent in rows.items():
-                    features_BD = represent(images).float()
+                for name, features_BD in features.items():
                     check_finite(features_BD, name)
                     if name not in probes:
                         dim = features_BD.shape[1]

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from coke.config.config import Config
+from coke.model.precision import inference_precision, resolve_precision
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split
 from coke.pipeline.remote.remote import location
 from coke.tools.evaluation.accuracy import topk_accuracy
 from coke.tools.evaluation.knn_classifier import knn_classify
 from coke.tools.evaluation.labelled_data import check_two_classes, open_splits, with_labels
-from coke.tools.evaluation.representations import evaluation_loader
+from coke.tools.evaluation.representations import Representation, evaluation_loader, frozen
 
 K, TEMPERATURE = 20, 0.07  # as `coke eval knn`
 _BATCH = 256
@@ -67,20 +68,19 @@ class KnnProbe:
         """Share of test images whose class is found, in percent; None where a feature is NaN or
         infinite. Leaves ``backbone`` as it was.
         """
-        training = backbone.training
-        backbone.eval()
-        try:
-            n = min(self._config.run.probe_images, self._train.n_live)
-            bank_ND, labels_N = self._features(backbone, self._train, n)
-            if self._test is None:
-                held = max(1, round(_HELD_OUT * n))
-                queries_MD, true_M = bank_ND[:held], labels_N[:held]
-                bank_ND, labels_N = bank_ND[held:], labels_N[held:]
-            else:
-                m = min(max(1, self._config.run.probe_images // 2), self._test.n_live)
-                queries_MD, true_M = self._features(backbone, self._test, m)
-        finally:
-            backbone.train(training)
+        # The precision that training has: a probe that chose its own might choose another later.
+        trained_in = resolve_precision(self._config.machine.precision, self._device)
+        precision = inference_precision(trained_in, self._device)
+        represent = frozen(backbone, self._device, precision)
+        n = min(self._config.run.probe_images, self._train.n_live)
+        bank_ND, labels_N = self._features(represent, self._train, n)
+        if self._test is None:
+            held = max(1, round(_HELD_OUT * n))
+            queries_MD, true_M = bank_ND[:held], labels_N[:held]
+            bank_ND, labels_N = bank_ND[held:], labels_N[held:]
+        else:
+            m = min(max(1, self._config.run.probe_images // 2), self._test.n_live)
+            queries_MD, true_M = self._features(represent, self._test, m)
         if not (bank_ND.isfinite().all() and queries_MD.isfinite().all()):
             return None
         scores_MC = knn_classify(
@@ -93,8 +93,9 @@ class KnnProbe:
         )
         return topk_accuracy(scores_MC, true_M, 1)
 
-    @torch.no_grad()
-    def _features(self, backbone: nn.Module, index: ImageIndex, n: int) -> tuple[Tensor, Tensor]:
+    def _features(
+        self, represent: Representation, index: ImageIndex, n: int
+    ) -> tuple[Tensor, Tensor]:
         """Center-crop features (n, D) float32 and labels (n,) int64 of the first images."""
         batch_size = min(_BATCH, n)
         loader = evaluation_loader(
@@ -107,7 +108,7 @@ class KnnProbe:
         )
         features, labels, found = [], [], 0
         for batch in loader.epoch(0):
-            features.append(backbone(batch.views[0].to(self._device)).float())
+            features.append(represent(batch.views[0].to(self._device)))
             labels.append(torch.from_numpy(np.asarray(index.labels[batch.ids.numpy()])))
             found += len(batch.ids)
             if found >= n:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Unpack
 
@@ -17,12 +17,15 @@ from torch.nn import functional as F
 
 from coke.config.config import Config
 from coke.config.view_recipe import ViewRecipe
+from coke.model.inference import Inference
+from coke.model.precision import inference_precision
 from coke.pipeline.dataset.index import ImageIndex
-from coke.pipeline.loading.loader import Loader, build_loader
+from coke.pipeline.loading.loader import Batch, Loader, build_loader
 from coke.tools.evaluation.contestants import PIXELS, RANDOM
 from coke.tools.evaluation.labelled_data import rows_of
 from coke.tools.evaluation.networks import hash_of_weights as hash_of_weights
 from coke.tools.evaluation.networks import load_run as load_run
+from coke.tools.evaluation.one_ahead import one_ahead
 from coke.tools.evaluation.subject import Subject, SubjectOptions, open_subject
 from coke.tools.evaluation.subset import only
 
@@ -100,13 +103,14 @@ def representations(subject: Subject, batch_size: int) -> dict[str, Representati
     worse than it is.
     """
     config, device = subject.config, subject.device
+    precision = inference_precision(config.machine.precision, device)
     found: dict[str, Representation] = {}
     for contestant in subject.contestants():
         network = contestant.make_backbone()
         if not contestant.trained:
             recipe = config.data.view.evaluation()
             calibrate(network, subject.splits.train, config, recipe, batch_size, device)
-        found[contestant.name] = frozen(network, device)
+        found[contestant.name] = frozen(network, device, precision)
         if contestant.name == RANDOM:
             found[PIXELS] = raw_pixels
     return found
@@ -148,6 +152,15 @@ def evaluation_loader(
 
 
 @torch.no_grad()
+def features_of(
+    batch: Batch, rows: dict[str, Representation], device: torch.device
+) -> dict[str, Tensor]:
+    """Features (B, D) float32 of a batch's first view, per representation, on the device."""
+    images = batch.views[0].to(device, non_blocking=True)
+    return {name: represent(images).float() for name, represent in rows.items()}
+
+
+@torch.no_grad()
 def extract(
     index: ImageIndex,
     config: Config,
@@ -167,11 +180,10 @@ def extract(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"features of {index.folder.name}", total=index.n_live)
         recipe = config.data.view.evaluation()
-        for batch in evaluation_loader(index, config, recipe, batch_size, device).epoch(0):
-            images = batch.views[0].to(device)
+        batches = evaluation_loader(index, config, recipe, batch_size, device).epoch(0)
+        for batch, features in one_ahead(partial(features_of, rows=rows, device=device), batches):
             rows_B = rows_of(index, batch.ids).to(device)
-            for name, represent in rows.items():
-                features_BD = represent(images).float()
+            for name, features_BD in features.items():
                 if name not in found:
                     found[name] = features_BD.new_empty(index.n_live, features_BD.shape[1])
                 found[name][rows_B] = features_BD
@@ -191,16 +203,14 @@ def check_finite(features_ND: Tensor, name: str) -> None:
         )
 
 
-def frozen(network: nn.Module, device: torch.device) -> Representation:
-    """A network in evaluation mode, as a function from images (B, 3, S, S) to features (B, D)."""
-    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+def frozen(network: nn.Module, device: torch.device, precision: str = "fp32") -> Representation:
+    """A network as it is now, in evaluation, as a function from images (B, 3, S, S) to features
+    (B, D) float32.
 
-    @torch.no_grad()
-    def represent(images: Tensor) -> Tensor:
-        features_BD: Tensor = network(images)
-        return features_BD
-
-    return represent
+    Args:
+        precision: one of :func:`coke.model.precision.inference_precision`.
+    """
+    return Inference(network, device, precision)
 
 
 @torch.no_grad()

@@ -31,7 +31,17 @@ def embed(
         Optional[int],
         typer.Option(help="Side of the center crop in pixels; as in evaluations if unset."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 256,
+    batch_size: Annotated[
+        Optional[int],
+        typer.Option(help="Images that are read at a time; by size and device if unset."),
+    ] = None,
+    precision: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Forward pass in auto, fp32, tf32, bf16 or fp16, where the device has it; the "
+            "run's if unset."
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Type of the features in the file: float32 or float16.")
     ] = "float32",
@@ -50,6 +60,7 @@ def embed(
         preset=preset,
         size=size,
         batch_size=batch_size,
+        precision=precision,
         dtype=dtype,
         device=device,
     )

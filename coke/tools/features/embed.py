@@ -24,7 +24,8 @@ from coke.config.view_recipe import ViewRecipe
 from coke.files.kind import kind_of_files
 from coke.files.publish import claimed
 from coke.model.coke_model import CoKe, build_model, check_view_sizes, unit
-from coke.model.precision import resolve_device
+from coke.model.inference import Inference, batch_for
+from coke.model.precision import PRECISIONS, inference_precision, resolve_device
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split, is_dataset
 from coke.pipeline.loading.loader import Batch
@@ -32,6 +33,7 @@ from coke.pipeline.remote.remote import location
 from coke.tools.console.tables import print_table
 from coke.tools.datasets.ingest_report import one_line
 from coke.tools.evaluation.labelled_data import live_labels
+from coke.tools.evaluation.one_ahead import one_ahead
 from coke.tools.evaluation.representations import (
     Representation,
     calibrate,
@@ -69,7 +71,10 @@ class EmbedSettings:
         preset: settings for ``random`` and ``pixels``, which have no run; ``imagenet-1view`` if
             None.
         size: side of the center crops in pixels; the one of evaluations if None.
-        batch_size: images per forward pass.
+        batch_size: images that are read at a time; if None as many as suit the device and the size.
+        precision: ``"auto"``, ``"fp32"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``: that of the forward
+            pass where the device has it, see :func:`coke.model.precision.inference_precision`. The
+            run's own if None.
         dtype: type of the features in the file, ``"float32"`` or ``"float16"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     """
@@ -78,7 +83,8 @@ class EmbedSettings:
     epoch: int | None = None
     preset: str | None = None
     size: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
+    precision: str | None = None
     dtype: str = "float32"
     device: str = "auto"
 
@@ -87,7 +93,10 @@ class EmbedSettings:
             raise ValueError(f"--layer is {self.layer!r}; choose one of {', '.join(LAYERS)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"--dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        if self.batch_size < 1:
+        if self.precision is not None and self.precision not in PRECISIONS:
+            choices = ", ".join(PRECISIONS)
+            raise ValueError(f"--precision is {self.precision!r}; choose one of {choices}")
+        if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"--batch-size is {self.batch_size}; it must be at least 1")
 
 
@@ -149,6 +158,9 @@ def embed(
         recipe = replace(recipe, size=settings.size)
     if model is not None:
         check_view_sizes(model, {"the side of the crops (--size)": recipe.size})
+    batch_size = settings.batch_size or batch_for(recipe.size, device)
+    settings = replace(settings, batch_size=batch_size)
+    precision = inference_precision(settings.precision or config.machine.precision, device)
     index = ImageIndex(_chosen_split(data, split))
     if not index.n_live:
         raise ValueError(f"{index.folder} holds no image; there is nothing to embed")
@@ -156,15 +168,18 @@ def embed(
         started = time.monotonic()
         network = _network(model, settings.layer)
         if network is not None and str(run) == RANDOM:
-            calibrate(network, index, config, recipe, settings.batch_size, device)
-        about = _about(run, index, epoch, network, recipe, settings)
+            calibrate(network, index, config, recipe, batch_size, device)
+        about = _about(run, index, epoch, network, recipe, settings, precision)
         plan = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        represent = raw_pixels if network is None else frozen(network, device)
         with claim.workspace(plan, "") as work:
-            loader = evaluation_loader(index, config, recipe, settings.batch_size, device)
+            loader = evaluation_loader(index, config, recipe, batch_size, device)
             with FeatureRows(work, plan, index.n_live, settings.dtype) as rows:
                 resumed, batches = rows.done, loader.epoch(0, start=rows.done)
+                represent: Representation = raw_pixels
+                if network is not None:
+                    represent = frozen(network, device, rows.precision or precision)
                 _write_features(rows, represent, index, batches, device, settings.dtype, console)
+                about["precision"] = rows.precision
             _write_companions(work.dataset, index)
             report = EmbedReport(
                 rows=index.n_live,
@@ -190,6 +205,7 @@ def _about(
     network: nn.Module | None,
     recipe: ViewRecipe,
     settings: EmbedSettings,
+    precision: str,
 ) -> dict[str, Any]:
     """Everything that the features depend on; ``embed.json`` holds it."""
     return {
@@ -203,6 +219,7 @@ def _about(
         "layer": None if network is None else settings.layer,
         "view": asdict(recipe),
         "batch_size": settings.batch_size,
+        "precision": None if network is None else precision,
         "dtype": settings.dtype,
     }
 
@@ -260,8 +277,13 @@ def _write_features(
     with Progress(console=console, transient=True, disable=console.quiet) as progress:
         name = f"features of {index.folder.name}"
         task = progress.add_task(name, total=index.n_live, completed=rows.done)
-        for batch in batches:
-            features_BD = represent(batch.views[0].to(device)).float().cpu()
+
+        def features_of(batch: Batch) -> Tensor:
+            return represent(batch.views[0].to(device, non_blocking=True)).float().cpu()
+
+        for batch, features_BD in one_ahead(features_of, batches):
+            if isinstance(represent, Inference):
+                rows.precision = represent.precision
             at = np.arange(rows.done, rows.done + len(batch.ids))
             assert np.array_equal(batch.ids.numpy(), at if live is None else live[at])
             if not bool(torch.isfinite(features_BD.to(getattr(torch, dtype))).all()):

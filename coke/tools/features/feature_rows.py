@@ -31,6 +31,8 @@ class FeatureRows:
     Attributes:
         done: rows that are there.
         width: D; 0 before the first batch.
+        precision: of the forward passes that gave the rows; set by the caller, and kept for the
+            run that continues. None where it is not known, or there are none.
     """
 
     def __init__(self, work: Workspace, plan: str, rows: int, dtype: str) -> None:
@@ -38,8 +40,14 @@ class FeatureRows:
         self._plan, self._rows, self._dtype = plan, rows, dtype
         self._file: NpyRows | None = None
         self.done = self.width = 0
+        self.precision: str | None = None
         if (saved := journal.load(self._mark, plan)) is not None:
-            self.done, self.width = saved[0]["rows"], saved[0]["width"]
+            about = saved[0]
+            self.done, self.width, self.precision = (
+                about["rows"],
+                about["width"],
+                about["precision"],
+            )
         if self.done:
             self._file = NpyRows(self._path, (rows, self.width), dtype, done=self.done)
         self._saved_at = time.monotonic()
@@ -76,7 +84,7 @@ class FeatureRows:
         """Rows first, then the word that they are there."""
         assert self._file is not None
         self._file.flush()
-        about = {"rows": self.done, "width": self.width}
+        about = {"rows": self.done, "width": self.width, "precision": self.precision}
         journal.save(self._mark, self._plan, about, np.zeros(0, dtype=[("none", "u1")]))
         self._saved_at = time.monotonic()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from coke.config.config import Config
+from coke.model import inference, precision
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.representations import Representation, extract, frozen, load_run
@@ -24,11 +27,12 @@ from coke.tools.features import feature_rows
 from coke.tools.features.cluster import cluster
 from coke.tools.features.cluster_settings import ClusterSettings
 from coke.tools.features.embed import EmbedSettings, embed
+from coke.tools.features.feature_rows import FeatureRows
 from coke.tools.training.train import train
 from tests.support.stripes import draw_stripes
 
 QUIET = Console(quiet=True)
-SMALL = EmbedSettings(batch_size=16, device="cpu")
+SMALL = EmbedSettings(batch_size=16, device="cpu", precision="fp32")
 PIXELS = replace(SMALL, preset="cifar10", size=16)
 CPU = torch.device("cpu")
 
@@ -83,6 +87,7 @@ def test_features_are_those_of_an_evaluation(run: Path, stripes: Path, tmp_path:
     assert (about["rows"], about["width"], about["epoch"]) == (60, report.width, epoch)
     assert about["classes"] == ["horizontal", "vertical"] and about["layer"] == "backbone"
     assert about["identity"] == index.identity
+    assert (about["precision"], about["batch_size"]) == ("fp32", 16)
     assert names(tmp_path) == ["out"]
 
     projected = embed(
@@ -190,6 +195,44 @@ def _counted(represent: Representation, seen: list[int]) -> Representation:
     return counted
 
 
+@pytest.mark.slow
+def test_a_run_that_continues_keeps_the_precision_that_was_measured(
+    run: Path, stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 was faster at first. Rows of two precisions in one file would not compare."""
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: True)
+    settings, out = replace(SMALL, precision=None), tmp_path / "out"
+
+    def measured(*seconds: float) -> None:
+        times = iter(seconds)
+        monkeypatch.setattr(inference, "fastest", lambda work: next(times))
+
+    with monkeypatch.context() as patch:
+        measured(1.0, 0.5)
+        patch.setattr(FeatureRows, "append", _interrupted(FeatureRows.append, after=2))
+        with pytest.raises(KeyboardInterrupt):
+            embed(run, stripes, out, settings, console=QUIET)
+    measured()
+    assert embed(run, stripes, out, settings, console=QUIET).resumed == 32
+    assert json.loads((out / "embed.json").read_text(encoding="utf-8"))["precision"] == "bf16"
+    expected = replace(settings, precision="bf16")
+    embed(run, stripes, tmp_path / "whole", expected, console=QUIET)
+    whole = (tmp_path / "whole" / "features.npy").read_bytes()
+    assert (out / "features.npy").read_bytes() == whole
+
+
+def _interrupted(append: Callable[..., None], after: int) -> Callable[..., None]:
+    calls: list[int] = []
+
+    def interrupted(self: FeatureRows, features_BD: NDArray[np.float32]) -> None:
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(1)
+        append(self, features_BD)
+
+    return interrupted
+
+
 def test_other_settings_start_afresh(
     run: Path, stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +299,7 @@ def test_refuses_what_it_cannot_embed(run: Path, stripes: Path, tmp_path: Path) 
         ({"layer": "head"}, "--layer is 'head'; choose one of backbone, projector"),
         ({"dtype": "int8"}, "--dtype is 'int8'"),
         ({"batch_size": 0}, "--batch-size is 0"),
+        ({"precision": "int8"}, "--precision is 'int8'; choose one of auto, fp32, tf32, bf16"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(SMALL, **wrong)
