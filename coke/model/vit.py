@@ -155,7 +155,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x_BTD = self._tokens(images)
-        shares = self._shares(len(images), images.device)
+        shares = self._shares(images.shape[0], images.device)
         for number, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, None if shares is None else shares[number])
         if self._from_class:
@@ -173,7 +173,8 @@ class VisionTransformer(nn.Module):
                 f"has {self.patch}"
             )
         patches_BND = self.patch_embed(images)
-        token_B1D = self.cls_token.expand(len(images), -1, -1)
+        # Not len(images), a constant in an exported graph.
+        token_B1D = self.cls_token.expand(images.shape[0], -1, -1)
         tokens_BTD = torch.cat([token_B1D.to(patches_BND.dtype), patches_BND], dim=1)
         return tokens_BTD + interpolated(self.pos_embed, height // self.patch, width // self.patch)
 

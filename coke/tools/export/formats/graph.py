@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from coke.model.resnet import ResNet
+from coke.model.vit import VisionTransformer
+from coke.tools.export.formats.vit_at_size import vit_at_size
 from coke.tools.export.preprocessing import Preprocessing
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import TrainedNetwork
@@ -42,6 +44,8 @@ def recording(network: TrainedNetwork, settings: ExportSettings) -> Recording:
     """
     size = network.preprocessing.size
     net, images, sides = network.backbone, torch.zeros(_EXAMPLES, 3, size, size), (2, 3)
+    if isinstance(net, VisionTransformer):
+        net = vit_at_size(net, size)
     if settings.with_preprocessing:
         net, sides = FromPixels(net, network.preprocessing), (1, 2)
         images = torch.zeros(_EXAMPLES, size, size, 3, dtype=torch.uint8)

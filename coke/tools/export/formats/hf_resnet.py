@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +47,7 @@ def config_of(backbone: ResNet) -> dict[str, Any]:
     }
 
 
-def tensors_of(backbone: ResNet) -> Mapping[str, Tensor]:
+def tensors_of(backbone: ResNet) -> dict[str, Tensor]:
     """The state dict of ``ResNetModel``."""
     return {name_of(name): value for name, value in backbone.state_dict().items()}
 

@@ -67,6 +67,7 @@ def test_features_are_those_of_embed_at_any_batch_and_size(
     out = tmp_path / f"net.{form}"
     export(run, out, ExportSettings(format=form), console=QUIET)
     net = opened(form, out)
+    assert json.loads(notes(form, out)["preprocessing"])["mean"] == list(CONFIG.data.view.mean)
     embed(run, stripes, tmp_path / "e", EmbedSettings(device="cpu"), console=QUIET)
     features_ND = np.load(tmp_path / "e" / "features.npy")
     index, cpu = ImageIndex(stripes / "train"), torch.device("cpu")
@@ -81,19 +82,17 @@ def test_features_are_those_of_embed_at_any_batch_and_size(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
-def test_pixels_are_normalised_inside(form: str, run: Path, tmp_path: Path) -> None:
-    need(form)
-    out = tmp_path / f"net.{form}"
-    export(run, out, ExportSettings(format=form, with_preprocessing=True), console=QUIET)
-    network, net = open_network(run), opened(form, out)
+def test_pixels_are_normalised_inside_a_resnet_of_any_size(run: Path, tmp_path: Path) -> None:
+    """ONNX of pixels is tested with a ViT, in ``test_vit.py``."""
+    out = tmp_path / "net.pt2"
+    export(run, out, ExportSettings(format="pt2", with_preprocessing=True), console=QUIET)
+    network, net = open_network(run), opened("pt2", out)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 20, 3), dtype=np.uint8)
     view = CONFIG.data.view
     normalised = (pixels / 255 - np.array(view.mean)) / np.array(view.std)
     images = torch.from_numpy(normalised.astype(np.float32)).permute(0, 3, 1, 2)
     np.testing.assert_allclose(net(pixels), network.backbone(images), atol=1e-4, rtol=0)
-    record = json.loads(notes(form, out)["preprocessing"])
-    assert record["inside"] == ["scale", "normalise"]
+    assert json.loads(notes("pt2", out)["preprocessing"])["inside"] == ["scale", "normalise"]
 
 
 def notes(form: str, path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from coke.config.config import Config
 from coke.config.model import ModelConfig
@@ -24,6 +24,7 @@ from coke.tools.export.formats.hf_resnet import config_of, name_of, tensors_of
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import open_network
 from coke.tools.runs.weight_names import NAMES
+from tests.support.card_code import code_of, loaded
 from tests.support.numbered_weights import numbered, picture
 from tests.support.other_library import other_library
 from tests.support.saved_run import saved_run
@@ -80,15 +81,6 @@ def test_settings_for_transformers() -> None:
     )
 
 
-def loaded(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that a card's lines define, run in the folder of the export."""
-    found: dict[str, Any] = {}
-    with monkeypatch.context() as patch:
-        patch.chdir(folder)
-        exec(code, found)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -106,15 +98,13 @@ def test_the_library_itself_gives_the_run_s_features(
     run = saved_run(tmp_path / "run", replace(tiny, model=model))
     export(run, tmp_path / name, ExportSettings(format=form), console=quiet)
     card = tmp_path / (f"{name}.md" if library != "transformers" else f"{name}/README.md")
-    code = card.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    if library == "transformers":
-        code = "\n".join(line for line in code.splitlines() if not line.startswith("features"))
-    net = loaded(code, tmp_path, monkeypatch)["net"]
-    assert isinstance(net, nn.Module)
+    monkeypatch.chdir(tmp_path)
+    code = code_of(card).replace("processor =", "other =")  # images are not pictures here
+    given = {"processor": lambda images, **_: {"pixel_values": images}, "images": picture(48)}
     with torch.no_grad():
-        found = net.eval()(picture(48))
-        if library == "transformers":
-            found = found.pooler_output.flatten(1)
+        names = loaded(code, **given)
+        net = names["net"].eval()
+        found = names["features"] if library == "transformers" else net(picture(48))
         torch.testing.assert_close(found, open_network(run).backbone(picture(48)))
 
 
