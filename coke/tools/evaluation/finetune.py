@@ -32,7 +32,7 @@ from coke.tools.evaluation.trials import Trial
 from coke.tools.evaluation.tuner import Images, Tuner, best_of, diverged, tuner_in
 from coke.tools.runs.classifier_file import FOLDER, MODEL, FineTuned, write_classifier
 
-#: The grid of the paper (App. C.2: "we search the learning rate ... and weight decay").
+#: The grid of the paper (App. B.4).
 LEARNING_RATES = (1.0, 0.1, 0.01, 0.001)
 WEIGHT_DECAYS = (1e-5, 1e-6, 0.0)
 #: Share of each class that the search is tested on: of all images, and of a few.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 #: Penalties to choose from, the strongest first: each fit starts where the one before ended.
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
+PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 #: Held-out images that suffice to choose a penalty; with so many, other folds are left out.
 ENOUGH_HELD_OUT = 10_000
 _ITERATIONS = 200  # of L-BFGS, at most

@@ -38,7 +38,7 @@ def class_balanced(index: ImageIndex, fraction: float, seed: int) -> Ids:
     of classes, some classes have one image more. A class with fewer images than its share gives
     all; the other classes make up for it. With one seed, a smaller subset is part of a larger one.
 
-    The subsets of SimCLR (Chen et al., ICML 2020, Section 4.2) are of this kind: 1 % of ImageNet
+    The subsets of SimCLR (Chen et al., ICML 2020, Section 6) are of this kind: 1 % of ImageNet
     is 12 or 13 images of each class.
 
     Args:
