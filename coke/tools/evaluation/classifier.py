@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coke.model.precision import autocast, gradient_scaler
+from coke.model.sgd import SGD
 from coke.pipeline.loading.loader import Loader
 from coke.pipeline.randomness import key_of
 
@@ -145,9 +146,7 @@ def scores_of(
         on_step()
 
 
-def _optimizer(
-    classifier: Classifier, settings: TrainingSettings, cell: Cell
-) -> torch.optim.Optimizer:
+def _optimizer(classifier: Classifier, settings: TrainingSettings, cell: Cell) -> SGD:
     groups = []
     for module, factor in ((classifier.backbone, 1.0), (classifier.head, settings.head_factor)):
         parameters = [p for p in module.parameters() if p.requires_grad]
@@ -160,10 +159,10 @@ def _optimizer(
                 }
             )
     groups = [group for group in groups if group["params"]]
-    return torch.optim.SGD(groups, lr=cell.lr, momentum=settings.momentum, nesterov=True)
+    return SGD(groups, lr=cell.lr, momentum=settings.momentum, weight_decay=0.0)
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, peak: float, progress: float) -> None:
+def _set_rates(optimizer: SGD, peak: float, progress: float) -> None:
     """Half a cosine from ``peak`` to 0, without warm-up."""
     rate = peak * 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
