@@ -10,6 +10,7 @@ from coke.config.config import Config
 from coke.config.overrides import load_toml, to_toml, with_settings
 from coke.config.presets import preset_named, presets
 from coke.config.view_recipe import IMAGENET_MULTICROP, IMAGENET_TWO_VIEW
+from coke.model.optimizer import scaled_to_batch
 
 
 @pytest.mark.parametrize("name", list(presets))
@@ -83,6 +84,20 @@ def test_the_multi_view_presets_have_the_papers_views_and_constant_alpha() -> No
             config.loss.alpha_at(epoch, config.optimizer.epochs) for epoch in (0, 1, 2, 500)
         ] == [0.2] * 4
         assert config.loss.reference_temperature == 0
+
+
+def test_the_vit_preset_has_moco_v3s_optimizer_and_the_papers_views() -> None:
+    """CONFIG.md of MoCo v3: -a vit_small -b 1024 --lr=1.5e-4 (x batch / 256) --weight-decay=.1
+    --epochs=300 --warmup-epochs=40 --stop-grad-conv1."""
+    config, two = preset_named("vit-small-2view"), preset_named("imagenet-2view")
+    assert (config.data, config.loss, config.clustering) == (two.data, two.loss, two.clustering)
+    optimizer, batch = config.optimizer, config.data.batch_size
+    assert (optimizer.name, optimizer.betas, batch) == ("adamw", (0.9, 0.999), 1024)
+    assert scaled_to_batch(optimizer, 1024).lr == pytest.approx(1.5e-4 * 1024 / 256)
+    assert scaled_to_batch(optimizer, 4096).lr == pytest.approx(1.5e-4 * 4096 / 256)
+    assert (optimizer.weight_decay, optimizer.epochs, optimizer.warmup_epochs) == (0.1, 300, 40)
+    assert (config.model.network, config.model.freeze_patches) == ("ViT-small/16", True)
+    assert config.model.drop_path == 0.1  # DINO's
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
