@@ -15,12 +15,15 @@ from coke.tools.console.tables import print_table
 from coke.tools.evaluation.clusters import Clusters
 from coke.tools.evaluation.contestants import TRAINED
 from coke.tools.evaluation.evaluation import Evaluation, evaluate
+from coke.tools.evaluation.few_images import FRACTIONS, few_images
 from coke.tools.evaluation.figures import METRICS
+from coke.tools.evaluation.finetune import FineTune
 from coke.tools.evaluation.knn import Knn
 from coke.tools.evaluation.linear import FAST, Linear
+from coke.tools.evaluation.lowshot import LowShot
 from coke.tools.evaluation.report import EvalReport, cell, show_data
 from coke.tools.evaluation.representations import CachedFeatures, cache_features
-from coke.tools.evaluation.results import check_results
+from coke.tools.evaluation.results import check_results, newest_like, show_kept
 from coke.tools.evaluation.subject import Subject, SubjectOptions
 
 
@@ -41,6 +44,7 @@ def eval_all(
     run: str | Path,
     data: str | Path,
     *,
+    finetune: bool = False,
     again: bool = False,
     batch_size: int = 256,
     console: Console | None = None,
@@ -55,6 +59,8 @@ def eval_all(
     Args:
         run: a run folder of ``coke train``.
         data: a folder with a train and a test data set, or a train data set with ``test``.
+        finetune: also fine-tune the network with every setting of the paper's grid. Otherwise the
+            newest result of a fine-tuning of these weights on these data is shown.
         again: measure what is in ``eval.json`` again.
         batch_size: images per forward pass.
         options: see :class:`coke.tools.evaluation.subject.SubjectOptions`.
@@ -66,7 +72,7 @@ def eval_all(
     console = console or Console()
     check_results(run)
     features = cache_features(run, data, batch_size=batch_size, console=console, **options)
-    steps = _steps(features.subject, batch_size)
+    steps = _steps(features.subject, batch_size, finetune)
     show_data(EvalReport.of("all", run, features.subject, {}, {}), console, with_warnings=True)
     left_out: dict[str, ValueError] = {}
     reports = []
@@ -77,6 +83,8 @@ def eval_all(
             left_out[step.name] = error
     if not reports:
         raise next(iter(left_out.values()))
+    if not finetune:
+        reports += _tuned_before(features.subject, console)
     print_table(console, _table(reports))
     for name, why in left_out.items():
         console.print(
@@ -85,12 +93,42 @@ def eval_all(
     return reports
 
 
-def _steps(subject: Subject, batch_size: int) -> list[_Step]:
-    return [
+def _steps(subject: Subject, batch_size: int, finetune: bool) -> list[_Step]:
+    found = [
         _Step(name="k-NN", make=Knn),
         _Step(name="linear", make=lambda: Linear(fast=True, training=FAST)),
+        *(
+            _Step(name=f"low-shot {100 * fraction:g} %", make=_low_shot(subject, fraction))
+            for fraction in FRACTIONS
+        ),
         _Step(name="clusters", make=lambda: Clusters(batch_size=batch_size)),
     ]
+    if finetune:
+        found.append(_Step(name="fine-tuning", make=lambda: FineTune(run=subject.run)))
+    return found
+
+
+def _low_shot(subject: Subject, fraction: float) -> Callable[[], Evaluation]:
+    def make() -> Evaluation:
+        (images,) = few_images(subject.splits.train, [fraction], (), None)
+        return LowShot(images=images)
+
+    return make
+
+
+def _tuned_before(subject: Subject, console: Console) -> list[EvalReport]:
+    """The newest fine-tuning of these weights on these data, whatever its settings; or none."""
+    default = FineTune(run=subject.run)
+    found = newest_like(EvalReport.of(default.method, subject.run, subject, {}, {}), subject.run)
+    if found is None:
+        console.print(
+            f"fine-tuning is left out: it trains each network {len(default.grid) + 1} times; "
+            "--finetune adds it",
+            highlight=False,
+        )
+        return []
+    show_kept(found, subject.run, console, with_data=False)
+    return [found]
 
 
 def _measured(

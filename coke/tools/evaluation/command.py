@@ -275,6 +275,9 @@ def eval_all(
     data: DataArgument,
     test: TestOption = None,
     epoch: EpochOption = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Also fine-tune the network: takes far longer.")
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Measure again what eval.json holds already.")
     ] = False,
@@ -293,6 +296,7 @@ def eval_all(
         data,
         test=test,
         epoch=epoch,
+        finetune=finetune,
         again=again,
         batch_size=batch_size,
         size=size,

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,34 @@ def kept_rows(report: EvalReport, run: str | Path) -> dict[str, Row] | None:
     if record is None:
         return None
     return {name: Row.from_record(row) for name, row in record["rows"].items()}
+
+
+def newest_like(report: EvalReport, run: str | Path) -> EvalReport | None:
+    """The newest result of the method, weights, images, labels and size of ``report``, whatever its
+    other settings; None if there is none.
+
+    Raises:
+        ValueError: the run's ``eval.json`` cannot be read.
+    """
+    ours = report.record()
+    for record in reversed(_read(Path(run) / RESULTS).values()):
+        if _alike(record, ours):
+            rows = {name: Row.from_record(row) for name, row in record["rows"].items()}
+            return replace(report, settings=record["settings"], rows=rows)
+    return None
+
+
+def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    def about(record: dict[str, Any]) -> list[Any]:
+        data = [record["data"][role] for role in ("train", "test")]
+        return [
+            *(record[name] for name in ("method", "epoch", "weights_sha256")),
+            *(part[name] for part in data for name in ("identity", "labels_sha256", "images")),
+            record["settings"].get("size"),
+        ]
+
+    # Records of the first versions named their data by its path alone.
+    return a.get("method") == b["method"] and "weights_sha256" in a and about(a) == about(b)
 
 
 def keep_result(report: EvalReport, run: str | Path) -> Path:
