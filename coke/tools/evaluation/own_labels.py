@@ -60,6 +60,7 @@ def own_labels(
         return _stored(subject, index, state["label_store"])
     model = subject.model
     network = nn.Sequential(model.backbone, model.projector, _Unit())
+    # In float32: a label is the largest of similarities that may be close.
     represent = {"the projector": frozen(network, subject.device)}
     found = extract(index, subject.config, represent, batch_size, subject.device, console)
     return _nearest(subject, found["the projector"], state)
