@@ -58,6 +58,7 @@ def test_layers_are_joined_key_by_key_before_they_are_checked() -> None:
         ("optimizer.epochs=0", "epochs is 0; it must be at least 1"),
         ("run.checkpoint_every=-1", "checkpoint_every is -1; give a number, or 0 for never"),
         ("run.probe_every=-1", "probe_every is -1"),
+        ("run.keep_best=top1", "run.keep_best is 'top1'; choose one of knn, linear"),
         ("run.probe_images=1", "probe_images is 1; a probe needs at least 2"),
         ("run.max_bad_steps=0", "max_bad_steps is 0; it must be at least 1"),
         ("data.order=random", "order is 'random'; choose one of global, blocks"),

@@ -17,7 +17,8 @@ class EpochRecord:
     ``left_out`` counts the images of a ragged last batch that was left out: they keep their labels.
     ``peak_memory`` is in bytes, so far: of torch's tensors on a GPU, of the process on a CPU.
     ``skipped_steps`` were not finite and moved nothing. ``probe`` is the k-NN top-1 in percent,
-    None where the epoch was not probed. ``effective_rank`` (RankMe) is that of the backbone's
+    ``linear_probe`` that of a linear classifier; None where the epoch was not probed.
+    ``effective_rank`` (RankMe) is that of the backbone's
     features of the epoch's last images, ``projected_rank`` that of the features that are clustered;
     None where those were all zero, or not finite.
     """
@@ -34,6 +35,7 @@ class EpochRecord:
     peak_memory: int = 0
     skipped_steps: int = 0
     probe: float | None = None
+    linear_probe: float | None = None
     effective_rank: float | None = None
     projected_rank: float | None = None
 

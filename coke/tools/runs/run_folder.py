@@ -20,6 +20,8 @@ from coke.tools.runs.weights_report import InitialWeights
 #: How to treat a run folder: start a run, continue its run, or continue where there is one.
 START, RESUME, AUTO = "start", "resume", "auto"
 INITIAL_WEIGHTS = "initial_weights.json"
+#: Where a record has each figure of the probe.
+_PROBE_KEYS = {"knn": "probe", "linear": "linear_probe"}
 #: Files that a process may leave if it ends before its run has started.
 _WRITTEN_BEFORE = {run_lock.STATUS, "data.json", INITIAL_WEIGHTS}
 _BEFORE_A_RUN = {run_lock.LOCK, *_WRITTEN_BEFORE} | {
@@ -190,21 +192,24 @@ class RunFolder:
         lines = self.metrics.read_text(errors="replace", encoding="utf-8").splitlines()
         return [found for line in lines if (found := _parsed(line)) is not None]
 
-    def best(self) -> tuple[int, float] | None:
-        """Epoch and top-1 of the best probe, the latest of equals; None without a probe."""
+    def best(self, by: str = "knn") -> tuple[int, float] | None:
+        """Epoch and top-1 of the best probe, the latest of equals; None without a probe.
+
+        Args:
+            by: ``"knn"`` or ``"linear"``.
+        """
+        key = _PROBE_KEYS[by]
         probed = [
-            (float(r["probe"]), int(r["epoch"]))
-            for r in self.records()
-            if r.get("probe") is not None
+            (float(r[key]), int(r["epoch"])) for r in self.records() if r.get(key) is not None
         ]
         if not probed:
             return None
         top1, epoch = max(probed)
         return epoch, top1
 
-    def best_epoch(self) -> int | None:
+    def best_epoch(self, by: str = "knn") -> int | None:
         """The epoch of :meth:`best`."""
-        best = self.best()
+        best = self.best(by)
         return None if best is None else best[0]
 
     def keep_metrics_before(self, epoch: int) -> None:

@@ -37,7 +37,7 @@ class RunSummary:
         epoch: the last that has ended (the scan is 0); None if none has.
         epochs: of the whole run; None if the settings cannot be read.
         loss: of the last epoch.
-        probe: epoch and k-NN top-1 of the best probe.
+        probe, linear_probe: epoch and top-1 of the best probe, by k-NN and by a linear classifier.
         changed: seconds since 1970.
     """
 
@@ -48,6 +48,7 @@ class RunSummary:
     epochs: int | None
     loss: float | None
     probe: tuple[int, float] | None
+    linear_probe: tuple[int, float] | None
     changed: float
 
 
@@ -67,7 +68,7 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
     table = Table()
     for name in ("run", "state"):
         table.add_column(name, overflow="fold")
-    for name in ("epoch", "loss", "best k-NN", "last change"):
+    for name in ("epoch", "loss", "best k-NN\n(epoch)", "best linear\n(epoch)", "last change"):
         table.add_column(name, justify="right")
     for run in found:
         name = run.path.name if run.path == root else str(run.path.relative_to(root))
@@ -76,7 +77,8 @@ def runs(folder: str | Path = "runs", *, console: Console | None = None) -> list
             f"[{_COLOURS[run.state]}]{run.state}[/]",
             f"{'-' if run.epoch is None else run.epoch}/{run.epochs or '-'}",
             "-" if run.loss is None else f"{run.loss:.3f}",
-            "-" if run.probe is None else f"{run.probe[1]:.2f} (epoch {run.probe[0]})",
+            _shown(run.probe),
+            _shown(run.linear_probe),
             _ago(time.time() - run.changed),
         )
     print_table(console, table)
@@ -90,11 +92,11 @@ def summary(path: Path) -> RunSummary:
     """State, epochs, loss and best probe of a run folder."""
     run = RunFolder(path)
     status = current_status(path)
-    last, epochs, best = None, None, None
+    last, epochs, knn, linear = None, None, None, None
     try:
         records = run.records()
         last = EpochRecord.of(records[-1]) if records else None
-        best, epochs = run.best(), run.config().optimizer.epochs
+        knn, linear, epochs = run.best(), run.best("linear"), run.config().optimizer.epochs
     except (ValueError, TypeError, KeyError, OSError) as error:  # must not hide other runs
         state, message = UNREADABLE, str(error)
     else:
@@ -111,7 +113,8 @@ def summary(path: Path) -> RunSummary:
         epoch=None if last is None else last.epoch,
         epochs=epochs,
         loss=None if last is None else last.loss,
-        probe=best,
+        probe=knn,
+        linear_probe=linear,
         changed=max([*times, *([] if status is None else [status.changed])]),
     )
 
@@ -123,6 +126,10 @@ def _run_folders(root: Path, depth: int = _DEPTH) -> Iterator[Path]:
         for child in sorted(root.iterdir()):
             if child.is_dir() and not child.name.startswith("."):
                 yield from _run_folders(child, depth - 1)
+
+
+def _shown(best: tuple[int, float] | None) -> str:
+    return "-" if best is None else f"{best[1]:.2f} ({best[0]})"
 
 
 def _ago(seconds: float) -> str:

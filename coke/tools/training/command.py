@@ -53,7 +53,7 @@ def train(
         Optional[int], typer.Option(help="Steps between checkpoints; 0: ends of epochs only.")
     ] = None,
     probe_every: Annotated[
-        Optional[int], typer.Option(help="Epochs between k-NN probes; 0 for none.")
+        Optional[int], typer.Option(help="Epochs between k-NN and linear probes; 0 for none.")
     ] = None,
     probe_data: Annotated[
         Optional[str], typer.Option(help="Labelled data set to probe on; DATA if unset.")

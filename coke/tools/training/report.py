@@ -25,6 +25,7 @@ from coke.clustering import HeadReport
 from coke.config.config import Config
 from coke.distributed.process_group import is_main, world_size
 from coke.files.byte_size import parse_bytes, show_bytes
+from coke.tools.evaluation.probe import ProbeResult
 from coke.tools.runs.interruption import RunStopped
 from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import RunFolder
@@ -145,7 +146,7 @@ class TrainReporter:
         heads: list[HeadReport],
         lr: float,
         ranks: EffectiveRanks,
-        probe: float | None = None,
+        probe: ProbeResult,
     ) -> EpochRecord:
         """Shows the epoch's line, records it, and warns of a collapse."""
         loss = meter.mean_loss()
@@ -161,7 +162,8 @@ class TrainReporter:
             left_out=meter.left_out,
             peak_memory=peak_memory(self._device),
             skipped_steps=meter.skipped,
-            probe=probe,
+            probe=probe.knn,
+            linear_probe=probe.linear,
             effective_rank=ranks.represented,
             projected_rank=ranks.projected,
         )
@@ -205,6 +207,8 @@ def _features_line(record: EpochRecord) -> list[str]:
         shown.append(f"projected {record.projected_rank:.1f}")
     if record.probe is not None:
         shown.append(f"k-NN {record.probe:.2f}")
+    if record.linear_probe is not None:
+        shown.append(f"linear {record.linear_probe:.2f}")
     return [f"  features: {', '.join(shown)}"] if shown else []
 
 
@@ -219,6 +223,8 @@ def scalars(record: EpochRecord) -> dict[str, float]:
     }
     if record.probe is not None:
         found["probe/knn_top1"] = record.probe
+    if record.linear_probe is not None:
+        found["probe/linear_top1"] = record.linear_probe
     for name in ("effective_rank", "projected_rank"):
         if (rank := getattr(record, name)) is not None:
             found[f"features/{name}"] = rank

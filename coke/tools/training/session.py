@@ -17,7 +17,7 @@ from coke.distributed.any_rank import AnyRank
 from coke.distributed.process_group import barrier, is_main, on_main, peer_errors, world_size
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.loader import Batch
-from coke.tools.evaluation.probe import KnnProbe
+from coke.tools.evaluation.probe import OnlineProbe, ProbeResult
 from coke.tools.runs.checkpoint import CheckpointName
 from coke.tools.runs.checkpoint_writer import CheckpointWriter
 from coke.tools.runs.interruption import Interruption, RunStopped
@@ -76,7 +76,7 @@ class Session:
         self._console = console
         self._loader = training_loader(config, index, config.recipes_at(0), learner.device)
         self._probe = (
-            KnnProbe(config, probe_data, learner.device) if config.run.probe_every else None
+            OnlineProbe(config, probe_data, learner.device) if config.run.probe_every else None
         )
         self._lr = 0.0
 
@@ -104,7 +104,7 @@ class Session:
                 CheckpointWriter(run.checkpoints, config.run.keep_checkpoints, writes=is_main())
             )
             self._bad_steps = BadSteps(config.run.max_bad_steps, self._next.bad_in_a_row)
-            self._best = run.best_epoch()
+            self._best = run.best_epoch(config.run.keep_best)
             self._stack = stack.pop_all()
         return self
 
@@ -153,12 +153,12 @@ class Session:
     def end_epoch(self, heads: list[HeadReport]) -> None:
         """Probes if it is time, records the epoch, saves its checkpoint."""
         self._reporter.skipped(self._meter, self._bad_steps.read_all())
-        epoch, top1 = self._meter.epoch, None
+        epoch, probe = self._meter.epoch, ProbeResult()
         ranks = on_main(self._meter.sample.ranks)
         if self._probe is not None and self._probe.due(epoch):
-            top1 = on_main(partial(self._probe.top1, self._learner.model.backbone))
-        self.record = self._reporter.end_epoch(self._meter, heads, self._lr, ranks, top1)
-        self._best = self._run.best_epoch()
+            probe = on_main(partial(self._probe.measure, self._learner.model.backbone))
+        self.record = self._reporter.end_epoch(self._meter, heads, self._lr, ranks, probe)
+        self._best = self._run.best_epoch(self._config.run.keep_best)
         self._next = ResumePoint(epoch=epoch + 1, bad_in_a_row=self._bad_steps.in_a_row)
         self._save(CheckpointName(epoch=epoch), self._next)
         if epoch < self._config.optimizer.epochs and self._interruption.requested():

@@ -33,8 +33,8 @@ def test_evaluation_takes_the_end_of_an_epoch_and_resuming_the_newest_step(tmp_p
     assert run.is_complete(2) and not run.is_complete(3)
 
 
-def record(epoch: int, probe: float | None = None) -> dict[str, Any]:
-    return {"epoch": epoch, "probe": probe}
+def record(epoch: int, probe: float | None = None, linear: float | None = None) -> dict[str, Any]:
+    return {"epoch": epoch, "probe": probe, "linear_probe": linear}
 
 
 def test_the_best_probe_is_the_latest_of_equals(tmp_path: Path) -> None:
@@ -46,6 +46,16 @@ def test_the_best_probe_is_the_latest_of_equals(tmp_path: Path) -> None:
     run.keep_metrics_before(4)
     assert run.best() == (2, 62.5)
     assert [r["epoch"] for r in run.records()] == [0, 1, 2, 3]
+
+
+def test_the_best_probe_by_either_figure(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.append_metrics({"epoch": 0, "probe": 70.0})  # as written before there was a linear one
+    assert run.best("linear") is None and run.best_epoch("linear") is None
+    for epoch, knn, linear in ((1, 50.0, 60.0), (2, 55.0, 65.0), (3, 60.0, 62.5)):
+        run.append_metrics(record(epoch, knn, linear))
+    assert run.best("knn") == (0, 70.0) and run.best_epoch("knn") == 0
+    assert run.best("linear") == (2, 65.0) and run.best_epoch("linear") == 2
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 1, "pro', "[1]", "", "\x00\x00"])

@@ -53,6 +53,7 @@ def test_lists_the_state_of_each_run(
     done, broken = found[-1], found[1]
     assert (done.epoch, done.epochs) == (1, 1) and done.loss is not None
     assert done.probe is not None and done.probe[0] in (0, 1) and 0 <= done.probe[1] <= 100
+    assert done.linear_probe is not None and 0 <= done.linear_probe[1] <= 100
     assert (broken.epoch, broken.loss, broken.message) == (0, None, "disk gone")
     text = shown(root)
     for word in (
@@ -60,7 +61,8 @@ def test_lists_the_state_of_each_run(
         "stopped",
         "1/1",
         "0/1",
-        f"{done.probe[1]:.2f} (epoch",
+        f"{done.probe[1]:.2f} ({done.probe[0]})",
+        f"{done.linear_probe[1]:.2f} ({done.linear_probe[0]})",
         "disk gone",
     ):
         assert word in text, text

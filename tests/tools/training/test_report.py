@@ -65,13 +65,17 @@ def test_warns_of_features_that_point_one_way_but_not_at_the_scan() -> None:
 
 
 def test_what_was_skipped_and_probed_is_shown_and_logged() -> None:
-    record = replace(RECORD, skipped_steps=3, probe=61.5, peak_memory=2**30)
+    record = replace(RECORD, skipped_steps=3, probe=61.5, linear_probe=70, peak_memory=2**30)
     first, features, _ = epoch_lines(record, 20).split("\n")
-    assert first.endswith("data wait 7%  3 steps skipped") and features == "  features: k-NN 61.50"
+    assert (
+        first.endswith("data wait 7%  3 steps skipped")
+        and features == "  features: k-NN 61.50, linear 70.00"
+    )
     found = scalars(record)
     assert (found["train/skipped_steps"], found["probe/knn_top1"]) == (3, 61.5)
+    assert found["probe/linear_top1"] == 70
     assert found["train/peak_memory"] == 2**30
-    assert "probe/knn_top1" not in scalars(RECORD)
+    assert not [name for name in scalars(RECORD) if name.startswith("probe/")]
 
 
 def test_ranks_are_shown_and_logged_where_there_are_any() -> None:

@@ -83,6 +83,7 @@ def test_a_short_run_gives_the_stored_metrics(waves: Path, tmp_path: Path, run: 
     for record in found:
         for name in TIMES:
             assert record.pop(name) >= 0
+        assert record.pop("linear_probe") is None, "no probe was asked for"
         for name, dim in RANKS.items():
             assert 1 < record.pop(name) < dim
     assert found == STORED["runs"][run]

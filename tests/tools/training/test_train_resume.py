@@ -57,7 +57,7 @@ def learned(run: Path) -> list[tuple[Any, ...]]:
     """The records of a run without their durations."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     keys = ("epoch", "loss", "loss_over_chance", "lr", "heads", "skipped_steps", "probe")
-    ranks = ("effective_rank", "projected_rank")
+    ranks = ("linear_probe", "effective_rank", "projected_rank")
     return [tuple(json.loads(line)[key] for key in keys + ranks) for line in lines]
 
 
