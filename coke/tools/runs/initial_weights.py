@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from coke.model.resnet import ResNet
-from coke.tools.runs.architecture import resnet_of
+from coke.model.vit import VisionTransformer, interpolated
+from coke.tools.runs.architecture import network_of
 from coke.tools.runs.run_folder import RunFolder
 from coke.tools.runs.weight_names import FoundBackbone, by_our_names, find_backbones, same_values
 from coke.tools.runs.weights_file import Groups, read_weights, tensors_by_name
@@ -17,6 +19,7 @@ from coke.tools.runs.weights_report import InitialWeights, some
 
 _HEADS = ("projector", "predictor")
 _BACKBONE = "backbone."
+_POSITIONS = "backbone.pos_embed"
 #: Layers whose shape depends on the images' size or channels. They may differ and stay random then.
 _INPUT_LAYERS = ("conv1.weight", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
 _EXPANSION = "expand."  # our convolution behind the ResNet, which other projects have not
@@ -26,14 +29,16 @@ def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights
     """Copies weights into a model whose backbone is ``model.backbone``.
 
     The backbone is taken whole, from wherever in the file it is: prefixes are found by the shapes
-    and the ends of names. Layers that depend on the images' size (the first convolution, position
-    embeddings) may differ in shape; they stay random. Projector and predictor are taken from a
-    whole model of ours, each whole or not at all.
+    and the ends of names. Layers that depend on the images' size (the first convolution, patches'
+    projection) may differ in shape; they stay random. Position embeddings of another grid are
+    interpolated for a ViT of ours. Projector and predictor are taken from a whole model of ours,
+    each whole or not at all.
 
     Args:
         source: a run folder (its newest epoch), a checkpoint folder or its ``state.pt``, a file of
             ``torch.save`` or ``.safetensors``, or a folder of a Hugging Face model. ResNets may
-            have the names of torchvision, timm, pytorch-cifar or Hugging Face.
+            have the names of torchvision, timm, pytorch-cifar or Hugging Face; transformers those
+            of timm, which DINO, MoCo v3 and MAE have, too.
 
     Returns: what was taken and what was not.
 
@@ -54,10 +59,16 @@ def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights
         sources |= _heads(target, tensors, place.prefix.removesuffix(_BACKBONE))
     shared = {name: saved for name, saved in sources.items() if name in target}
     fitting = {n: s for n, s in shared.items() if tensors[s].shape == target[n].shape}
+    resized = [n for n, s in shared.items() if _is_another_grid(model, n, tensors[s])]
+    fitting |= {n: shared[n] for n in resized}
     _check_finite({s: tensors[s] for s in fitting.values()}, source)
     with torch.no_grad():
         for name, saved in fitting.items():
-            target[name].copy_(tensors[saved])  # the state dict shares its memory with the model
+            value = tensors[saved]
+            if name in resized:
+                side = math.isqrt(target[name].shape[1] - 1)
+                value = interpolated(value.float(), side, side)
+            target[name].copy_(value)  # the state dict shares its memory with the model
     used = {*shared.values()}
     return InitialWeights(
         source=str(source),
@@ -72,7 +83,20 @@ def load_initial_weights(model: nn.Module, source: str | Path) -> InitialWeights
             for name, saved in shared.items()
             if name not in fitting
         ],
+        interpolated=[
+            f"{name}: {tuple(tensors[shared[name]].shape)} to {tuple(target[name].shape)}"
+            for name in resized
+        ],
     )
+
+
+def _is_another_grid(model: nn.Module, name: str, saved: Tensor) -> bool:
+    """Whether a tensor is position embeddings, after a class token's, of another square grid."""
+    if name != _POSITIONS or not isinstance(model.backbone, VisionTransformer) or saved.ndim != 3:
+        return False
+    own, patches = model.backbone.pos_embed.shape, saved.shape[1] - 1
+    square = patches > 0 and math.isqrt(patches) ** 2 == patches
+    return square and saved.shape != own and (saved.shape[0], saved.shape[2]) == (1, own[2])
 
 
 def _find(
@@ -143,13 +167,15 @@ def _check_network(
     ]
     if not differences:
         return
-    theirs = resnet_of({name: tuple(value.shape) for name, value in saved.items()})
+    theirs = network_of({name: tuple(value.shape) for name, value in saved.items()})
     held = "weights of another network" if theirs is None else f"a {theirs.name}"
     network = _network(model, own)
     remedy = f"give weights of a {network}"
     if theirs is not None and theirs.name == network:
         held, remedy = f"a {theirs.name}, but not all of it or with other layers", "give them whole"
-    elif theirs is not None and theirs.settings and isinstance(backbone, ResNet):
+    elif (
+        theirs is not None and theirs.settings and isinstance(backbone, ResNet | VisionTransformer)
+    ):
         remedy = f"{theirs.settings} trains that one; or {remedy}"
     raise ValueError(
         f"--init-from {source} holds {held}"
@@ -159,7 +185,7 @@ def _check_network(
 
 
 def _network(model: nn.Module, own: Mapping[str, torch.Size]) -> str:
-    ours = resnet_of({name: tuple(shape) for name, shape in own.items()})
+    ours = network_of({name: tuple(shape) for name, shape in own.items()})
     if ours is not None:
         return ours.name
     return str(getattr(getattr(model, "config", None), "network", type(model.backbone).__name__))

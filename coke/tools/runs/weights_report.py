@@ -20,6 +20,7 @@ class InitialWeights:
         missing: the model's tensors that the source has not, or not with the rest of their head.
         unused: names beside the backbone that the model has not, such as a classifier.
         misfits: tensors that both have, in other shapes, as ``name: saved != the model's``.
+        interpolated: position embeddings of another grid, as ``name: saved to the model's``.
     """
 
     source: str
@@ -30,6 +31,7 @@ class InitialWeights:
     missing: list[str]
     unused: list[str]
     misfits: list[str]
+    interpolated: list[str]
 
     def lines(self) -> list[str]:
         """The report, for people."""
@@ -41,6 +43,7 @@ class InitialWeights:
             ("stay random", self.missing),
             ("not used", self.unused),
             ("of another shape, stay random", self.misfits),
+            ("interpolated", self.interpolated),
         ):
             if listed:
                 found.append(f"  {what}: {some(listed, _SHOWN)}")

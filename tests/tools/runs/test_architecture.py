@@ -1,11 +1,13 @@
-"""A ResNet is told from names and shapes."""
+"""A network is told from names and shapes."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 from coke.model.resnet import ResNet
-from coke.tools.runs.architecture import resnet_of
+from coke.model.vit import VisionTransformer
+from coke.tools.runs.architecture import network_of, resnet_of, vit_of
 
 
 @pytest.mark.parametrize("depth", [8, 10, 18, 34, 50, 101])
@@ -33,3 +35,20 @@ def test_networks_that_no_setting_gives() -> None:
     found = resnet_of(longer)
     assert found is not None and found.name == "ResNet-152 of width 8" and found.settings == ""
     assert resnet_of({"blocks.0.attn.qkv.weight": (9, 3)}) is None
+
+
+@pytest.mark.parametrize(("size", "patch"), [("tiny", 16), ("small", 8), ("base", 14)])
+def test_size_and_patch_of_a_vit(size: str, patch: int) -> None:
+    with torch.device("meta"):
+        net = VisionTransformer(size=size, patch=patch, image_size=4 * patch)
+    shapes = {name: tuple(v.shape) for name, v in net.state_dict().items()}
+    found = network_of(shapes)
+    assert found is not None and found.name == f"ViT-{size}/{patch}"
+    assert found.settings == (
+        f"--set model.backbone=vit --set model.size={size} --set model.patch={patch}"
+    )
+    shallow = vit_of({n: s for n, s in shapes.items() if not n.startswith("blocks.11.")})
+    assert shallow is not None and shallow.settings == "" and "ViT of 11 blocks" in shallow.name
+    scaled = vit_of(shapes | {"blocks.0.ls1.gamma": (net.dim,)})
+    assert scaled is not None and scaled.settings == "", "DINOv2 scales layers, ours does not"
+    assert network_of({"stem.weight": (3, 3)}) is None

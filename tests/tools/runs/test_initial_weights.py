@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from coke.config.config import Config
 from coke.config.model import ModelConfig
 from coke.model.coke_model import CoKe, build_model
+from coke.model.vit import VisionTransformer, interpolated
 from coke.tools.runs.checkpoint import load_checkpoint
 from coke.tools.runs.initial_weights import load_initial_weights
 from coke.tools.training.train import train
@@ -373,3 +374,46 @@ def test_a_file_without_such_a_backbone_is_refused(model: CoKe, tmp_path: Path) 
     assert "blocks.0.attn.qkv.weight" in line and "conv1.weight" in line
     wide = save(tmp_path / "wide.pt", {"conv1.weight": torch.zeros(64, 3, 3, 3)})
     assert "another network" in error(wide) and "bn1.weight is not there" in error(wide)
+
+
+def vit(image_size: int, seed: int) -> CoKe:
+    config = ModelConfig(
+        backbone="vit", size="tiny", patch=4, image_size=image_size, projector_hidden=16, dim=8
+    )
+    return build_model(config, seed)
+
+
+def test_a_vits_positions_are_interpolated_and_the_rest_is_taken(
+    small_vit: None, tmp_path: Path
+) -> None:
+    """DINO's file: the teacher's names are timm's, and its grid is that of larger images."""
+    other, model = vit(32, seed=2), vit(16, seed=1)
+    teacher = {f"module.backbone.{n}": v for n, v in other.backbone.state_dict().items()}
+    source = save(tmp_path / "dino.pth", {"teacher": teacher})
+    taken = load_initial_weights(model, source)
+    own, theirs = model.backbone.state_dict(), other.backbone.state_dict()
+    assert torch.equal(own.pop("pos_embed"), interpolated(theirs.pop("pos_embed"), 4, 4))
+    assert all(torch.equal(own[name], value) for name, value in theirs.items())
+    assert taken.misfits == [] and "backbone.pos_embed" in taken.loaded
+    assert "  interpolated: backbone.pos_embed: (1, 65, 16) to (1, 17, 16)" in taken.lines()
+
+
+def test_positions_that_are_no_square_stay_random(small_vit: None, tmp_path: Path) -> None:
+    model = vit(16, seed=1)
+    saved = vit(16, seed=2).backbone.state_dict() | {"pos_embed": torch.zeros(1, 14, 16)}
+    taken = load_initial_weights(model, save(tmp_path / "odd.pth", saved))
+    assert taken.misfits == ["backbone.pos_embed: (1, 14, 16) != (1, 17, 16)"]
+    assert taken.interpolated == []
+
+
+def test_a_vit_of_another_size_is_named_with_its_settings(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = {n: v.shape for n, v in VisionTransformer(size="tiny").state_dict().items()}
+    zeros = save(tmp_path / "tiny.pth", {n: torch.zeros(shape) for n, shape in shapes.items()})
+    model = build_model(ModelConfig(backbone="vit", size="small", patch=16), seed=0)
+    message = (
+        r"a ViT-tiny/16, and the model is a ViT-small/16: .*"
+        "--set model.backbone=vit --set model.size=tiny --set model.patch=16 trains that one"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_initial_weights(model, zeros)
