@@ -75,7 +75,7 @@ def write_classifier(path: Path, found: FineTuned) -> None:
         torch.save(state, draft)
 
 
-def read_classifier(path: Path) -> FineTuned:
+def read_classifier(path: str | Path) -> FineTuned:
     """Reads a file of :func:`write_classifier` onto the CPU. No code of the file is run.
 
     Raises:
