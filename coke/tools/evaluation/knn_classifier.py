@@ -1,16 +1,27 @@
-"""Weighted k-NN classification on cosine similarity, as in DINO (Caron et al., ICCV 2021)."""
+"""Weighted k-NN classification on cosine similarity, as in DINO (Caron et al., ICCV 2021).
+
+The bank of training images is read in chunks, each once, and compared with all queries. Of each
+query only its nearest so far are kept. So memory is that of the features, and little more.
+
+Shapes: N images of the bank, M queries, B queries and R bank images at once, D features, C classes,
+n neighbours kept.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-_CHUNK = 1024  # queries at once, at most
-_CELLS = 2**28  # of the cosine matrix at once: 1 GiB of float32
+_QUERIES = 1024  # at once
+_ROWS = 2**14  # bank images at once: a matrix of 64 MiB of cosines, 128 MiB of 2,048 features
 #: A smaller difference of cosines is rounding: four units in the last place of float32 at 1.
 _EQUAL_COSINE = 2.5e-7
+#: Neighbours kept beyond k, to see whether more are as near as the k-th. Where they do not show it
+#: (many equal images), the bank is read once more.
+_SPARE = 12
 _COLDEST = 1e-30  # a lower temperature would not be a float32
 
 
@@ -32,45 +43,92 @@ def knn_classify(
     order of the images nor that of the classes decides.
 
     Args:
-        train_ND: finite features (N, D) of labelled images; scaled to unit norm here.
-        train_labels_N: (N,) int64 class labels.
+        train_ND: finite features (N, D) of labelled images; scaled to unit norm here, in chunks.
+        train_labels_N: (N,) int64 class labels, on the device that computes. Features may be
+            elsewhere: on the host, or mapped from a file.
         test_MD: finite features (M, D) to classify.
         k: neighbours; all N where there are fewer.
     """
     k = min(k, len(train_ND))
-    bank_DN = _unit(train_ND).T.contiguous()
-    scores_MC = torch.empty((len(test_MD), n_classes), device=train_ND.device)
-    chunk = max(1, min(_CHUNK, _CELLS // len(train_ND)))
-    for start in range(0, len(test_MD), chunk):
-        cosines_BN = _unit(test_MD[start : start + chunk]) @ bank_DN
-        near_Bm, rows_Bm = cosines_BN.topk(min(k + 1, len(train_ND)), dim=1)
-        near_Bk, rows_Bk, last_B1 = near_Bm[:, :k], rows_Bm[:, :k], near_Bm[:, k - 1 : k]
-        votes_Bk = (near_Bk - near_Bk[:, :1]) / max(temperature, _COLDEST)  # logarithms
-        chunk_BC = _sum_by_class(votes_Bk, train_labels_N[rows_Bk], n_classes)
-        next_B1 = near_Bm[:, k:]  # empty where all vote
-        tied_B = (next_B1 >= last_B1 - _EQUAL_COSINE).any(dim=1)
-        for b in torch.nonzero(tied_B).flatten().tolist():
-            nearer_k = near_Bk[b] > last_B1[b] + _EQUAL_COSINE
-            equals_N = torch.nonzero((cosines_BN[b] - last_B1[b]).abs() <= _EQUAL_COSINE).flatten()
-            share = math.log((k - int(nearer_k.sum())) / len(equals_N))
-            shared = (votes_Bk[b, -1:] + share).repeat(len(equals_N))
-            rows = torch.cat([rows_Bk[b][nearer_k], equals_N])
-            votes = torch.cat([votes_Bk[b][nearer_k], shared])
-            chunk_BC[b] = _sum_by_class(votes[None], train_labels_N[rows][None], n_classes)[0]
-        scores_MC[start : start + chunk] = chunk_BC
-    return scores_MC
+    queries_MD = _unit(test_MD.to(train_labels_N.device))
+    near_Mn, labels_Mn = _nearest(train_ND, train_labels_N, queries_MD, k + _SPARE)
+    best_M1, last_M1 = near_Mn[:, :1], near_Mn[:, k - 1 : k]
+    nearer_Mn = near_Mn > last_M1 + _EQUAL_COSINE
+    equal_Mn = (near_Mn >= last_M1 - _EQUAL_COSINE) & ~nearer_Mn
+    equals_MC = last_M1.new_zeros(len(last_M1), n_classes)
+    equals_MC.scatter_add_(1, labels_Mn, equal_Mn.float())
+    cut_M = equal_Mn[:, -1] & (near_Mn.shape[1] < len(train_ND))
+    if bool(cut_M.any()):
+        counted = _equals(train_ND, train_labels_N, queries_MD[cut_M], last_M1[cut_M], n_classes)
+        # The matrix product of other queries rounds in another way: those that were seen count.
+        equals_MC[cut_M] = torch.maximum(counted, equals_MC[cut_M])
+    places_M1 = k - nearer_Mn.sum(dim=1, keepdim=True)
+    share_M1 = (places_M1 / equals_MC.sum(dim=1, keepdim=True)).log()
+    cold = max(temperature, _COLDEST)
+    votes_Mn = ((near_Mn - best_M1) / cold).masked_fill(~nearer_Mn, -math.inf)  # logarithms
+    shared_MC = (last_M1 - best_M1) / cold + share_M1 + equals_MC.log()
+    return torch.logaddexp(_sum_by_class(votes_Mn, labels_Mn, n_classes), shared_MC)
 
 
-def _sum_by_class(votes_Bk: Tensor, labels_Bk: Tensor, n_classes: int) -> Tensor:
-    """Logarithm (B, C) of the sum of exp(votes) per class, without underflow."""
-    best_BC = votes_Bk.new_full((len(votes_Bk), n_classes), -math.inf)
-    best_BC.scatter_reduce_(1, labels_Bk, votes_Bk, "amax")
-    relative_Bk = (votes_Bk - best_BC.gather(1, labels_Bk)).exp()
-    return best_BC + torch.zeros_like(best_BC).scatter_add_(1, labels_Bk, relative_Bk).log()
+def _nearest(
+    train_ND: Tensor, labels_N: Tensor, queries_MD: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Cosines (M, n) of the nearest bank images, falling, and their labels (M, n) int64."""
+    count = min(count, len(train_ND))
+    near_Mn = queries_MD.new_full((len(queries_MD), count), -math.inf)
+    labels_Mn = labels_N.new_zeros(len(queries_MD), count)
+    for rows, chunk_RD in _bank(train_ND, queries_MD.device):
+        for some in _slices(len(queries_MD), _QUERIES):
+            cosines_BR = queries_MD[some] @ chunk_RD.T
+            # Most chunks bring most queries nothing nearer: to see that costs less than to sort.
+            moved_b = torch.nonzero(cosines_BR.amax(dim=1) > near_Mn[some, -1]).flatten()
+            found_bn, at_bn = cosines_BR[moved_b].topk(min(count, len(chunk_RD)), dim=1)
+            moved_b += some.start
+            both = torch.cat([near_Mn[moved_b], found_bn], dim=1)
+            whose = torch.cat([labels_Mn[moved_b], labels_N[rows][at_bn]], dim=1)
+            near_Mn[moved_b], kept_bn = both.topk(count, dim=1)
+            labels_Mn[moved_b] = whose.gather(1, kept_bn)
+    return near_Mn, labels_Mn
+
+
+def _equals(
+    train_ND: Tensor, labels_N: Tensor, queries_MD: Tensor, last_M1: Tensor, n_classes: int
+) -> Tensor:
+    """How many bank images of each class (M, C) are as near as the k-th of each query."""
+    counts_MC = last_M1.new_zeros(len(queries_MD), n_classes)
+    for rows, chunk_RD in _bank(train_ND, queries_MD.device):
+        for some in _slices(len(queries_MD), _QUERIES):
+            cosines_BR = queries_MD[some] @ chunk_RD.T
+            query, row = torch.nonzero(
+                (cosines_BR - last_M1[some]).abs() <= _EQUAL_COSINE, as_tuple=True
+            )
+            ones = torch.ones(len(query), device=counts_MC.device)
+            counts_MC.index_put_((query + some.start, labels_N[rows][row]), ones, accumulate=True)
+    return counts_MC
+
+
+def _bank(train_ND: Tensor, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """The bank's rows of unit norm (R, D) on the device, chunk by chunk."""
+    for rows in _slices(len(train_ND), _ROWS):
+        yield rows, _unit(train_ND[rows].to(device))
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def _sum_by_class(votes_Mn: Tensor, labels_Mn: Tensor, n_classes: int) -> Tensor:
+    """Logarithm (M, C) of the sum of exp(votes) per class, without underflow; -inf is no vote."""
+    best_MC = votes_Mn.new_full((len(votes_Mn), n_classes), -math.inf)
+    best_MC.scatter_reduce_(1, labels_Mn, votes_Mn, "amax")
+    relative_Mn = (votes_Mn - best_MC.gather(1, labels_Mn)).exp().nan_to_num_(nan=0.0)
+    return best_MC + torch.zeros_like(best_MC).scatter_add_(1, labels_Mn, relative_Mn).log()
 
 
 def _unit(features_ND: Tensor) -> Tensor:
-    """Rows of unit norm, however large or small; zeros stay zeros."""
-    tiny = torch.finfo(features_ND.dtype).tiny
+    """Rows of unit norm in float32, however large or small; zeros stay zeros."""
+    features_ND = features_ND.float()
+    tiny = torch.finfo(torch.float32).tiny
     unit_ND: Tensor = features_ND / features_ND.norm(torch.inf, dim=1, keepdim=True).clamp(min=tiny)
     return unit_ND.div_(unit_ND.norm(dim=1, keepdim=True).clamp(min=tiny))

@@ -22,6 +22,7 @@ from coke.model.precision import inference_precision
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.loading.loader import Batch, Loader, build_loader
 from coke.tools.evaluation.contestants import PIXELS, RANDOM
+from coke.tools.evaluation.feature_room import feature_room
 from coke.tools.evaluation.labelled_data import rows_of
 from coke.tools.evaluation.networks import hash_of_weights as hash_of_weights
 from coke.tools.evaluation.networks import load_run as load_run
@@ -30,6 +31,7 @@ from coke.tools.evaluation.subject import Subject, SubjectOptions, open_subject
 from coke.tools.evaluation.subset import only
 
 _CALIBRATION_BATCHES = 16  # that give an untrained network its batch-norm statistics
+_CHECKED = 2**14  # rows that are checked at a time
 _PIXEL_SIDE = 32  # raw pixels of larger views are averaged down to this side
 
 Representation = Callable[[Tensor], Tensor]
@@ -171,10 +173,12 @@ def extract(
 ) -> dict[str, Tensor]:
     """Features (N, D) float32 of every image, ids ascending, per representation, from one pass.
 
-    They stay on the device: N x D x 4 bytes for each representation. Tombstones have no row.
+    They take N x D x 4 bytes for each representation, on the device; on a CPU in a mapped file
+    where memory is short, see :func:`coke.tools.evaluation.feature_room.feature_room`. Tombstones
+    have no row.
 
     Raises:
-        ValueError: a feature is NaN or infinite.
+        ValueError: a feature is NaN or infinite, or there is no room for features.
     """
     found: dict[str, Tensor] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -183,9 +187,11 @@ def extract(
         batches = evaluation_loader(index, config, recipe, batch_size, device).epoch(0)
         for batch, features in one_ahead(partial(features_of, rows=rows, device=device), batches):
             rows_B = rows_of(index, batch.ids).to(device)
+            if not found:
+                widths = {name: features_BD.shape[1] for name, features_BD in features.items()}
+                cache_dir = config.machine.cache_dir or None
+                found = feature_room(index.n_live, widths, device, cache_dir)
             for name, features_BD in features.items():
-                if name not in found:
-                    found[name] = features_BD.new_empty(index.n_live, features_BD.shape[1])
                 found[name][rows_B] = features_BD
             progress.advance(task, len(batch.ids))
     for name, features_ND in found.items():
@@ -195,7 +201,8 @@ def extract(
 
 def check_finite(features_ND: Tensor, name: str) -> None:
     """Raises ValueError if a feature is NaN or infinite: such features have no accuracy."""
-    bad = int((~features_ND.isfinite()).any(dim=1).sum())
+    chunks = features_ND.split(_CHECKED)  # a flag for each number at once would take a quarter more
+    bad = sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)
     if bad:
         raise ValueError(
             f"features of {name!r} are NaN or infinite for {bad:,} of {len(features_ND):,} images; "

@@ -9,6 +9,7 @@ import torch
 
 from coke.tools.evaluation import knn_classifier as knn
 from coke.tools.evaluation.knn_classifier import knn_classify
+from coke.tools.training.live_memory import LiveMemory
 
 BANK = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 4.0]])  # scaled to norm 1 inside
 LABELS = torch.tensor([0, 1, 1])
@@ -49,7 +50,8 @@ def test_k_beyond_the_bank_uses_all_of_it() -> None:
 
 
 def test_it_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "_CHUNK", 7)  # 23 queries: several chunks, the last one short
+    monkeypatch.setattr(knn, "_QUERIES", 7)  # 23 queries: several chunks, the last one short
+    monkeypatch.setattr(knn, "_ROWS", 9)
     generator = torch.Generator().manual_seed(0)
     bank = torch.randn(40, 5, generator=generator)
     labels = torch.randint(0, 4, (40,), generator=generator)
@@ -122,3 +124,42 @@ def test_scale_does_not_matter(scale: float) -> None:
     plain = knn_classify(bank, LABELS, queries, n_classes=2, k=2)
     scaled = knn_classify(bank * scale, LABELS, queries * scale, n_classes=2, k=2)
     torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["normal", "grid", "constant", "float16"])
+def test_chunks_give_what_one_matrix_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where more images are equally near than are kept, in chunks far apart."""
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn(n, 6, generator=generator) for n in (300, 40))
+    if kind == "grid":
+        bank, queries = bank[:, :2].round(), queries[:, :2].round()
+    elif kind == "constant":
+        bank, queries = torch.ones_like(bank), torch.ones_like(queries)
+    elif kind == "float16":
+        bank, queries = bank.half(), queries.half()
+    labels = torch.randint(0, 4, (300,), generator=generator)
+    whole = knn_classify(bank, labels, queries, n_classes=5, k=7)
+    again = knn_classify(bank, labels, queries, n_classes=5, k=7)
+    assert torch.equal(whole, again)
+    monkeypatch.setattr(knn, "_QUERIES", 16)
+    monkeypatch.setattr(knn, "_ROWS", 11)
+    chunked = knn_classify(bank, labels, queries, n_classes=5, k=7)
+    torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-4)
+    assert torch.equal(chunked == -math.inf, whole == -math.inf)
+    if kind == "constant":  # seven places, shared by all 300
+        expected = torch.bincount(labels, minlength=5) * 7 / 300
+        assert chunked.exp().tolist() == [pytest.approx(expected.tolist(), rel=1e-4)] * 40
+
+
+def test_memory_does_not_grow_with_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a matrix of all cosines nor a second bank of unit norm: chunks of 256 images."""
+    monkeypatch.setattr(knn, "_ROWS", 256)
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn(n, 32, generator=generator) for n in (8192, 50))
+    labels = torch.randint(0, 3, (8192,), generator=generator)
+    peaks = []
+    for n in (512, 8192):
+        with LiveMemory() as memory:
+            knn_classify(bank[:n], labels[:n], queries, n_classes=3)
+        peaks.append(memory.peak)
+    assert peaks[1] < 1.2 * peaks[0] and peaks[1] < bank.nbytes / 2
