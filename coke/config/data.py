@@ -18,6 +18,11 @@ _GROWTH_SHARE = 0.75
 _GROWTH_STEP = 4
 
 
+def growth_step(multiple: int) -> int:
+    """Pixels by which views grow whose sides are multiples of ``multiple``: at least 4."""
+    return multiple * math.ceil(_GROWTH_STEP / multiple)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The views of an image, the batch, and the order of images.
@@ -102,7 +107,7 @@ class DataConfig:
         if self.start_size != 0:
             progress = max(epoch - 1, 0) / epochs / _GROWTH_SHARE
             to_grow = progress * (self.view.size - self.start_size)
-            step = multiple * math.ceil(_GROWTH_STEP / multiple)
+            step = growth_step(multiple)
             grown = self.start_size + step * int(to_grow / step)
             size = self.view.size if progress >= 1 else grown
             large = tuple(replace(recipe, size=size) for recipe in large)

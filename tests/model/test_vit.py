@@ -17,6 +17,7 @@ from coke.config.model import VIT_PATCHES, VIT_SIZES, ModelConfig
 from coke.model.activation_checkpointing import checkpoint_activations
 from coke.model.backbone import feature_dim, fixed_image_size
 from coke.model.coke_model import build_model, check_view_sizes
+from coke.model.precision import autocast
 from coke.model.vit import SIZES, VisionTransformer, interpolated
 from tests.support.small_vit import BLOCKS, WIDTH
 
@@ -212,6 +213,17 @@ def test_a_rank_without_images_left_computes_nothing_and_has_gradients(small_vit
     features.sum().backward()
     assert features.shape == (0, WIDTH)
     assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+
+
+def test_half_precision_gives_about_the_same_features(small_vit: None) -> None:
+    """Positions are interpolated and added in float32, whatever autocast does around them."""
+    model = build_model(CONFIG, seed=0).eval()
+    images = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = model.backbone(images)
+        with autocast("bf16", torch.device("cpu")):
+            half = model.backbone(images)
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coke.config.config import Config
+from coke.config.data import growth_step
 from coke.config.model import RESNET
 from coke.model.precision import has_native_bf16, resolve_device
 
@@ -168,7 +170,9 @@ def _for_the_step(stage: str, config: Config, precision: str) -> list[Advice]:
 
 
 def _smaller_views(config: Config) -> Advice:
-    start = max(8, 4 * round(config.data.view.size * 0.6 / 4))
+    step = growth_step(config.model.side_multiple)
+    steps = max(math.ceil(8 / step), round(config.data.view.size * 0.6 / step))
+    start = step * steps
     return Advice(
         setting=f"--set data.start_size={start}",
         why=f"views grow from {start} to {config.data.view.size} pixels over the epochs: the "

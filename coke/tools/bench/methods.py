@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -162,7 +163,7 @@ def ratios(methods: Sequence[MethodTime]) -> tuple[Ratio, ...]:
 def _contenders(config: Config, device: torch.device, precision: str) -> Iterator[_Contender]:
     one_view = config.changed(data={"views": 1, "small_views": 0})
     two_views = config.changed(data={"views": 2, "small_views": 0, "second_view": config.data.view})
-    small = replace(config.data.view, size=_small_size(config.data.view.size), scale=_SMALL_SCALE)
+    small = replace(config.data.view, size=_small_size(config), scale=_SMALL_SCALE)
     multi_crop = two_views.changed(data={"small_views": 6, "small_view": small})
 
     def coke(name: str, form: Config, precision: str = "fp32") -> _Contender:
@@ -210,9 +211,12 @@ def _mixed_precision(device: torch.device, precision: str) -> str | None:
     return "bf16" if native else None
 
 
-def _small_size(size: int) -> int:
-    """Side of the small crops: 96 of 224, as in the release."""
-    return max(8, round(size * 96 / 224))
+def _small_size(config: Config) -> int:
+    """Side of the small crops: 96 of 224, as in the release; a multiple of a ViT's patch."""
+    multiple = config.model.side_multiple
+    return multiple * max(
+        math.ceil(8 / multiple), round(config.data.view.size * 96 / 224 / multiple)
+    )
 
 
 def _refuse(why: str) -> Trains:

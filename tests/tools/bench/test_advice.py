@@ -8,6 +8,7 @@ import pytest
 
 from coke.config.clustering import ClusteringConfig
 from coke.config.config import Config
+from coke.config.model import ModelConfig
 from coke.tools.bench.advice import advise
 
 
@@ -78,3 +79,13 @@ def test_smaller_views_are_valued_by_their_pixels(tiny: Config) -> None:
     why = {a.setting: a.why for a in advice}
     mean = (0.75 * (64 + 128 + 256) / 3 + 0.25 * 256) / 256
     assert f"{mean:.0%} of the pixels" in why["--set data.start_size=8"]
+
+
+def test_smaller_views_of_a_vit_are_whole_patches(tiny: Config) -> None:
+    """0.6 of 224 is 134; 128 is 8 patches of 16."""
+    config = replace(
+        tiny.changed(data={"view": replace(tiny.data.view, size=224)}),
+        model=ModelConfig(backbone="vit", patch=16),
+    )
+    advice = advise(["forward"], config, precision="fp32", cores=4, shorter_side=256.0)
+    assert "--set data.start_size=128" in [a.setting for a in advice]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from coke.config.config import Config
+from coke.config.model import ModelConfig
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.bench.methods import MethodTime, _contenders, measure_methods, ratios
 from coke.tools.bench.timing import Spread, Turns
@@ -116,3 +118,15 @@ def test_views_of_one_recipe(name: str, tiny: Config) -> None:
     (contender,) = (c for c in _contenders(tiny, device, "fp32") if c.name == name)
     assert contender.recipes[:2] == (tiny.data.view, tiny.data.view)
     assert {r.size for r in contender.recipes[2:]} <= {8}  # 96 / 224 of 16 is below the smallest
+
+
+def test_small_views_of_a_vit_are_whole_patches(tiny: Config) -> None:
+    """96 / 224 of 24 pixels is 10.3; 12 is 3 patches of 4."""
+    config = replace(
+        tiny.changed(data={"view": replace(tiny.data.view, size=24)}),
+        model=ModelConfig(backbone="vit", patch=4, image_size=24),
+    )
+    (contender,) = (
+        c for c in _contenders(config, torch.device("cpu"), "fp32") if c.name == "CoKe, multi-crop"
+    )
+    assert {r.size for r in contender.recipes[2:]} == {12}
