@@ -44,12 +44,16 @@ def model_card(network: TrainedNetwork, form: Format, settings: ExportSettings, 
         f"# {code(name)}",
         f"{MARKER} {__version__} from a run of CoKe (Unsupervised Visual Representation Learning "
         f"by Online Constrained K-Means, CVPR 2022): {code(network.config.model.network)}, "
-        f"{network.dim:,} features for an image, format {code(form.name)}.",
+        f"{_gives(network)}, format {code(form.name)}.",
         "## Training",
         "\n".join(_training(network, weights)),
         *_recipe(network.config),
         "## Evaluation",
-        *results_section(network.run, network.epoch, weights),
+        *(
+            _tuned(network)
+            if network.head
+            else results_section(network.run, network.epoch, weights)
+        ),
         "## Pre-processing",
         _preprocessing(network),
         "## Loading",
@@ -59,6 +63,25 @@ def model_card(network: TrainedNetwork, form: Format, settings: ExportSettings, 
         _LICENCE,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _gives(network: TrainedNetwork) -> str:
+    if network.head is None:
+        return f"{network.dim:,} features for an image"
+    return f"fine-tuned, a score for each of {len(network.classes):,} classes"
+
+
+def _tuned(network: TrainedNetwork) -> Iterator[str]:
+    """The accuracy that is recorded with a classifier, and the order of its classes."""
+    about = network.tuning
+    test, train = (last_part(about["data"][part]["location"]) for part in ("test", "train"))
+    shares = {"top-1": about["top1"], "top-5": about["top5"]}
+    said = ", ".join(f"{name} {value:.2f} %" for name, value in shares.items() if value is not None)
+    yield (
+        f"Fine-tuned with the labels of {code(train)}. On {about['test_images']:,} images of "
+        f"{code(test)}: {said}."
+    )
+    yield "Classes, in the order of the scores: " + ", ".join(map(code, network.classes)) + "."
 
 
 def _training(network: TrainedNetwork, weights: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -24,6 +24,12 @@ def export(
         bool,
         typer.Option("--with-preprocessing", help="onnx, pt2: take uint8 pixels and normalise."),
     ] = False,
+    head: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="onnx, pt2: the classifier in this file of `coke eval finetune`, not a checkpoint."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")
     ] = False,
@@ -33,6 +39,6 @@ def export(
     from coke.tools.export.settings import ExportSettings
 
     settings = ExportSettings(
-        format=format_name, epoch=epoch, with_preprocessing=with_preprocessing
+        format=format_name, epoch=epoch, with_preprocessing=with_preprocessing, head=head
     )
     run(run_folder, out, settings, overwrite=overwrite)

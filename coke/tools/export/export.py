@@ -11,9 +11,10 @@ from rich.markup import escape
 from coke.files.byte_size import show_bytes
 from coke.tools.export.card import MARKER, model_card
 from coke.tools.export.formats import FORMATS, format_named
+from coke.tools.export.formats.format import Format
 from coke.tools.export.place import card_name, place_for
 from coke.tools.export.settings import ExportSettings
-from coke.tools.export.trained_network import open_network
+from coke.tools.export.trained_network import open_classifier, open_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def export(
     """Writes the backbone of a run's checkpoint, and a model card beside it.
 
     The exported network takes images (B, 3, S, S) float32 and gives the features (B, D) that
-    ``coke embed`` writes.
+    ``coke embed`` writes; with a head, the scores (B, C) of classes.
 
     Args:
         run: a run folder.
@@ -56,12 +57,12 @@ def export(
     """
     console = console or Console()
     form, out = format_named(settings.format), Path(out)
-    if settings.with_preprocessing and not form.takes_pixels:
-        takers = " and ".join(name for name, other in FORMATS.items() if other.takes_pixels)
-        raise ValueError(
-            f"--with-preprocessing is for graphs ({takers}), and --format {form.name} is none"
-        )
-    network = open_network(run, settings.epoch)
+    _check_options(form, settings)
+    network = (
+        open_network(run, settings.epoch)
+        if settings.head is None
+        else open_classifier(run, settings.head)
+    )
     form.check(network, settings)
     with (
         place_for(out, form, overwrite=overwrite) as put,
@@ -77,3 +78,11 @@ def export(
     for path, size in sizes.items():
         console.print(f"{escape(str(path))}  {show_bytes(size)}", highlight=False, soft_wrap=True)
     return ExportReport(epoch=network.epoch, dim=network.dim, sizes=sizes)
+
+
+def _check_options(form: Format, settings: ExportSettings) -> None:
+    given = {"--with-preprocessing": settings.with_preprocessing, "--head": settings.head}
+    graphs = " and ".join(name for name, other in FORMATS.items() if other.is_graph)
+    for option, value in given.items():
+        if value and not form.is_graph:
+            raise ValueError(f"{option} is for graphs ({graphs}), and --format {form.name} is none")

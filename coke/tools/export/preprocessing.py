@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from coke.config.config import Config
+from coke.config.view_recipe import ViewRecipe
 
 #: How crops are resized: two linear passes whose filter widens as the image shrinks, as in PIL.
 INTERPOLATION = "bilinear, with antialiasing"
@@ -32,9 +32,9 @@ class Preprocessing:
     interpolation: str = INTERPOLATION
 
     @classmethod
-    def of(cls, config: Config) -> Self:
-        """The pre-processing of a run's evaluations."""
-        view = config.data.view.evaluation()
+    def of(cls, recipe: ViewRecipe) -> Self:
+        """The pre-processing of evaluations on views of a recipe."""
+        view = recipe.evaluation()
         return cls(
             size=view.size, center_fraction=view.center_fraction, mean=view.mean, std=view.std
         )

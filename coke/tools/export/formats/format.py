@@ -18,13 +18,14 @@ class Format(ABC):
         suffixes: those that OUT may have, the usual one first; none if OUT is a folder.
         files: names of all files that such a folder may hold, beside its card; none if OUT is a
             file.
-        takes_pixels: whether the network can have the end of the pre-processing inside.
+        is_graph: whether the file runs by itself. It can then hold more than a backbone: the end of
+            the pre-processing, and a classifier.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[frozenset[str]] = frozenset()
-    takes_pixels: ClassVar[bool] = False
+    is_graph: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, network: TrainedNetwork, settings: ExportSettings) -> None:

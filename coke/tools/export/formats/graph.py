@@ -19,7 +19,7 @@ from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import TrainedNetwork
 
 #: Names of a graph's input and output.
-IMAGES, FEATURES = "images", "features"
+IMAGES, FEATURES, SCORES = "images", "features", "scores"
 _EXAMPLES = 2  # a batch of one would be recorded as the only size that goes
 
 
@@ -28,7 +28,7 @@ class Recording:
     """A network to be recorded.
 
     Attributes:
-        net: (B, 3, H, W) float32, or pixels (B, H, W, 3) uint8, -> features (B, D).
+        net: (B, 3, H, W) float32, or pixels (B, H, W, 3) uint8, -> features (B, D) or scores.
         images: an example.
         sizes: names of the axes of images whose sizes may change.
     """
@@ -46,6 +46,8 @@ def recording(network: TrainedNetwork, settings: ExportSettings) -> Recording:
     net, images, sides = network.backbone, torch.zeros(_EXAMPLES, 3, size, size), (2, 3)
     if isinstance(net, VisionTransformer):
         net = vit_at_size(net, size)
+    if network.head is not None:
+        net = nn.Sequential(net, network.head)
     if settings.with_preprocessing:
         net, sides = FromPixels(net, network.preprocessing), (1, 2)
         images = torch.zeros(_EXAMPLES, size, size, 3, dtype=torch.uint8)
@@ -55,13 +57,29 @@ def recording(network: TrainedNetwork, settings: ExportSettings) -> Recording:
     return Recording(net=net.eval(), images=images, sizes=sizes)
 
 
+def output_name(network: TrainedNetwork) -> str:
+    """Name of what a graph gives."""
+    return FEATURES if network.head is None else SCORES
+
+
+def remarks(network: TrainedNetwork, settings: ExportSettings) -> list[str]:
+    """What a model card says of a graph's input."""
+    size = network.preprocessing.size
+    sides = "any height and width" if takes_any_size(network) else f"{size} x {size} pixels only"
+    layout, steps = "(batch, 3, height, width) float32, after the pre-processing above", ""
+    if settings.with_preprocessing:
+        layout = "(batch, height, width, 3) uint8 in RGB"
+        steps = " Steps 2 and 3 of the pre-processing are inside; do step 1 alone."
+    return [f"`{IMAGES}` is {layout}: any number of images, {sides}.{steps}"]
+
+
 def takes_any_size(network: TrainedNetwork) -> bool:
     """Whether the graph takes images of any size."""
     return isinstance(network.backbone, ResNet)
 
 
 class FromPixels(nn.Module):
-    """Pixels (B, H, W, 3) uint8, RGB -> the features that a network gives for them, normalised."""
+    """Pixels (B, H, W, 3) uint8, RGB -> what a network gives for them, normalised."""
 
     mean: Tensor
     std: Tensor
@@ -80,10 +98,12 @@ class FromPixels(nn.Module):
 
 def about(network: TrainedNetwork, settings: ExportSettings) -> dict[str, str]:
     """What a file says of itself. ``preprocessing`` is JSON; its ``inside`` names the steps that
-    the graph does.
+    the graph does. ``classes`` is a JSON list, by label.
     """
     inside = ["scale", "normalise"] if settings.with_preprocessing else []
+    classes = {} if network.head is None else {"classes": json.dumps(network.classes)}
     return {
+        **classes,
         "preprocessing": json.dumps({**network.preprocessing.record(), "inside": inside}),
         "network": network.config.model.network,
         "epoch": str(network.epoch),

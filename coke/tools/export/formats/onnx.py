@@ -11,7 +11,7 @@ import torch
 
 from coke.files.byte_size import show_bytes
 from coke.tools.export.formats.format import Format
-from coke.tools.export.formats.graph import FEATURES, IMAGES, about, quiet, recording
+from coke.tools.export.formats.graph import IMAGES, about, output_name, quiet, recording, remarks
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import TrainedNetwork
 
@@ -24,7 +24,7 @@ class Onnx(Format):
 
     name = "onnx"
     suffixes = (".onnx",)
-    takes_pixels = True
+    is_graph = True
 
     def check(self, network: TrainedNetwork, settings: ExportSettings) -> None:
         try:
@@ -52,7 +52,7 @@ class Onnx(Format):
                 dynamo=True,
                 dynamic_shapes=(given.sizes,),
                 input_names=[IMAGES],
-                output_names=[FEATURES],
+                output_names=[output_name(network)],
                 verbose=False,
             )
         assert program is not None
@@ -64,12 +64,15 @@ class Onnx(Format):
         data: bytes = model.SerializeToString()
         return {name: data}
 
+    def remarks(self, network: TrainedNetwork, settings: ExportSettings) -> list[str]:
+        return remarks(network, settings)
+
     def loading(self, network: TrainedNetwork, settings: ExportSettings, name: str) -> str:
         return "\n".join(
             [
                 "import onnxruntime",
                 f"net = onnxruntime.InferenceSession({name!r})",
-                f"(features,) = net.run(None, {{{IMAGES!r}: images}})",
+                f"({output_name(network)},) = net.run(None, {{{IMAGES!r}: images}})",
             ]
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch.export import Dim
 
 from coke.tools.export.formats.format import Format
-from coke.tools.export.formats.graph import about, quiet, recording
+from coke.tools.export.formats.graph import about, output_name, quiet, recording, remarks
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import TrainedNetwork
 
@@ -18,7 +18,7 @@ class Pt2(Format):
 
     name = "pt2"
     suffixes = (".pt2",)
-    takes_pixels = True
+    is_graph = True
 
     def check(self, network: TrainedNetwork, settings: ExportSettings) -> None:
         pass
@@ -36,11 +36,14 @@ class Pt2(Format):
             torch.export.save(program, buffer, extra_files=about(network, settings))
         return {name: buffer.getvalue()}
 
+    def remarks(self, network: TrainedNetwork, settings: ExportSettings) -> list[str]:
+        return remarks(network, settings)
+
     def loading(self, network: TrainedNetwork, settings: ExportSettings, name: str) -> str:
         return "\n".join(
             [
                 "import torch",
                 f"net = torch.export.load({name!r}).module()",
-                "features = net(images)",
+                f"{output_name(network)} = net(images)",
             ]
         )

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from coke.model.coke_model import build_model
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.evaluation.representations import evaluation_loader
 from coke.tools.export.export import export
@@ -25,6 +26,7 @@ from coke.tools.export.preprocessing import Preprocessing
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import open_network
 from coke.tools.features.embed import EmbedSettings, embed
+from coke.tools.runs.classifier_file import FineTuned, read_classifier, write_classifier
 from tests.support.saved_run import saved_run
 from tests.support.tiny_config import tiny_config
 
@@ -139,8 +141,67 @@ def test_a_package_that_is_missing_is_named_before_work(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", [name for name, form in FORMATS.items() if not form.takes_pixels])
+@pytest.mark.parametrize("form", [name for name, form in FORMATS.items() if not form.is_graph])
 def test_no_other_format_normalises(form: str, run: Path, tmp_path: Path) -> None:
     settings = ExportSettings(format=form, with_preprocessing=True)
     with pytest.raises(ValueError, match=r"is for graphs \(onnx and pt2\), and --format"):
         export(run, tmp_path / "net", settings, console=QUIET)
+
+
+@pytest.fixture
+def classifier(run: Path, tmp_path: Path) -> Path:
+    """A file as `coke eval finetune` writes it, of weights that are not the run's."""
+    net = build_model(CONFIG.model, seed=7).backbone
+    path = tmp_path / "model.pt"
+    found = FineTuned(
+        model=CONFIG.model,
+        backbone=net.state_dict(),
+        head_weight=torch.randn(2, 64, generator=torch.Generator().manual_seed(1)),
+        head_bias=torch.tensor([0.5, -0.5]),
+        classes=("horizontal", "vertical"),
+        view=CONFIG.data.view.evaluation(),
+        about={
+            "epoch": 1,
+            "data": {"test": {"location": "/a/test"}, "train": {"location": "/a/train"}},
+            "top1": 87.5,
+            "top5": None,
+            "test_images": 20,
+        },
+    )
+    write_classifier(path, found)
+    return path
+
+
+@pytest.mark.slow
+def test_a_head_gives_the_scores_of_its_classes(
+    run: Path, classifier: Path, tmp_path: Path
+) -> None:
+    """In ``torch.export``; ONNX records the same module."""
+    out = tmp_path / "net.pt2"
+    export(run, out, ExportSettings(format="pt2", head=classifier), console=QUIET)
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    expected = read_classifier(classifier).network()(images)
+    np.testing.assert_allclose(
+        opened("pt2", out)(images.numpy()), expected.detach(), atol=1e-4, rtol=0
+    )
+    assert json.loads(notes("pt2", out)["classes"]) == ["horizontal", "vertical"]
+    card = (tmp_path / "net.pt2.md").read_text(encoding="utf-8")
+    assert "fine-tuned, a score for each of 2 classes, format `pt2`" in card
+    assert "labels of `train`. On 20 images of `test`: top-1 87.50 %.\n" in card
+    assert "in the order of the scores: `horizontal`, `vertical`." in card
+    assert "scores = net(images)" in card
+
+
+def test_a_head_that_does_not_fit_is_refused(run: Path, classifier: Path, tmp_path: Path) -> None:
+    other = saved_run(tmp_path / "other", tiny_config())
+    out = tmp_path / "net.pt2"
+    for folder, settings, message in (
+        (run, ExportSettings(format="pt2", head=tmp_path / "none.pt"), "there is no .*none.pt"),
+        (run, ExportSettings(format="timm", head=classifier), "--head is for graphs"),
+        (other, ExportSettings(format="pt2", head=classifier), "fine-tuned ResNet-8, width 8, and"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export(folder, out, settings, console=QUIET)
+    with pytest.raises(ValueError, match="--epoch 3 chooses a checkpoint, and --head"):
+        ExportSettings(format="pt2", head=classifier, epoch=3)
+    assert not out.exists()
