@@ -65,4 +65,5 @@ class Config:
 
     def recipes_at(self, epoch: int) -> tuple[ViewRecipe, ...]:
         """The views of an epoch: :meth:`DataConfig.recipes_at`."""
-        return self.data.recipes_at(epoch, self.optimizer.epochs, multiple=self.model.side_multiple)
+        epochs = self.optimizer.first_epochs
+        return self.data.recipes_at(epoch, epochs, multiple=self.model.side_multiple)

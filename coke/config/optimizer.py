@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 OPTIMIZERS = ("lars", "sgd", "adamw")
 LR_SCALINGS = ("none", "sqrt", "linear")
@@ -30,6 +31,9 @@ class OptimizerConfig:
         clip_norm: largest norm of all gradients together; longer ones are shrunk to it before the
             step. 0 for no limit.
         warmup_epochs: linear warm-up after the initialisation scan, then cosine to ``final_lr``.
+        restart_epochs: epochs after which the schedule restarts, in a run that was extended.
+        restart_lrs: the rate of each restart, from which a cosine falls to ``final_lr`` until the
+            next restart or the end (SGDR, Loshchilov & Hutter 2017). In the unit of ``lr``.
     """
 
     name: str = "lars"
@@ -44,6 +48,14 @@ class OptimizerConfig:
     warmup_epochs: float = 10.0
     final_lr: float = 0.0
     lr_scaling: str = "none"
+    restart_epochs: tuple[int, ...] = ()
+    restart_lrs: tuple[float, ...] = ()
+
+    @property
+    def first_epochs(self) -> int:
+        """Training epochs before the first restart: views have grown and alpha has moved by then,
+        and stay so."""
+        return self.restart_epochs[0] if self.restart_epochs else self.epochs
 
     def __post_init__(self) -> None:
         for name in ("epochs", "accumulate"):
@@ -64,6 +76,19 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup_epochs", "final_lr", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        spans = (0, *self.restart_epochs, self.epochs)
+        if any(a >= b for a, b in pairwise(spans)):
+            raise ValueError(
+                f"restart_epochs are {list(self.restart_epochs)}; give ascending numbers between 1 "
+                f"and epochs - 1 ({self.epochs - 1})"
+            )
+        if len(self.restart_lrs) != len(self.restart_epochs) or any(
+            lr <= 0 for lr in self.restart_lrs
+        ):
+            raise ValueError(
+                f"restart_lrs are {list(self.restart_lrs)}; give a positive rate for each of "
+                f"restart_epochs {list(self.restart_epochs)}"
+            )
         if self.lr_scaling not in LR_SCALINGS:
             raise ValueError(
                 f"lr_scaling is {self.lr_scaling!r}; choose one of {', '.join(LR_SCALINGS)}"

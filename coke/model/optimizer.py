@@ -54,22 +54,40 @@ def step_if(valid: Tensor, optimizer: Optimizer) -> None:
 
 
 def scaled_to_batch(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
-    """The settings for a batch size: ``lr`` and ``final_lr`` scaled, ``lr_scaling`` none."""
+    """The settings for a batch size: all rates scaled, ``lr_scaling`` none."""
     ratio = batch_size / REFERENCE_BATCH
     factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[config.lr_scaling]
     return replace(
-        config, lr=config.lr * factor, final_lr=config.final_lr * factor, lr_scaling="none"
+        config,
+        lr=config.lr * factor,
+        final_lr=config.final_lr * factor,
+        restart_lrs=tuple(lr * factor for lr in config.restart_lrs),
+        lr_scaling="none",
     )
 
 
 def learning_rate(config: OptimizerConfig, *, progress: float) -> float:
-    """Learning rate after ``progress`` of ``config.epochs`` training epochs (without the scan)."""
-    warmup = min(config.warmup_epochs, float(config.epochs))
+    """Learning rate after ``progress`` of ``config.epochs`` training epochs (without the scan).
+
+    Warm-up, then a cosine to the first restart; a cosine from each restart to the next, without
+    warm-up.
+    """
+    ends = (*config.restart_epochs[1:], config.epochs)
+    for begin, end, lr in reversed(
+        list(zip(config.restart_epochs, ends, config.restart_lrs, strict=False))
+    ):
+        if progress >= begin:
+            return _cosine(config, lr, (progress - begin) / (end - begin))
+    warmup = min(config.warmup_epochs, float(config.first_epochs))
     if progress < warmup:
         return config.lr * progress / warmup
-    done = (progress - warmup) / max(config.epochs - warmup, 1e-9)
+    done = (progress - warmup) / max(config.first_epochs - warmup, 1e-9)
+    return _cosine(config, config.lr, done)
+
+
+def _cosine(config: OptimizerConfig, lr: float, done: float) -> float:
     cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    return config.final_lr + (config.lr - config.final_lr) * cosine
+    return config.final_lr + (lr - config.final_lr) * cosine
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

@@ -83,11 +83,14 @@ class RunFolder:
             raise ValueError(_not_empty(self.path))
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.metrics.unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-        data = {"folder": index.location, "count": len(index)}
-        data["identity"] = index.identity
-        durable.write_json(self.path / "data.json", data, indent=1)
         if weights is not None:
             durable.write_json(self.path / INITIAL_WEIGHTS, asdict(weights), indent=1)
+        self.write_description(config, index)
+
+    def write_description(self, config: Config, index: ImageIndex) -> None:
+        """Writes ``data.json`` and then ``config.toml``."""
+        data = {"folder": index.location, "count": len(index), "identity": index.identity}
+        durable.write_json(self.path / "data.json", data, indent=1)
         durable.write_text(self.path / "config.toml", to_toml(config))
 
     def _check_free(self, *, may_hold_leftovers: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from typer.core import TyperCommand
@@ -23,6 +23,9 @@ from coke.tools.options import (
     SetOption,
     ViewsOption,
 )
+
+if TYPE_CHECKING:
+    from coke.config.config import Config
 
 
 class ResumeCommand(TyperCommand):
@@ -60,6 +63,10 @@ def train(
     ] = None,
     init_from: Annotated[
         Optional[Path], typer.Option(help="Weights to start from: a run, checkpoint or file.")
+    ] = None,
+    extend: Annotated[
+        Optional[Path],
+        typer.Option(help="Finished run to go on from, for --epochs more; it stays as it is."),
     ] = None,
     wandb: Annotated[
         Optional[str], typer.Option(help="Also report to this project on Weights & Biases.")
@@ -99,7 +106,10 @@ def train(
         "run": {"checkpoint_every": checkpoint_every, "probe_every": probe_every},
         "machine": {"device": device, "cache_dir": cache_dir, "memory_budget": memory_budget},
     }
-    resolved = resolve_config(preset, config, settings, given, saved)
+    if extend is None:
+        resolved = resolve_config(preset, config, settings, given, saved)
+    else:
+        resolved = _extended(extend, out, preset, config, settings, given)
     if resume is not None and out is None:
         raise ValueError("--resume needs --out RUN: the run to continue")
     run(
@@ -108,9 +118,34 @@ def train(
         out or Path("runs") / resolved.preset,
         resume=resume or START,
         init_from=init_from,
+        extend=extend,
         probe_data=probe_data,
         wandb=wandb,
     )
+
+
+def _extended(
+    extend: Path,
+    out: Path | None,
+    preset: str | None,
+    config: Path | None,
+    settings: list[str] | None,
+    given: dict[str, Any],
+) -> Config:
+    """The settings of a run that extends another."""
+    from coke.tools.runs.run_folder import RunFolder
+    from coke.tools.training.extension import check_kept, extended_config
+
+    more, lr = given["optimizer"].pop("epochs"), given["optimizer"].pop("lr")
+    if out is None or more is None:
+        raise ValueError(
+            "--extend needs --out NEW, the folder of the new run, and --epochs MORE, how many "
+            "epochs to add"
+        )
+    saved = RunFolder(extend).config()
+    resolved = resolve_config(preset, config, settings, given, saved)
+    check_kept(saved, resolved, extend)
+    return extended_config(resolved, more=more, lr=lr)
 
 
 def _start_ranks(nproc: int) -> None:

@@ -40,10 +40,14 @@ def check_options(
     init_from: str | Path | None,
     probe_data: str | Path | None,
     wandb: str | None,
+    extend: str | Path | None = None,
 ) -> None:
     """Refuses options that do not go together, or that would have no effect."""
     if mode == RESUME and init_from is not None:
         raise ValueError("--init-from starts a new run, --resume continues one: give one of them")
+    if extend is not None and (mode == RESUME or init_from is not None):
+        other = "--resume continues one" if mode == RESUME else "--init-from takes only weights"
+        raise ValueError(f"--extend starts a new run, {other}: give one of them")
     if probe_data is not None and config.run.probe_every == 0:
         raise ValueError("--probe-data needs --probe-every N: how many epochs between two probes")
     if wandb is not None:

@@ -83,7 +83,7 @@ def forward_step(
         targets,
         temperature=config.loss.temperature,
         reference_temperature=config.loss.reference_temperature or None,
-        alpha=config.loss.alpha_at(clustering.epoch, config.optimizer.epochs),
+        alpha=config.loss.alpha_at(clustering.epoch, config.optimizer.first_epochs),
         beta=config.loss.beta,
         small=_unstacked(features[-1], len(small)) if small else (),
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from coke.config.config import Config
-from coke.distributed.process_group import is_main, process_group
+from coke.distributed.process_group import is_main, on_main, process_group
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split
 from coke.tools.runs.record import EpochRecord
-from coke.tools.runs.run_folder import RunFolder
+from coke.tools.runs.run_folder import AUTO, RESUME, RunFolder
+from coke.tools.training.extension import extend as make_extension
 from coke.tools.training.learner import Learner
 from coke.tools.training.session import Session
 from coke.tools.training.start import (
@@ -35,6 +37,7 @@ def train(
     *,
     resume: bool | str = False,
     init_from: str | Path | None = None,
+    extend: str | Path | None = None,
     probe_data: str | Path | None = None,
     wandb: str | None = None,
     console: Console | None = None,
@@ -51,6 +54,8 @@ def train(
         resume: go on from the newest checkpoint in ``out``; ``"auto"`` also starts a new run, and
             returns if the run is complete.
         init_from: weights to start a new run from.
+        extend: a finished run that the new one goes on from; ``config`` is then that of
+            :func:`coke.tools.training.extension.extended_config`.
         probe_data: labelled images for the online probe; ``data`` if None.
         wandb: a project on Weights & Biases that metrics also go to.
 
@@ -60,12 +65,15 @@ def train(
         RunStopped: a signal asked for the end; the run is saved.
     """
     mode = resume_mode(resume)
-    check_options(config, mode, init_from, probe_data, wandb)
+    check_options(config, mode, init_from, probe_data, wandb, extend)
     device = training_device(config.machine)
     with process_group(device, config.machine.rank_timeout):
         console = console or Console(quiet=not is_main())
         index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
         run = RunFolder(out)
+        if extend is not None and not (mode == AUTO and run.exists):
+            on_main(partial(make_extension, RunFolder(extend), run, config, index))
+            mode = RESUME
         start = decide(run, mode, config, index)
         if start == COMPLETE:
             console.print(complete_line(run, config), highlight=False)
