@@ -115,10 +115,10 @@ def test_the_command_takes_the_settings_of_the_old_run(
     assert "--extend needs --out NEW" in line
     line = command_line.fails(monkeypatch, capsys, *command, "--out", new, status=2)
     assert "--epochs MORE" in line
-    command = (*command, "--out", new, "--epochs", 1)
-    line = command_line.fails(monkeypatch, capsys, *command, "--batch-size", 8, status=2)
+    more = (*command, "--out", new, "--epochs", 1)
+    line = command_line.fails(monkeypatch, capsys, *more, "--batch-size", 8, status=2)
     assert "data.batch_size: 16 != 8" in line and not new.exists()
-    assert command_line.run(monkeypatch, *command, "--lr", 0.03) == 0
+    assert command_line.run(monkeypatch, *more, "--lr", 0.03) == 0
     found = RunFolder(new).config().optimizer
     assert (found.epochs, found.restart_epochs, found.restart_lrs) == (2, (1,), (0.03,))
     assert [line["epoch"] for line in records(new)] == [2]
