@@ -170,7 +170,7 @@ def _table(report: EvalReport) -> Table:
     table = Table(title=report.method)
     table.add_column("features")
     for metric in metrics:
-        table.add_column(METRICS[metric][0], justify="right")
+        table.add_column(METRICS[metric][0], justify="right", no_wrap=True)
         if metric in bounded:
             table.add_column("95 % interval", justify="right")
     for name in chosen:
