@@ -58,8 +58,8 @@ def evaluate_run(
         options: see :class:`SubjectOptions`; without effect where features are given.
 
     Raises:
-        ValueError: as :func:`open_subject`; features that are not finite; or results that cannot be
-            kept.
+        ValueError: as :func:`coke.tools.evaluation.subject.open_subject`; features that are not
+            finite; or results that cannot be kept.
     """
     console = console or Console()
     check_results(run)
