@@ -161,12 +161,12 @@ def embed(
     batch_size = settings.batch_size or batch_for(recipe.size, device)
     settings = replace(settings, batch_size=batch_size)
     precision = inference_precision(settings.precision or config.machine.precision, device)
-    index = ImageIndex(_chosen_split(data, split))
+    index = ImageIndex(chosen_split(data, split))
     if not index.n_live:
         raise ValueError(f"{index.folder} holds no image; there is nothing to embed")
     with claimed(out, overwrite=overwrite, kind=EMBEDDING, console=console) as claim:
         started = time.monotonic()
-        network = _network(model, settings.layer)
+        network = layer_network(model, settings.layer)
         if network is not None and str(run) == RANDOM:
             calibrate(network, index, config, recipe, batch_size, device)
         about = _about(run, index, epoch, network, recipe, settings, precision)
@@ -243,7 +243,12 @@ def _source(run: str, settings: EmbedSettings) -> tuple[Config, CoKe | None, int
     return config, None, None
 
 
-def _chosen_split(data: str | Path, split: str | None) -> str | Path:
+def chosen_split(data: str | Path, split: str | None) -> str | Path:
+    """The data set that is meant: ``data`` itself, or its split, ``train`` if None.
+
+    Raises:
+        ValueError: there is none.
+    """
     if split is None:
         return find_split(data, ("train",))
     place = location(data)
@@ -257,7 +262,8 @@ class _Unit(nn.Module):
         return unit(features_BD)
 
 
-def _network(model: CoKe | None, layer: str) -> nn.Module | None:
+def layer_network(model: CoKe | None, layer: str) -> nn.Module | None:
+    """The part of a model that gives the features of a layer; None without a model."""
     if model is None or layer == "backbone":
         return None if model is None else model.backbone
     return nn.Sequential(model.backbone, model.projector, _Unit())

@@ -25,6 +25,7 @@ CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 _ROW_PX = 34  # height of a row of bars
 _MARGIN_PX = 90  # above and below the plot: axis, legend
 _CURVES_PX = 260  # height of a chart of curves
+_FEW = 8  # counts up to which each of them has a tick
 _MARKED = 40  # with fewer epochs each of them has a mark
 
 
@@ -219,6 +220,8 @@ def histogram(
     ]
     layout = _layout(10, x_title=x_title) | {"showlegend": False, "bargap": 0.05}
     layout["yaxis"] |= {"title": {"text": y_title}}
+    if max(counts) <= _FEW:
+        layout["yaxis"] |= {"dtick": 1}
     layout["shapes"] = [
         _line({"xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1})
         for _, at in marks

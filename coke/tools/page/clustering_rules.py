@@ -9,7 +9,7 @@ from coke.tools.training.report import COLLAPSED_SHARE, LOSS_AT_CHANCE
 
 #: Multiple of N / K from which on a cluster counts as a giant. The paper's largest had 5.5.
 GIANT = 10.0
-#: Shortfall below the smallest size, as a share of it, that a clustering should not have.
+#: Breach of a bound on sizes, as a share of it, that a clustering should not have.
 VIOLATION = 0.1
 #: Share of the churn that labels drawn at random would have, 1 - 1/K.
 RANDOM_CHURN = 0.97
@@ -90,15 +90,15 @@ def giant(facts: RunFacts) -> Finding | None:
         numbers=f"In epoch {records.epochs[-1]} the largest cluster of the head with K={k:,} has "
         f"{size:,.0f} images, {multiple:,.1f} times the mean of {records.images / k:,.0f}.",
         rule=f"a cluster has more than {GIANT:.0f} times the mean size",
-        remedy="raise clustering.min_ratio: it bounds sizes from below, and at 1.0 from above "
-        "too. Look at the largest clusters in the gallery: a giant often holds what is alike for "
-        "a simple reason, such as a white background.",
+        remedy="set clustering.max_ratio, or clustering.min_ratio=1.0 for equal sizes. Look at the "
+        "largest clusters in the gallery: a giant often holds what is alike for a simple reason, "
+        "such as a white background.",
         docs="docs/report.md#giant-clusters",
     )
 
 
 def violation(facts: RunFacts) -> Finding | None:
-    """Clusters below the smallest size that was asked for."""
+    """Clusters beyond the sizes that were asked for."""
     records = facts.records
     worst = _worst_head(records, "violation")
     if worst is None or worst[1] <= VIOLATION:
@@ -106,8 +106,8 @@ def violation(facts: RunFacts) -> Finding | None:
     return Finding(
         title="The size constraint is not kept",
         numbers=f"In epoch {records.epochs[-1]} a cluster of the head with K={worst[0]:,} is "
-        f"{worst[1]:.0%} below its smallest size.",
-        rule=f"a cluster falls short of the smallest size by more than {VIOLATION:.0%}",
+        f"{worst[1]:.0%} beyond its smallest or largest size.",
+        rule=f"a cluster's size breaks a bound by more than {VIOLATION:.0%}",
         remedy="use clustering.dual_rule=auto."
         if facts.config.clustering.dual_rule != "auto"
         else "use fewer clusters, or larger batches (data.batch_size).",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coke.clustering.sizes import SizeBounds
 from coke.tools.page import charts
-from coke.tools.page.content import Page, Section
+from coke.tools.page.content import Chart, Page, Section
 from coke.tools.page.render import write_page
 
 #: Name of the page in the folder that ``coke cluster`` writes.
@@ -41,18 +41,31 @@ def sizes_page(sizes_K: NDArray[np.int64], bounds: SizeBounds) -> Page:
         bounds: the bounds that the sizes had to keep, drawn as dashed lines. A largest size far
             beyond all clusters is in words only: its line would squeeze the bars.
     """
-    edges, counts = bins_of(sizes_K, bounds)
-    marks = [(name, at) for name, at in _marks(bounds) if edges[0] <= at <= edges[-1]]
-    chart = charts.histogram(
-        edges.tolist(),
-        counts.tolist(),
-        x_title="points in a cluster",
-        y_title="clusters",
-        marks=marks,
-    )
+    chart = sizes_chart(sizes_K, bounds, x_title="points in a cluster")
     title = f"Sizes of {len(sizes_K):,} clusters of {int(sizes_K.sum()):,} points"
     section = Section(title="Sizes", lines=_in_words(sizes_K, bounds), charts=[chart])
     return Page(title=title, sections=[section])
+
+
+def sizes_chart(
+    sizes_K: NDArray[np.int64],
+    bounds: SizeBounds,
+    *,
+    x_title: str,
+    title: str = "",
+    half: bool = False,
+) -> Chart:
+    """A histogram of cluster sizes with lines at their bounds; see :func:`sizes_page`."""
+    edges, counts = bins_of(sizes_K, bounds)
+    return charts.histogram(
+        edges.tolist(),
+        counts.tolist(),
+        x_title=x_title,
+        y_title="clusters",
+        marks=[(name, at) for name, at in _marks(bounds) if edges[0] <= at <= edges[-1]],
+        title=title,
+        half=half,
+    )
 
 
 def bins_of(

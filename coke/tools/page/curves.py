@@ -97,7 +97,7 @@ def _of_heads(records: RunRecords) -> list[Chart]:
             )
         )
     for name, title, y_title, percent in (
-        ("violation", "Constraint violation: shortfall below the smallest size", "", True),
+        ("violation", "Constraint violation: largest breach of a bound on sizes", "", True),
         ("empty", "Empty clusters", "clusters", False),
     ):
         lines = [Curve(name=names[h], y=records.of_head(h, name), colour=h) for h in heads]

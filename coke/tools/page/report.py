@@ -8,13 +8,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coke.tools.features.cluster import FORMAT as CLUSTERING
 from coke.tools.page.advice import advice_section
+from coke.tools.page.clustering_pictures import (
+    ClusteredFeatures,
+    clustering_pictures,
+    is_clustering,
+    read_summary,
+    summary_section,
+)
 from coke.tools.page.content import Page, Section
 from coke.tools.page.curves import curves_section
 from coke.tools.page.evaluations import evaluations_section, read_evaluations
+from coke.tools.page.pictures import Pictures, PictureSettings
 from coke.tools.page.render import check_pages, write_page
 from coke.tools.page.run_facts import RunFacts
+from coke.tools.page.run_pictures import RunImages, run_pictures
 from coke.tools.page.run_records import RunRecords
 from coke.tools.page.settings import settings_section
 from coke.tools.runs.run_folder import RunFolder
@@ -24,6 +32,8 @@ from coke.version import __version__
 
 def report_run(
     run: str | Path,
+    images: RunImages | None = None,
+    settings: PictureSettings | None = None,
     *,
     out: str | Path = "report.html",
     overwrite: bool = False,
@@ -33,25 +43,69 @@ def report_run(
 
     Args:
         run: a run folder of ``coke train``.
+        images: the data set whose images are shown; None for a page without.
+        settings: how many of them; the defaults if None.
         out: the new file.
         overwrite: replace ``out`` if it is there.
 
     Raises:
-        ValueError: no such run, an ``out`` that is taken or cannot be written, or the packages for
-            pages are not installed.
+        ValueError: no such run, data or checkpoint, an ``out`` that is taken or cannot be written,
+            or the packages for pages are not installed.
     """
     console = console or Console(soft_wrap=True)
-    out = Path(out)
+    out, path = Path(out), Path(run)
     check_pages()
     check_out(out, overwrite=overwrite)
-    page = run_page(Path(run))
-    write_page(page, out)
-    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", markup=False, highlight=False)
+    _check_run(path)
+    page, pictures = run_page(path), None
+    if images is not None:
+        pictures = run_pictures(path, images, settings or PictureSettings(), console)
+    _write(page, pictures, out, console)
+    return out
+
+
+def report_clustering(
+    clustering: str | Path,
+    features: ClusteredFeatures,
+    settings: PictureSettings | None = None,
+    *,
+    out: str | Path = "report.html",
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Writes the page of a clustering.
+
+    Args:
+        clustering: a folder of ``coke cluster``.
+        features: what was clustered, and the images of that.
+        settings: how much is shown; the defaults if None.
+        out: the new file.
+        overwrite: replace ``out`` if it is there.
+
+    Raises:
+        ValueError: no such clustering, features or data, an ``out`` that is taken or cannot be
+            written, or the packages for pages are not installed.
+    """
+    console = console or Console(soft_wrap=True)
+    out, path = Path(out), Path(clustering)
+    check_pages()
+    check_out(out, overwrite=overwrite)
+    if not is_clustering(path):
+        raise ValueError(f"{path} is no folder of `coke cluster`: it has no summary.json of it")
+    about = read_summary(path)
+    pictures = clustering_pictures(path, features, settings or PictureSettings(), console)
+    note = (
+        f"{about['clusters']:,} clusters of {about['rows']:,} rows of {features.features}. "
+        f"Made by coke {__version__}."
+    )
+    title = f"{path.resolve().name}: a clustering of features"
+    page = Page(title=title, note=note, sections=[summary_section(about)], contents=True)
+    _write(page, pictures, out, console)
     return out
 
 
 def run_page(path: Path) -> Page:
-    """What the page of a run holds."""
+    """The page of a run without images."""
     run = RunFolder(path)
     config = run.config()
     data = json.loads((path / "data.json").read_text(encoding="utf-8"))
@@ -77,15 +131,6 @@ def run_page(path: Path) -> Page:
     )
 
 
-def is_clustering(path: Path) -> bool:
-    """Whether a folder is what ``coke cluster`` writes."""
-    about = path / "summary.json"
-    try:
-        return bool(json.loads(about.read_text(encoding="utf-8"))["format"] == CLUSTERING)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Asks, before any work, whether the page may be written.
 
@@ -100,3 +145,35 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise ValueError(f"folder {out.parent} of --out {out} does not exist; make it first")
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"--out {out} cannot be written; choose another place")
+
+
+def _check_run(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; name a run of `coke train`")
+    if not RunFolder(path).exists:
+        raise ValueError(
+            f"{path} is neither a run of `coke train` (it has no config.toml) nor a clustering of "
+            "`coke cluster` (it has no summary.json of one)"
+        )
+
+
+def _write(page: Page, pictures: Pictures | None, out: Path, console: Console) -> None:
+    """Puts the pictures' sections behind the first ones of a page, and writes it."""
+    if pictures is None:
+        line = "No images were looked at: `coke report RUN DATA` shows them."
+        shown = [Section(title="Clusters", lines=[line])]
+    else:
+        shown = pictures.sections
+    *first, last = page.sections
+    whole = Page(
+        title=page.title,
+        note=page.note,
+        sections=[*first, *shown, last],
+        contents=page.contents,
+        images={} if pictures is None else pictures.images,
+    )
+    write_page(whole, out)
+    size = f"{out}: {out.stat().st_size / 1e6:.1f} MB"
+    console.print(
+        size if pictures is None else f"{size}; {pictures.summary}", markup=False, highlight=False
+    )

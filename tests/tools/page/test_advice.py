@@ -55,7 +55,7 @@ GROWING = Config().changed(data={"start_size": 96})
         (facts(head(10, IMAGES, largest=501)), "has collapsed", "K=10 holds 501 of 1,000"),
         (facts(head(50, IMAGES, largest=201)), "is a giant", "201 images, 10.1 times the mean"),
         (facts(head(50, IMAGES, empty=2)), "are empty", "2 of the 50 clusters"),
-        (facts(head(50, IMAGES, violation=0.11)), "is not kept", "K=50 is 11% below"),
+        (facts(head(50, IMAGES, violation=0.11)), "is not kept", "K=50 is 11% beyond"),
         (facts(head(50, IMAGES, churn=0.951)), "as if at random", "95.1% of the images"),
         (facts(loss_over_chance=0.981), "stays at chance", "0.98 of ln K"),
         (facts(loss=float("nan"), loss_over_chance=None), "not finite", "Epoch 3: loss is nan"),
