@@ -63,7 +63,7 @@ def test_ten_kinds_of_bad_input_end_in_one_clear_line(
     line = error("train", tmp_path / "b", "--out", tmp_path / "run", "--resume")
     assert "another data set" in line and "12 images" in line and "14" in line
     assert "is no data set" in error("train", tmp_path / "src")
-    assert "train on 1 view or on 2" in error("train", out, "--views", 3)
+    assert "train on 1 large view or more" in error("train", out, "--views", 0)
     (tmp_path / "bad.toml").write_text("seed = 1\n[data]\nbatchsize = 2\n", encoding="utf-8")
     assert "unknown config key 'data.batchsize'" in error(
         "train", out, "--config", tmp_path / "bad.toml"
@@ -160,7 +160,13 @@ def test_options_of_a_run_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run(monkeypatch, "train", "data", *given.split()) == 0
     ((config, options),) = seen
     assert (config.run.probe_every, config.run.checkpoint_every) == (2, 50)
-    expected = {"resume": "start", "init_from": Path("w"), "probe_data": "labelled", "wandb": "p"}
+    expected = {
+        "resume": "start",
+        "extend": None,
+        "init_from": Path("w"),
+        "probe_data": "labelled",
+        "wandb": "p",
+    }
     assert options == expected
 
 

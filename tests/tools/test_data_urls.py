@@ -43,6 +43,16 @@ ARGUMENTS: dict[str, Callable[[str, Path, Path], list[object]]] = {
     "eval linear": lambda url, trained, new: [
         trained, url, "--fast", "--epochs", "1", *EVALUATION,
     ],
+    "eval finetune": lambda url, trained, new: [
+        trained, url, "--lr", "0.1", "--weight-decay", "0", "--epochs", "1", "--batch-size", "8",
+        *EVALUATION,
+    ],
+    "eval lowshot": lambda url, trained, new: [
+        trained, url, "--fraction", "0.5", "--seeds", "1", *EVALUATION,
+    ],
+    "eval clusters": lambda url, trained, new: [trained, url, *EVALUATION],
+    "eval all": lambda url, trained, new: [trained, url, *EVALUATION],
+    "report": lambda url, trained, new: [trained, url, "--out", new, "--no-umap"],
 }  # fmt: skip
 
 

@@ -24,7 +24,9 @@ def test_what_an_evaluation_keeps_is_read_back(tmp_path: Path) -> None:
     assert (found.title, found.tested_on, found.top1) == ("knn, epoch 1", "10 of /d/val", 50.0)
     (table,) = evaluations_section([found]).tables
     assert table.header == ("evaluation", "test images", "features", "top-1 %", "top-5 %")
-    assert table.rows == [("knn, epoch 1", "10 of /d/val", "CoKe", "50.00", "90.00")]
+    assert table.rows == [
+        ("knn, epoch 1", "10 of /d/val", "CoKe", "50.00 (23.66 to 76.34)", "90.00")
+    ]
 
 
 def test_baselines_stand_below_each_other_and_the_newest_evaluation_first() -> None:

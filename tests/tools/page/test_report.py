@@ -94,7 +94,7 @@ def test_what_is_no_run_is_refused(
 ) -> None:
     out = tmp_path / "page.html"
     line = fails(monkeypatch, capsys, "report", tmp_path, "--out", out, status=2)
-    assert "is no training run" in line and not out.exists()
+    assert "is neither a run of `coke train`" in line and not out.exists()
 
 
 def test_missing_packages_are_named(

@@ -13,7 +13,7 @@ from torch import Tensor
 from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.model.coke_model import CoKe, build_model
-from coke.model.loss import coke_loss
+from coke.model.loss import views_loss
 from coke.model.optimizer import build_optimizer
 from coke.model.precision import gradient_scaler
 from coke.tools.training import step as train_step_module
@@ -212,9 +212,9 @@ def test_a_bad_loss_says_nothing_of_float16s_scale(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverged(*args: Any, **kwargs: Any) -> Tensor:
-        return coke_loss(*args, **kwargs) * float("nan")
+        return views_loss(*args, **kwargs) * float("nan")
 
-    monkeypatch.setattr(train_step_module, "coke_loss", diverged)
+    monkeypatch.setattr(train_step_module, "views_loss", diverged)
     images, targets = torch.randn(16, 3, 16, 16), [torch.arange(16) % k for k in (3, 5)]
     model = build_model(tiny.model, 0)
     before = {name: value.clone() for name, value in model.named_parameters()}

@@ -18,7 +18,7 @@ from torch import Tensor
 from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.model.coke_model import build_model
-from coke.model.loss import coke_loss
+from coke.model.loss import ViewFeatures, views_loss
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.runs.checkpoint import list_checkpoints, load_checkpoint
@@ -98,10 +98,10 @@ def test_the_couplings_of_table_2(
     step = Clustering.step
 
     def spy_loss(
-        a: Tensor, b: Tensor | None, centers: list[Tensor], targets: list[Tensor], **kwargs: Any
+        large: list[ViewFeatures], centers: list[Tensor], targets: list[Tensor], **kwargs: Any
     ) -> Tensor:
         seen.append(([c.clone() for c in centers], [t.clone() for t in targets]))
-        return coke_loss(a, b, centers, targets, **kwargs)
+        return views_loss(large, centers, targets, **kwargs)
 
     def spy_step(
         self: Clustering, features: Tensor, ids: Tensor, valid: Tensor | None = None
@@ -120,7 +120,7 @@ def test_the_couplings_of_table_2(
                 differs["centers"] += not torch.equal(frozen[j], running[j])
         return new
 
-    monkeypatch.setattr(train_step_module, "coke_loss", spy_loss)
+    monkeypatch.setattr(train_step_module, "views_loss", spy_loss)
     monkeypatch.setattr(Clustering, "step", spy_step)
     config = replace(tiny, clustering=coupled).changed(optimizer={"epochs": 1})
     train(config, stripes, tmp_path / "run", console=quiet)

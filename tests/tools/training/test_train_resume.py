@@ -24,7 +24,7 @@ from coke.config.config import Config
 from coke.config.model import ModelConfig
 from coke.config.overrides import to_toml
 from coke.model.coke_model import CoKe, build_model
-from coke.model.loss import coke_loss
+from coke.model.loss import views_loss
 from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
 from coke.tools.runs.checkpoint_writer import CheckpointWriter
 from coke.tools.runs.interruption import STOPPED_STATUS, RunStopped
@@ -386,9 +386,9 @@ def test_too_many_bad_steps_in_a_row_end_the_run(
     config = varied.changed(run={"max_bad_steps": 3})
 
     def diverged(*args: Any, **kwargs: Any) -> Tensor:
-        return coke_loss(*args, **kwargs) * float("nan")
+        return views_loss(*args, **kwargs) * float("nan")
 
-    monkeypatch.setattr(train_step_module, "coke_loss", diverged)
+    monkeypatch.setattr(train_step_module, "views_loss", diverged)
     with pytest.raises(ValueError, match=r"3 steps in a row were skipped, .* step 2 of epoch 1 .*"):
         train(config, stripes, tmp_path / "run", console=quiet)
     names = [p.name for p in list_checkpoints(tmp_path / "run" / "checkpoints")]
