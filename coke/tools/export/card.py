@@ -9,6 +9,7 @@ from typing import Any
 from coke.config.config import MAY_DIFFER_ON_RESUME, Config
 from coke.config.overrides import changed_settings
 from coke.config.presets import presets
+from coke.pipeline.sources.keys import from_system
 from coke.tools.evaluation.networks import hash_of_weights
 from coke.tools.export.card_results import results_section
 from coke.tools.export.formats.format import Format
@@ -87,7 +88,7 @@ def _tuned(network: TrainedNetwork) -> Iterator[str]:
 def _training(network: TrainedNetwork, weights: str) -> Iterator[str]:
     epochs = network.config.optimizer.epochs
     scan = ", the initialisation scan, which moves no weight" if network.epoch == 0 else ""
-    yield f"- Run: {code(network.run.resolve().name)}"
+    yield f"- Run: {code(from_system(network.run.resolve().name))}"
     yield f"- Epoch: {network.epoch:,} of {epochs:,}{scan}"
     if data := _record(network, "data.json"):
         yield f"- Data: {code(last_part(data['folder']))}, {data['count']:,} images"

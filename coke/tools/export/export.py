@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from coke.files.byte_size import show_bytes
+from coke.pipeline.sources.keys import from_system
 from coke.tools.export.card import MARKER, model_card
 from coke.tools.export.formats import FORMATS, format_named
 from coke.tools.export.formats.format import Format
@@ -69,9 +70,9 @@ def export(
         console.status(f"writing {escape(str(out))}"),
     ):
         contents = form.contents(network, settings, out.name)
-        text = model_card(network, form, settings, out.name)
+        text = model_card(network, form, settings, from_system(out.name))
         assert MARKER in text
-        contents[card_name(form, out)] = text.encode()
+        contents[card_name(form, out)] = text.encode("utf-8", "surrogateescape")
         put(contents)
     folder = out.parent if form.suffixes else out
     sizes = {folder / name: len(data) for name, data in contents.items()}

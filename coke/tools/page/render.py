@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from coke.files.durable import write_text
+from coke.files.durable import write_bytes
 from coke.tools.page.content import Page
 
 MISSING = "pages need Jinja2 and plotly: `pip install 'coke[report]'`"
@@ -32,7 +32,8 @@ def write_page(page: Page, path: Path) -> None:
     Raises:
         ValueError: the packages for pages are not installed.
     """
-    write_text(path, render(page))
+    # Parts of a path that the locale could not decode are written as the bytes they were.
+    write_bytes(path, render(page).encode("utf-8", "surrogateescape"))
 
 
 def render(page: Page) -> str:

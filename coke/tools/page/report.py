@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from coke.pipeline.sources.keys import from_system
 from coke.tools.page.advice import advice_section
 from coke.tools.page.clustering_pictures import (
     ClusteredFeatures,
@@ -98,7 +99,7 @@ def report_clustering(
         f"{about['clusters']:,} clusters of {about['rows']:,} rows of {features.features}. "
         f"Made by coke {__version__}."
     )
-    title = f"{path.resolve().name}: a clustering of features"
+    title = f"{from_system(path.resolve().name)}: a clustering of features"
     page = Page(title=title, note=note, sections=[summary_section(about)], contents=True)
     _write(page, pictures, out, console)
     return out
@@ -127,7 +128,10 @@ def run_page(path: Path) -> Page:
         f"({records.images:,} images). Made by coke {__version__}."
     )
     return Page(
-        title=f"{path.resolve().name}: a training run", note=note, sections=sections, contents=True
+        title=f"{from_system(path.resolve().name)}: a training run",
+        note=note,
+        sections=sections,
+        contents=True,
     )
 
 

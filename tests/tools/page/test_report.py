@@ -11,6 +11,7 @@ from rich.console import Console
 
 from coke.config.config import Config
 from coke.config.presets import presets
+from coke.pipeline.sources.keys import to_system
 from coke.tools.page.report import report_run, run_page
 from coke.tools.page.settings import settings_section
 from tests.support.command_line import fails, run
@@ -34,7 +35,9 @@ def folder(tmp_path: Path, name: str = "run", epochs: int = 3) -> Path:
 
 def test_the_page_of_a_run_is_whole_and_fetches_nothing(tmp_path: Path) -> None:
     out = report_run(
-        folder(tmp_path, HOSTILE), out=tmp_path / "page.html", console=Console(quiet=True)
+        folder(tmp_path, to_system(HOSTILE)),
+        out=tmp_path / "page.html",
+        console=Console(quiet=True),
     )
     page = out.read_text(encoding="utf-8")
     text = text_of(page)
