@@ -19,6 +19,7 @@ import coke.tools.features.command as features
 import coke.tools.page.command as page
 import coke.tools.runs.command as runs
 import coke.tools.training.command as training
+from coke.distributed.out_of_memory import is_out_of_memory
 from coke.tools.messages import fail, say
 from coke.tools.path_arguments import HomeGroup, with_local_paths
 
@@ -65,5 +66,10 @@ def main() -> None:
         sys.exit(STOPPED_STATUS)
     except ValueError as error:
         fail(str(error), 2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        fail(f"memory ran out ({said})", 2)
     except OSError as error:
         fail(str(error), getattr(error, "exit_status", 1))

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests import machines
 from tests.machines import CannotBeMadeError, Environment
-from tests.support.pretended_machine import BF16, CORES, GPU, WITHOUT
+from tests.support.pretended_machine import BF16, CORES, GPU, MEMORY, WITHOUT
 
 CHECK = """
 import os
@@ -60,14 +60,15 @@ def test_each_environment_is_listed_and_one_that_fails_fails_all(
 def test_coke_sees_the_pretended_machine() -> None:
     code = (
         "import tests, importlib.util, torch\n"
+        "from coke.distributed.free_memory import free_memory\n"
         "from coke.distributed.workers import default_workers\n"
         "from coke.model.precision import has_native_bf16, resolve_device\n"
         "cpu = torch.device('cpu')\n"
         "print(default_workers(), has_native_bf16(cpu), resolve_device('auto'),\n"
-        "      importlib.util.find_spec('pyarrow'))\n"
+        "      importlib.util.find_spec('pyarrow'), free_memory(cpu).size)\n"
     )
     for native in ("0", "1"):
-        pretended = {BF16: native, CORES: "64", GPU: "1", WITHOUT: "pyarrow"}
+        pretended = {BF16: native, CORES: "64", GPU: "1", WITHOUT: "pyarrow", MEMORY: "2GiB"}
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, **pretended, "CUDA_VISIBLE_DEVICES": ""},
@@ -75,4 +76,4 @@ def test_coke_sees_the_pretended_machine() -> None:
             text=True,
             check=True,
         )
-        assert done.stdout.split() == ["64", str(native == "1"), "cuda", "None"]
+        assert done.stdout.split() == ["64", str(native == "1"), "cuda", "None", str(2 << 30)]

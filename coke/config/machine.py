@@ -24,7 +24,7 @@ class MachineConfig:
         checkpoint_activations: compute a block's activations again in the backward pass instead of
             keeping them.
         memory_budget: refuse to start if the estimated memory of a rank exceeds this, e.g.
-            ``16GiB``; empty for no limit.
+            ``16GiB``; empty for what is free.
         rank_timeout: seconds that ranks wait for each other before they give up.
         cache_dir: folder for files of remote data sets; if empty ``$COKE_CACHE``, or ``coke`` in
             the user's cache folder.

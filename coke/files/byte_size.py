@@ -25,6 +25,6 @@ def show_bytes(size: float) -> str:
     """A size as a person reads it: ``3.21 GiB``, ``87.5 MiB``, ``12 B``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 999.5 else f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB"

@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
 
 #: Blocks of each stage. Depth 8 is 10 without its first stage, which at full resolution takes a
 #: third of the time and adds little: for small images on a CPU.
-_BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     8: (BasicBlock, (0, 1, 1, 1)),
     10: (BasicBlock, (1, 1, 1, 1)),
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -76,7 +76,7 @@ _BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
 }
-DEPTHS = tuple(_BLOCKS)
+DEPTHS = tuple(BLOCKS)
 
 
 class ResNet(nn.Module):
@@ -98,7 +98,7 @@ class ResNet(nn.Module):
         self, *, depth: int = 50, width: int = 64, stem: str = "imagenet", expand: int = 0
     ) -> None:
         super().__init__()
-        if depth not in _BLOCKS:
+        if depth not in BLOCKS:
             raise ValueError(f"depth is {depth}; choose one of {', '.join(map(str, DEPTHS))}")
         if stem not in STEMS:
             raise ValueError(f"stem is {stem!r}; choose one of {', '.join(STEMS)}")
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
             raise ValueError(f"width is {width}; the first stage needs at least 8 channels")
         if expand < 0:
             raise ValueError(f"expand is {expand}; give a number of channels, or 0 for none")
-        block, repeats = _BLOCKS[depth]
+        block, repeats = BLOCKS[depth]
         large = stem == "imagenet"
         self.conv1 = (
             nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False) if large else _conv3x3(3, width)

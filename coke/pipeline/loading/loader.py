@@ -16,6 +16,7 @@ from torch import Tensor
 from coke.config.data import DEFAULT_WINDOW
 from coke.config.machine import DEFAULT_CACHE_GB
 from coke.config.view_recipe import ViewRecipe
+from coke.distributed.out_of_memory import is_out_of_memory
 from coke.pipeline.cache.cache_check import check_cache
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.images.jpeg import decode_problem
@@ -175,6 +176,8 @@ class Loader:
             try:
                 views = next(stream, None)
             except (RuntimeError, OSError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise ValueError(self._explained(list(in_flight), error)) from error
             if views is None:
                 return

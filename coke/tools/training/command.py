@@ -85,7 +85,7 @@ def train(
     ] = None,
     memory_budget: Annotated[
         Optional[str],
-        typer.Option(help="Refuse to start if a rank needs more memory than this, e.g. 16GiB."),
+        typer.Option(help="Most memory a rank may need, e.g. 16GiB; what is free if unset."),
     ] = None,
 ) -> None:
     """Learn a representation without labels: CoKe, on one view per image or on several."""

@@ -7,7 +7,7 @@ seconds, no memory and no GPU. The other parts are arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from coke.clustering import LabelStore
 from coke.config.config import Config
 from coke.config.view_recipe import ViewRecipe
 from coke.distributed.process_group import world_size
-from coke.files.byte_size import parse_bytes, show_bytes
+from coke.files.byte_size import show_bytes
 from coke.model.activation_checkpointing import checkpoint_activations
 from coke.model.coke_model import build_model
 from coke.pipeline.dataset.index import ImageIndex
@@ -56,7 +56,8 @@ class MemoryEstimate:
         return sum(asdict(self).values())
 
     def __str__(self) -> str:
-        parts = sorted(asdict(self).items(), key=lambda part: -part[1])
+        found = ((name, size) for name, size in asdict(self).items() if size)
+        parts = sorted(found, key=lambda part: -part[1])
         return ", ".join(f"{name} {show_bytes(size)}" for name, size in parts)
 
 
@@ -79,82 +80,40 @@ def estimate_memory(
         world: number of ranks.
         precision: resolved.
     """
-    rows = config.data.batch_size // world
-    network = _dry_run(config, tuple(recipes), rows // config.optimizer.accumulate, precision)
-    view_bytes = rows * sum(3 * 4 * recipe.size**2 for recipe in recipes)
+    rows, piece = largest_rows(config, n_ids, world)
+    network = _dry_run(config, tuple(recipes), piece, precision)
     on_gpu = device.type == "cuda"
     return MemoryEstimate(
         **network,
-        views=_VIEWS_AT_ONCE * view_bytes,
-        decoding=round(rows * 3 * pixels) + _STAGES * view_bytes,
-        clustering=_clustering_bytes(config, n_ids, rows),
+        views=views_bytes(recipes, rows),
+        decoding=decoding_bytes(recipes, rows, pixels),
+        clustering=clustering_bytes(config, n_ids, rows),
         checkpoint=0 if on_gpu else _checkpoint_bytes(config, n_ids, network),
         workspace=0 if on_gpu else round(CPU_WORKSPACE * network["activations"]),
         process=GPU_OVERHEAD if on_gpu else resident_memory(),
     )
 
 
-def check_budget(
-    config: Config,
-    recipes: Sequence[ViewRecipe],
-    *,
-    n_ids: int,
-    pixels: float,
-    world: int,
-    precision: str,
-    device: torch.device,
-) -> MemoryEstimate:
-    """The estimate, if it is within ``config.machine.memory_budget`` or there is no budget.
-
-    Raises:
-        ValueError: it is above the budget; the message has the figures, and what would fit.
-    """
-
-    def estimate(changed: Config) -> MemoryEstimate:
-        return estimate_memory(
-            changed,
-            recipes,
-            n_ids=n_ids,
-            pixels=pixels,
-            world=world,
-            precision=precision,
-            device=device,
-        )
-
-    found = estimate(config)
-    if not config.machine.memory_budget or found.total <= (
-        budget := parse_bytes(config.machine.memory_budget)
-    ):
-        return found
-    remedies = []
-    for pieces in _more_pieces(config, found, world, budget):
-        less = estimate(config.changed(optimizer={"accumulate": pieces}))
-        if less.total <= budget:
-            remedies.append(f"--accumulate {pieces} ({show_bytes(less.total)})")
-            break
-    if not config.machine.checkpoint_activations:
-        less = estimate(config.changed(machine={"checkpoint_activations": True}))
-        if less.total <= budget:
-            remedies.append(f"--set machine.checkpoint_activations=true ({show_bytes(less.total)})")
-    raise ValueError(
-        f"a rank of this run needs about {show_bytes(found.total)}, more than the memory budget of "
-        f"{config.machine.memory_budget}: {found}. "
-        + (
-            f"It fits with {' or with '.join(remedies)}"
-            if remedies
-            else "Use a smaller --batch-size, more ranks, or smaller views"
-        )
+def largest_rows(config: Config, n_ids: int, world: int) -> tuple[int, int]:
+    """Images of a rank in a batch and in a piece of it; a small data set has no more."""
+    batch = config.data.batch_size
+    return tuple(  # type: ignore[return-value]
+        -(-min(images, n_ids) // world) for images in (batch, batch // config.optimizer.accumulate)
     )
 
 
-def _more_pieces(config: Config, found: MemoryEstimate, world: int, budget: int) -> Iterator[int]:
-    """Multiples of ``accumulate`` with which activations may fit, smallest first."""
-    fixed = found.total - found.activations
-    pieces = 2 * config.optimizer.accumulate
-    while config.data.batch_size % (pieces * world) == 0 and config.data.batch_size >= 2 * pieces:
-        if fixed + found.activations * config.optimizer.accumulate / pieces <= budget:
-            yield pieces
-        pieces *= 2
+def views_bytes(recipes: Sequence[ViewRecipe], rows: int) -> int:
+    """Views of the batches that are in memory at once."""
+    return _VIEWS_AT_ONCE * _batch_bytes(recipes, rows)
+
+
+def decoding_bytes(recipes: Sequence[ViewRecipe], rows: int, pixels: float) -> int:
+    """Decoded images, and what becomes of them between the loader's operators."""
+    return round(rows * 3 * pixels) + _STAGES * _batch_bytes(recipes, rows)
+
+
+def _batch_bytes(recipes: Sequence[ViewRecipe], rows: int) -> int:
+    return rows * sum(3 * 4 * recipe.size**2 for recipe in recipes)
 
 
 @lru_cache(maxsize=16)  # a second question is about another budget, world size or data set
@@ -203,7 +162,7 @@ def _dry_run(
         }
 
 
-def _clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
+def clustering_bytes(config: Config, n_ids: int, rows: int) -> int:
     """The clustering's state, its targets, and the assignment of a batch."""
     clusters = config.clustering.n_clusters
     batch = 3 * 4 * config.data.batch_size * (max(clusters) + config.model.dim)

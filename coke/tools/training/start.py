@@ -11,11 +11,11 @@ from coke.config.config import Config
 from coke.config.machine import MachineConfig
 from coke.distributed.process_group import device_of_this_rank, on_main, world_size
 from coke.files.byte_size import show_bytes
-from coke.model.precision import resolve_device, resolve_precision
+from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import AUTO, RESUME, START, RunFolder
-from coke.tools.training.memory_estimate import check_budget, mean_pixels
+from coke.tools.training.memory_check import MemoryCheck, check_memory
 from coke.tools.training.metric_sinks import check_wandb
 
 #: What becomes of a run folder.
@@ -66,21 +66,21 @@ def training_device(machine: MachineConfig) -> torch.device:
     return device
 
 
-def check_fits(config: Config, index: ImageIndex, device: torch.device, console: Console) -> None:
-    """Refuses a batch size or a memory budget that this data set cannot be trained with."""
+def check_fits(
+    config: Config,
+    index: ImageIndex,
+    device: torch.device,
+    console: Console,
+    *,
+    resumed: bool = False,
+) -> None:
+    """Refuses a batch size that this data set, or settings that the memory here does not allow."""
     _check_batches(config, index.n_live)
-    if config.machine.memory_budget:
-        estimate = on_main(
-            lambda: check_budget(
-                config,
-                config.recipes_at(config.optimizer.epochs),
-                n_ids=len(index),
-                pixels=mean_pixels(index),
-                world=world_size(),
-                precision=resolve_precision(config.machine.precision, device),
-                device=device,
-            )
-        )
+    precision = config.machine.precision
+    estimate = on_main(
+        lambda: check_memory(MemoryCheck.here(index, precision, device), config, resumed=resumed)
+    )
+    if estimate is not None and config.machine.memory_budget:
         console.print(
             f"memory of a rank, estimated: {show_bytes(estimate.total)} ({estimate})",
             highlight=False,

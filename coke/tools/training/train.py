@@ -15,6 +15,7 @@ from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import AUTO, RESUME, RunFolder
 from coke.tools.training.extension import extend as make_extension
 from coke.tools.training.learner import Learner
+from coke.tools.training.memory_ran_out import memory_errors
 from coke.tools.training.session import Session
 from coke.tools.training.start import (
     COMPLETE,
@@ -78,29 +79,32 @@ def train(
         if start == COMPLETE:
             console.print(complete_line(run, config), highlight=False)
             return last_record(run)
-        check_fits(config, index, device, console)
-        learner = Learner.build(
-            config,
-            n_ids=len(index),
-            n_points=index.n_live,
-            device=device,
-            init_from=init_from if start == FRESH else None,
-        )
-        if learner.initial_weights is not None:
-            console.print("\n".join(learner.initial_weights.lines()), highlight=False, markup=False)
-        with Session(
-            run,
-            config,
-            learner,
-            index,
-            resumes=start == RESUMED,
-            probe_data=probe_data or data,
-            wandb=wandb,
-            console=console,
-        ) as session:
-            for epoch in session.epochs():
-                for place, batch in session.batches(epoch):
-                    step = learner.scan(batch, place) if epoch == 0 else learner.step(batch, place)
-                    session.count(place, step)
-                session.end_epoch(learner.end_epoch())
-        return session.record
+        check_fits(config, index, device, console, resumed=start == RESUMED)
+        with memory_errors(run, config):
+            learner = Learner.build(
+                config,
+                n_ids=len(index),
+                n_points=index.n_live,
+                device=device,
+                init_from=init_from if start == FRESH else None,
+            )
+            if learner.initial_weights is not None:
+                lines = "\n".join(learner.initial_weights.lines())
+                console.print(lines, highlight=False, markup=False)
+            with Session(
+                run,
+                config,
+                learner,
+                index,
+                resumes=start == RESUMED,
+                probe_data=probe_data or data,
+                wandb=wandb,
+                console=console,
+            ) as session:
+                for epoch in session.epochs():
+                    for place, batch in session.batches(epoch):
+                        scans = epoch == 0
+                        step = learner.scan(batch, place) if scans else learner.step(batch, place)
+                        session.count(place, step)
+                    session.end_epoch(learner.end_epoch())
+            return session.record
