@@ -65,7 +65,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_check, "memory_bound", lambda *_, **__: None)
 
 
-def batch_of(size: int, **sections: dict[str, Any]) -> Config:
+def batch_of(size: int, **sections: Any) -> Config:
     return Config().changed(data={"batch_size": size}, **sections)
 
 
