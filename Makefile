@@ -52,13 +52,15 @@ demo: setup
 		echo "dataset-fashion-mnist cannot be installed with apt here; it will be downloaded"
 	$(BIN)/coke demo
 
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 # Two processes: on 2 cores one alone takes half as long again.
 test: dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(IN_TWO)
 
 # Under a minute on 2 cores, in two processes. The tests left out take most of the time.
 test-fast: dev
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" $(IN_TWO)
 
 test-machines: dev
 	$(BIN)/python -m tests.machines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ from tests.support.tiny_config import tiny_config
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(1)  # tensors are tiny here: more threads only wait for each other
+    # Tensors are tiny here: more threads only wait for each other, in processes of tests as well.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files that take long begin first, so that none of several processes is left with one.
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    ranks = {item.path for item in items if item.get_closest_marker("ddp")}
+    items.sort(key=lambda item: (item.path not in ranks, -slow[item.path], str(item.path)))
     pretended = os.environ.get(pretended_machine.GPU) == "1"
     if torch.cuda.is_available() and not pretended:
         return

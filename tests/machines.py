@@ -1,4 +1,4 @@
-"""Runs the fast tests as on other machines, one after the other: `make test-machines`.
+"""Runs the fast tests as on other machines, two at a time: `make test-machines`.
 
     python -m tests.machines [NAME ...]
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,7 @@ SETPRIV = (  # the user may read all files, so that an interpreter in root's hom
     "--ambient-caps=+dac_read_search",
 )
 SHARED_MEMORY = Path("/dev/shm")
+AT_A_TIME = 2  # the smallest machine that these run on has two cores
 ONE_CORE = str(min(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "0"
 SUMMARY = re.compile(r"^\d+ (passed|failed|error|skipped|deselected).* in .*s")
 
@@ -125,18 +127,38 @@ ENVIRONMENTS = (
             "TMPDIR": str(SHARED_MEMORY),
         },
         needs=needs_latin_1,
+        part=(
+            *(
+                "tests/files",
+                "tests/config",
+                "tests/model",
+                "tests/distributed",
+                "tests/test_cli.py",
+            ),
+            *("tests/pipeline/containers", "tests/pipeline/sources", "tests/pipeline/loading"),
+            *("tests/tools/datasets", "tests/tools/training", "tests/tools/export"),
+            *("tests/tools/features", "tests/tools/page", "tests/tools/evaluation"),
+            "tests/test_cli.py",
+        ),
     ),
     Environment(
         name="gpu",
         about="a GPU that torch reports, C.UTF-8, 2 cores with bf16",
         variables={GPU: "1", BF16: "1", CORES: "2", "LC_ALL": "C.UTF-8"},
-        part=("tests/model", "tests/distributed", "tests/tools", "tests/test_cli.py"),
+        part=(
+            *("tests/model", "tests/distributed", "tests/test_cli.py"),
+            *("tests/tools/training", "tests/tools/bench", "tests/tools/evaluation"),
+        ),
     ),
     Environment(
         name="bare",
         about="none of the optional packages",
         variables={WITHOUT: OPTIONAL},
-        part=("tests/clustering", "tests/pipeline", "tests/tools", "tests/test_cli.py"),
+        part=(
+            *("tests/clustering/test_estimator.py", "tests/clustering/test_scikit_learn_ways.py"),
+            *("tests/pipeline/sources", "tests/pipeline/remote", "tests/pipeline/loading"),
+            *("tests/tools", "tests/test_cli.py"),
+        ),
     ),
     Environment(
         name="nobody",
@@ -190,25 +212,31 @@ def main(names: list[str], console: Console) -> int:
         known = ", ".join(e.name for e in ENVIRONMENTS)
         console.print(f"unknown environments {', '.join(sorted(unknown))}; there are {known}")
         return 2
-    results: list[str] = []
-    passed = True
-    for environment in ENVIRONMENTS:
-        if names and environment.name not in names:
-            continue
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="coke-machine-") as scratch:
-            try:
-                environment.needs(Path(scratch))
-                good, last = run(environment, Path(scratch), console)
-                passed &= good
-                result = "passed " if good else "FAILED "
-                result += f"({last}; {time.monotonic() - started:.0f} s)"
-            except CannotBeMadeError as reason:
-                result = f"not run: {reason}"
-        results.append(f"{environment.name:8}{environment.about}: {result}")
-        console.print(results[-1], highlight=False, soft_wrap=True)
-    console.print("", *results, sep="\n", highlight=False, soft_wrap=True)
-    return 0 if passed else 1
+    chosen = [e for e in ENVIRONMENTS if not names or e.name in names]
+
+    def attempt(environment: Environment) -> tuple[bool, str]:
+        passed, line = tried(environment, console)
+        console.print(line, highlight=False, soft_wrap=True)
+        return passed, line
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        results = list(pool.map(attempt, chosen))
+    console.print("", *(line for _, line in results), sep="\n", highlight=False, soft_wrap=True)
+    return 0 if all(passed for passed, _ in results) else 1
+
+
+def tried(environment: Environment, console: Console) -> tuple[bool, str]:
+    """False if a test failed there; a line on the environment and what happened in it."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="coke-machine-") as scratch:
+        try:
+            environment.needs(Path(scratch))
+            passed, last = run(environment, Path(scratch), console)
+            result = "passed " if passed else "FAILED "
+            result += f"({last}; {time.monotonic() - started:.0f} s)"
+        except CannotBeMadeError as reason:
+            passed, result = True, f"not run: {reason}"
+    return passed, f"{environment.name:8}{environment.about}: {result}"
 
 
 if __name__ == "__main__":

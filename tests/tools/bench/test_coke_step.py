@@ -104,8 +104,7 @@ def test_a_step_trains_and_clusters(tiny: Config) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["paper", "auto"])
-@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize(("rule", "views"), [("paper", 2), ("auto", 1)])
 def test_a_step_asks_a_device_that_has_no_numbers_for_none(
     tiny: Config, rule: str, views: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,10 +120,9 @@ def test_a_step_asks_a_device_that_has_no_numbers_for_none(
     monkeypatch.setattr(lars, "sgd", lambda *_args, **_options: None)
     training = CokeStep(config, meta, "fp32")
     images = [torch.randn(16, 3, 16, 16, device=meta) for _ in range(views)]
-    for epoch in (1, 2, 3):  # the second stage begins with 2
+    for epoch in (1, 3):  # the second stage begins with 2
         training.learner.clustering.epoch = epoch
-        for _ in range(2):
-            loss = training.step(images, torch.arange(16, device=meta))
+        loss = training.step(images, torch.arange(16, device=meta))
     with pytest.raises(RuntimeError, match="meta"):
         bool(loss > 0)
 

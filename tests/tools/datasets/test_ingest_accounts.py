@@ -26,10 +26,10 @@ def ingested(src: Path, out: Path) -> IngestReport | None:
         return None
 
 
-@pytest.mark.slow  # 200 ingests
+@pytest.mark.slow  # 60 ingests
 def test_random_sources_add_up(tmp_path: Path) -> None:
     accepted = 0
-    for seed in range(200):
+    for seed in range(60):
         rng, src, out = random.Random(seed), tmp_path / f"src-{seed}", tmp_path / f"out-{seed}"
         if seed % 4:
             random_folders(rng, src)
@@ -49,7 +49,7 @@ def test_random_sources_add_up(tmp_path: Path) -> None:
         assert report.found == there and sum(split.images for split in report.splits) == keys
         if seed % 4:  # a row may stand for several members of a tar
             assert keys + len(rows) == there
-    assert accepted > 100
+    assert accepted > 30
 
 
 def test_a_file_that_is_lost_stops_the_ingest(

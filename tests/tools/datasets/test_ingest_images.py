@@ -120,6 +120,8 @@ def test_panoramas_need_a_named_option(check: str, tmp_path: Path) -> None:
     )  # fmt: skip
     index = ImageIndex(out)
     assert index.rows["width"].tolist() == [32, 20_000]
+    if check == "header":  # the rest does not depend on it, and decodes for seconds
+        return
     loader = build_loader(index, [ViewRecipe(size=8)], batch_size=2, shuffle=False, backend="pil")
     (batch,) = loader.epoch(0)
     assert batch.views[0].shape == (2, 3, 8, 8)

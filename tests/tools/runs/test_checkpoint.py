@@ -206,7 +206,7 @@ def save_and_prune(folder: Path, moment: CheckpointName) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [end(1), end(2)], ids=str)
+@pytest.mark.parametrize("moment", [end(2)], ids=str)
 def test_a_kill_before_any_change_of_the_disk_loses_nothing(
     tmp_path: Path, moment: CheckpointName
 ) -> None:
