@@ -76,7 +76,8 @@ def eval_all(
     show_data(EvalReport.of("all", run, features.subject, {}, {}), console, with_warnings=True)
     left_out: dict[str, ValueError] = {}
     reports = []
-    for step in steps:
+    for number, step in enumerate(steps, start=1):
+        console.print(f"{number} of {len(steps)}: {step.name}", highlight=False)
         try:
             reports.append(_measured(step, run, features, console, again=again))
         except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -73,6 +74,8 @@ class Clusters:
             for name, train_ND in features.train.items():
                 labels = []
                 for seed in range(self.seeds):
+                    start = f"k-means: {name}, start {seed + 1} of {self.seeds}"
+                    progress.update(task, description=escape(start))
                     labels.append((self._k_means(train_ND, n_classes, seed), n_classes))
                     progress.advance(task)
                 found[name] = _row(labels, classes_N)

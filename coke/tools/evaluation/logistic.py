@@ -1,4 +1,7 @@
-"""Logistic regression with an L2 penalty on frozen features, for few labelled images."""
+"""Logistic regression with an L2 penalty on frozen features, for few labelled images.
+
+Shapes: N images, D features, R axes, C classes.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coke.tools.evaluation.feature_axes import FeatureAxes
+
 #: Penalties to choose from, the strongest first: each fit starts where the one before ended.
 PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
-#: Held-out images that suffice to choose a penalty; with so many, other folds are left out.
-ENOUGH_HELD_OUT = 10_000
+#: Held-out images that suffice to choose a penalty; with so many, other folds are left out. The
+#: standard error of a mean cross entropy of 2,000 images is about 0.02.
+ENOUGH_HELD_OUT = 2_000
+#: Weaker penalties are left out once so many in a row are worse than the best: the weakest take
+#: most of the time.
+PATIENCE = 2
 _ITERATIONS = 200  # of L-BFGS, at most
-_TINY = 1e-6  # features with a smaller standard deviation, relative to the largest, are constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +58,14 @@ def fit_logistic(
         labels_N: (N,) int64.
         penalties: positive; descending ones are fitted fastest.
     """
-    mean_D = features_ND.mean(dim=0)
-    std_D = features_ND.std(dim=0, correction=0)
-    constant_D = std_D <= _TINY * std_D.max()
-    scale_D = torch.where(constant_D, 0.0, 1 / torch.where(constant_D, 1.0, std_D))
-    standard_ND = (features_ND - mean_D) * scale_D
-    weight_CD = features_ND.new_zeros(n_classes, features_ND.shape[1])
-    bias_C = features_ND.new_zeros(n_classes)
+    axes = FeatureAxes.of(features_ND)
+    fit = _Fit.start(axes.points, labels_N, axes.variances, n_classes)
     found = []
     for penalty in penalties:
-        _minimise(standard_ND, labels_N, weight_CD, bias_C, penalty)
+        fit.minimise(penalty)
+        weight_CD = fit.weight @ axes.axes.T
         found.append(
-            LogisticModel(mean=mean_D, scale=scale_D, weight=weight_CD.clone(), bias=bias_C.clone())
+            LogisticModel(mean=axes.mean, scale=axes.scale, weight=weight_CD, bias=fit.bias)
         )
     return found
 
@@ -75,51 +79,95 @@ def choose_penalty(
 ) -> float:
     """The penalty with the lowest mean cross entropy on images that were not fitted.
 
-    Cross-validation: each fold is held out once and scored by the classifiers of the others. Folds
-    are left out once :data:`ENOUGH_HELD_OUT` images were scored. The cross entropy is smoother than
-    the accuracy, which on a hundred images has many equals.
+    Cross-validation: each fold is held out once and scored by the classifier of the others. Folds
+    are left out once :data:`ENOUGH_HELD_OUT` images are held out, and penalties after
+    :data:`PATIENCE` worse ones. The cross entropy is smoother than the accuracy, which on a hundred
+    images has many equals. Features are standardised once, over all folds.
 
     Args:
         folds_N: (N,) fold of each image, see :func:`coke.tools.evaluation.subset.folds`.
+        penalties: positive, descending.
     """
-    losses = features_ND.new_zeros(len(penalties), dtype=torch.float64)
+    axes = FeatureAxes.of(features_ND)
+    fits: list[tuple[Tensor, _Fit]] = []
     held_out = 0
     for fold in range(int(folds_N.max()) + 1):
-        held_N = folds_N == fold
-        rest_N = ~held_N
-        fitted = fit_logistic(features_ND[rest_N], labels_N[rest_N], n_classes, penalties)
-        for i, model in enumerate(fitted):
-            scores = model.scores(features_ND[held_N])
-            losses[i] += F.cross_entropy(scores, labels_N[held_N], reduction="sum").double()
+        held_N, rest_N = folds_N == fold, folds_N != fold
+        fits.append(
+            (held_N, _Fit.start(axes.points[rest_N], labels_N[rest_N], axes.variances, n_classes))
+        )
         held_out += int(held_N.sum())
         if held_out >= ENOUGH_HELD_OUT:
             break
-    return penalties[int(losses.argmin())]
+    losses: list[float] = []
+    for penalty in penalties:
+        loss = 0.0
+        for held_N, fit in fits:
+            fit.minimise(penalty)
+            scores_MC = axes.points[held_N] @ fit.weight.T + fit.bias
+            loss += float(F.cross_entropy(scores_MC, labels_N[held_N], reduction="sum"))
+        losses.append(loss)
+        if len(losses) - 1 - losses.index(min(losses)) >= PATIENCE:
+            break
+    return penalties[losses.index(min(losses))]
 
 
-def _minimise(
-    standard_ND: Tensor, labels_N: Tensor, weight_CD: Tensor, bias_C: Tensor, penalty: float
-) -> None:
-    """Moves weight and bias to the minimum, in place."""
-    parameters = [weight_CD.requires_grad_(), bias_C.requires_grad_()]
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=_ITERATIONS,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-7,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+@dataclass(kw_only=True)
+class _Fit:
+    """A classifier of some images, moved to the minimum of one penalty after another.
 
-    def objective() -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        scores_NC = standard_ND @ weight_CD.T + bias_C
-        loss = F.cross_entropy(scores_NC, labels_N) + penalty / 2 * weight_CD.square().sum()
-        loss.backward()
-        return loss
+    Attributes:
+        points: (N, R) the images; labels: (N,).
+        variances: (R,) of an axis.
+        weight, bias: (C, R) and (C,).
+    """
 
-    with torch.enable_grad():
-        optimizer.step(objective)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-        parameter.grad = None
+    points: Tensor
+    labels: Tensor
+    variances: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def start(
+        cls, points_NR: Tensor, labels_N: Tensor, variances_R: Tensor, n_classes: int
+    ) -> _Fit:
+        return cls(
+            points=points_NR,
+            labels=labels_N,
+            variances=variances_R,
+            weight=points_NR.new_zeros(n_classes, points_NR.shape[1]),
+            bias=points_NR.new_zeros(n_classes),
+        )
+
+    def minimise(self, penalty: float) -> None:
+        """Moves weight and bias to the minimum.
+
+        Steps are taken in weights / ``unit``. There the curvature at zero is about 1 in each
+        direction, so that far fewer steps are needed. The minimum is the same.
+        """
+        unit_R = (self.variances / len(self.bias) + penalty).rsqrt()
+        steps_CR = (self.weight / unit_R).requires_grad_()
+        bias_C = self.bias.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [steps_CR, bias_C],
+            max_iter=_ITERATIONS,
+            tolerance_grad=1e-5,
+            tolerance_change=1e-7,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+        )
+
+        def objective() -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            weight_CR = steps_CR * unit_R
+            scores_NC = torch.addmm(bias_C, self.points, weight_CR.T)
+            loss = F.cross_entropy(scores_NC, self.labels)
+            loss = loss + penalty / 2 * weight_CR.square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            optimizer.step(objective)
+        self.weight = steps_CR.detach() * unit_R
+        self.bias = bias_C.detach()

@@ -22,7 +22,13 @@ from coke.tools.evaluation.few_images import FewImages, few_images, write_lists
 from coke.tools.evaluation.figures import Row, accuracy_row
 from coke.tools.evaluation.finetune import FineTune
 from coke.tools.evaluation.labelled_data import Splits, labels_of, live_labels
-from coke.tools.evaluation.logistic import PENALTIES, choose_penalty, fit_logistic
+from coke.tools.evaluation.logistic import (
+    ENOUGH_HELD_OUT,
+    PATIENCE,
+    PENALTIES,
+    choose_penalty,
+    fit_logistic,
+)
 from coke.tools.evaluation.report import EvalReport
 from coke.tools.evaluation.representations import CachedFeatures, cache_features
 from coke.tools.evaluation.results import check_results
@@ -54,6 +60,8 @@ class LowShot:
             "classifier": "multinomial logistic regression with an L2 penalty",
             "penalties": list(PENALTIES),
             "penalty_by": f"cross-validation in {_FOLDS} folds within the subset",
+            "held_out_at_most": ENOUGH_HELD_OUT,
+            "worse_penalties_at_most": PATIENCE,
             "features": "backbone in eval mode, after average pooling, standardised",
             "view": "center crop",
         }
@@ -67,6 +75,9 @@ class LowShot:
             for subset in self.images.subsets:
                 part = only(splits.train, subset.ids)
                 for name, train_MD in features.of_some(subset.ids).items():
+                    progress.update(
+                        task, description=escape(f"logistic regression: {name}, {subset.name}")
+                    )
                     hits = _classify(train_MD, part, subset.seed, features.test[name], splits)
                     found[name].append(hits)
                     progress.advance(task)

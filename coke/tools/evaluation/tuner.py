@@ -42,6 +42,7 @@ from coke.tools.runs.interruption import Interruption, RunStopped
 
 SEARCH = "search.json"
 _TEST_BATCH = 256
+_SOON = 60  # seconds; a shorter rest is not announced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ class Tuner:
         self._precision = resolve_precision(config.machine.precision, device)
         self._trials = trials
         self._planned, self._done = planned, 0
+        self._seconds: list[float] = []  # of the trainings that were done here
         self._progress = progress
         self._all = progress.add_task("trainings", total=planned)
         self._interruption = interruption
@@ -134,6 +136,7 @@ class Tuner:
             if keep is not None and found.top1 is not None:
                 keep(classifier, found)
             self._trials.add(found)
+            self._seconds.append(found.seconds)
             self._report(found, images)
         self._done += 1
         self._progress.update(self._all, completed=self._done)
@@ -221,10 +224,18 @@ class Tuner:
         )
         self._progress.console.print(
             f"{self._done + 1}/{self._planned} {escape(trial.key.network)}, {trial.key.cell}: "
-            f"{outcome}, {trial.seconds:.0f} s",
+            f"{outcome}, {trial.seconds:.0f} s{self._remaining()}",
             highlight=False,
             soft_wrap=True,
         )
+
+    def _remaining(self) -> str:
+        """About how long the other trainings take; they have nearly the same number of steps."""
+        others = self._planned - self._done - 1
+        seconds = others * sum(self._seconds) / len(self._seconds)
+        if seconds < _SOON:
+            return ""
+        return f"; about {seconds / 60:.0f} min for the other {others}"
 
 
 @contextmanager

@@ -64,20 +64,45 @@ def test_noise_takes_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
     assert (weak, strong) == (0.001, 10.0)
 
 
+def test_fewer_images_than_features_have_the_minimum_of_all_features() -> None:
+    """The gradient is zero there, in the coordinates of the features."""
+    points, labels = blobs(12, 30, 3, noise=1.0)
+    (model,) = fit_logistic(points, labels, 3, [0.1])
+    standard = ((points - model.mean) * model.scale).double()
+    weight, bias = model.weight.double().requires_grad_(), model.bias.double().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(standard @ weight.T + bias, labels)
+    (loss + 0.1 / 2 * weight.square().sum()).backward()
+    assert weight.grad is not None and bias.grad is not None
+    assert weight.grad.abs().max() < 1e-3 and bias.grad.abs().max() < 1e-3
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The penalties of the fits, in order."""
+    found: list[float] = []
+    plain = logistic._Fit.minimise
+
+    def counted(self: logistic._Fit, penalty: float) -> None:
+        found.append(penalty)
+        plain(self, penalty)
+
+    monkeypatch.setattr(logistic._Fit, "minimise", counted)
+    return found
+
+
 def test_enough_held_out_images_end_the_cross_validation(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, fits: list[float]
 ) -> None:
     points, labels = blobs(50, 3, 2, noise=1.0)
-    fits = []
-    plain = logistic.fit_logistic
-
-    def counted(*arguments: object) -> object:
-        fits.append(arguments)
-        return plain(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(logistic, "fit_logistic", counted)
     choose_penalty(points, labels, torch.arange(50) % 5, 2, [1.0])
     assert len(fits) == 5
     monkeypatch.setattr(logistic, "ENOUGH_HELD_OUT", 15)
     choose_penalty(points, labels, torch.arange(50) % 5, 2, [1.0])
     assert len(fits) == 7
+
+
+def test_penalties_after_two_worse_ones_are_not_fitted(fits: list[float]) -> None:
+    noise = torch.randn(60, 40, generator=torch.Generator().manual_seed(1))
+    labels, folds = torch.arange(60) % 3, torch.arange(60) // 3 % 2
+    assert choose_penalty(noise, labels, folds, 3, [100.0, 1.0, 0.1, 0.01]) == 100.0
+    assert fits == [100.0, 100.0, 1.0, 1.0, 0.1, 0.1]

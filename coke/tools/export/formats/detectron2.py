@@ -28,7 +28,7 @@ class Detectron2(Format):
         differences = detectron2_differences(network.config.model)
         if differences:
             raise ValueError(
-                f"the network of run {network.run} is no ResNet of detectron2: "
+                f"the network of {network.run} is no ResNet of detectron2: "
                 f"{'; '.join(differences)}. --format onnx takes any network"
             )
 
