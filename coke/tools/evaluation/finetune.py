@@ -158,6 +158,7 @@ class FineTune:
         """What kept trainings of other grids and subsets have in common with these."""
         return {
             **asdict(self.training(subject)),
+            "head_factor_from_scratch": 1.0,
             "optimizer": "SGD with Nesterov momentum, cosine to 0; the rate is at batch 256",
             "view": "random crop and flip",
             "scale": list(subject.config.data.view.scale),

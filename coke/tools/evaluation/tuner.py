@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ class Tuner:
             classifier = Classifier(
                 backbone, contestant.dim, images.train.n_classes, self._settings.seed
             )
-            found = self._run(key, classifier, images)
+            found = self._run(key, classifier, images, self._settings_of(contestant))
             if keep is not None and found.top1 is not None:
                 keep(classifier, found)
             self._trials.add(found)
@@ -142,12 +142,20 @@ class Tuner:
         self._progress.update(self._all, completed=self._done)
         return found
 
-    def _run(self, key: Key, classifier: Classifier, images: Images) -> Trial:
+    def _settings_of(self, contestant: Contestant) -> TrainingSettings:
+        """The head is faster where the backbone is trained. From scratch, both have one rate."""
+        if contestant.trained:
+            return self._settings
+        return replace(self._settings, head_factor=1.0)
+
+    def _run(
+        self, key: Key, classifier: Classifier, images: Images, settings: TrainingSettings
+    ) -> Trial:
         start = time.perf_counter()
         if images is not self._images:  # a search trains on the same images again and again
             self._images, self._made = images, self._loaders(images)
         crops, centers = self._made
-        steps = self._settings.epochs * crops.steps_per_epoch + centers.steps_per_epoch
+        steps = settings.epochs * crops.steps_per_epoch + centers.steps_per_epoch
         classifier.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         labels_N = torch.from_numpy(np.ascontiguousarray(images.train.labels))
         with self._steps(f"{key.network}, {key.cell}", steps) as on_step:
@@ -155,7 +163,7 @@ class Tuner:
                 classifier,
                 crops,
                 labels_N,
-                self._settings,
+                settings,
                 key.cell,
                 device=self._device,
                 precision=self._precision,
@@ -224,18 +232,11 @@ class Tuner:
         )
         self._progress.console.print(
             f"{self._done + 1}/{self._planned} {escape(trial.key.network)}, {trial.key.cell}: "
-            f"{outcome}, {trial.seconds:.0f} s{self._remaining()}",
+            f"{outcome}, {trial.seconds:.0f} s"
+            f"{time_left(self._seconds, self._planned - self._done - 1)}",
             highlight=False,
             soft_wrap=True,
         )
-
-    def _remaining(self) -> str:
-        """About how long the other trainings take; they have nearly the same number of steps."""
-        others = self._planned - self._done - 1
-        seconds = others * sum(self._seconds) / len(self._seconds)
-        if seconds < _SOON:
-            return ""
-        return f"; about {seconds / 60:.0f} min for the other {others}"
 
 
 @contextmanager
@@ -294,6 +295,15 @@ def _figures(scores_MC: Tensor, images: Images) -> tuple[Accuracy, float]:
         scores_MC.masked_fill(~trained, -math.inf), labels_M, trained_classes=int(trained.sum())
     )
     return found, float(loss)
+
+
+def time_left(seconds: Sequence[float], others: int) -> str:
+    """The end of a line that says how long the other trainings take, by the mean of those so far.
+
+    Empty where it is less than a minute.
+    """
+    left = others * sum(seconds) / len(seconds)
+    return "" if left < _SOON else f"; about {left / 60:.0f} min for the other {others}"
 
 
 def _hash_of_ids(index: ImageIndex) -> str:

@@ -73,6 +73,24 @@ def test_the_best_cell_on_held_out_images_is_trained_on_all_and_tested(
 
 
 @pytest.mark.slow
+def test_only_a_trained_network_has_a_faster_head(
+    run: Path, stripes: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From scratch, the head is no more random than the rest: ten times its rate would diverge."""
+    factors: list[float] = []
+
+    def train(classifier: Classifier, loader: Any, labels: Any, *rest: Any, **named: Any) -> bool:
+        factors.append(rest[0].head_factor)
+        return True
+
+    monkeypatch.setattr(tuner, "train_classifier", train)
+    report = eval_finetune(run, stripes, console=quiet, **(TINY | {"lr": [0.1]}))
+    assert list(report.rows) == ["random initialisation", "CoKe"] and factors == [1.0, 10.0]
+    assert report.settings["head_factor"] == 10.0
+    assert report.settings["head_factor_from_scratch"] == 1.0
+
+
+@pytest.mark.slow
 def test_the_kept_classifier_is_the_one_that_was_tested(
     run: Path, stripes: Path, quiet: Console
 ) -> None:
@@ -196,6 +214,11 @@ def test_images_of_which_none_can_be_held_out_need_one_cell(
     features: Any = type("Features", (), {"subject": few})()
     with pytest.raises(ValueError, match="no class has two images to train on.*one --lr and one"):
         FineTune(run=run, epochs=1).rows(features, quiet)
+
+
+def test_a_search_says_how_long_remains() -> None:
+    assert tuner.time_left([50.0, 70.0], 3) == "; about 3 min for the other 3"
+    assert tuner.time_left([50.0, 68.0], 1) == tuner.time_left([50.0], 0) == ""
 
 
 def test_the_default_is_twenty_thousand_steps_but_at_most_a_hundred_epochs() -> None:

@@ -13,18 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from torch import nn
 
 from coke.config.config import Config
 from coke.config.model import ModelConfig
-from coke.model.vit import VisionTransformer
+from coke.model.vit import SIZES, VisionTransformer
+from coke.tools.evaluation.finetune import eval_finetune
 from coke.tools.export.export import export
 from coke.tools.export.formats import FORMATS
 from coke.tools.export.formats.hf_vit import config_of, tensors_of
 from coke.tools.export.formats.vit_at_size import vit_at_size
 from coke.tools.export.settings import ExportSettings
 from coke.tools.export.trained_network import TrainedNetwork, open_network
+from coke.tools.runs.classifier_file import read_classifier
 from tests.support.card_code import code_of, loaded
 from tests.support.numbered_weights import numbered, picture
 from tests.support.other_library import other_library
@@ -89,27 +93,60 @@ def shortened(run: Path) -> TrainedNetwork:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
-def test_graphs_of_pixels_give_the_run_s_features_for_any_batch(
-    form: str, tmp_path: Path, tiny: Config
+def test_programs_of_pixels_give_the_run_s_features_for_any_batch(
+    tmp_path: Path, tiny: Config
 ) -> None:
-    network, out = shortened(saved(tmp_path / "run", tiny, MODEL)), tmp_path / f"net.{form}"
-    settings = ExportSettings(format=form, with_preprocessing=True)
-    if form == "onnx":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            pytest.importorskip(package, reason="the extra onnx, or onnxruntime, is not installed")
-    out.write_bytes(FORMATS[form].contents(network, settings, out.name)[out.name])
+    network, out = shortened(saved(tmp_path / "run", tiny, MODEL)), tmp_path / "net.pt2"
+    settings = ExportSettings(format="pt2", with_preprocessing=True)
+    out.write_bytes(FORMATS["pt2"].contents(network, settings, out.name)[out.name])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    about = network.preprocessing
-    normalised = (pixels / 255 - np.array(about.mean)) / np.array(about.std)
-    images = torch.from_numpy(normalised.astype(np.float32)).permute(0, 3, 1, 2)
+    program = torch.export.load(out).module()
     for batch in (5, 1):
-        if form == "pt2":
-            found = torch.export.load(out).module()(torch.from_numpy(pixels[:batch]))
-        else:
-            session = pytest.importorskip("onnxruntime").InferenceSession(out)
-            found = torch.from_numpy(session.run(None, {"images": pixels[:batch]})[0])
-        torch.testing.assert_close(found, network.backbone(images[:batch]), atol=1e-4, rtol=0)
+        found = program(torch.from_numpy(pixels[:batch]))
+        expected = network.backbone(normalised(pixels[:batch], network))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def normalised(pixels: NDArray[np.uint8], network: TrainedNetwork) -> torch.Tensor:
+    about = network.preprocessing
+    values = (pixels / 255 - np.array(about.mean)) / np.array(about.std)
+    return torch.from_numpy(values.astype(np.float32)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.slow
+def test_onnx_classifies_files_as_accurately_as_the_fine_tuning_said(
+    tmp_path: Path,
+    tiny: Config,
+    stripes: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Files are read with PIL and given to onnxruntime, all at once and one alone, as a user would.
+    Their scores are those of the classifier in torch."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra onnx, or onnxruntime, is not installed")
+    monkeypatch.setitem(SIZES, "tiny", (16, 1, 2))  # exporters take their time for each block
+    model = replace(MODEL, patch=4, image_size=8)
+    config = replace(tiny, model=model).changed(machine={"precision": "fp32"})
+    run, out = saved_run(tmp_path / "run", config), tmp_path / "net.onnx"
+    tuning: dict[str, Any] = {"lr": [0.1], "weight_decay": [0.0], "epochs": 4, "batch_size": 16}
+    report = eval_finetune(run, stripes, baselines=False, console=quiet, **tuning)
+    (tuned,) = run.glob("finetune/*/model.pt")
+    settings = ExportSettings(format="onnx", with_preprocessing=True, head=tuned)
+    export(run, out, settings, console=quiet)
+
+    files = sorted((stripes.parent / "src" / "test").glob("*/*.jpg"))
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+    session = pytest.importorskip("onnxruntime").InferenceSession(out)
+    (scores_NC,) = session.run(None, {"images": pixels})
+    (alone_1C,) = session.run(None, {"images": pixels[:1]})
+    classifier = read_classifier(tuned)
+    expected = classifier.network()(normalised(pixels, open_network(run))).detach().numpy()
+    np.testing.assert_allclose(scores_NC, expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(alone_1C, expected[:1], atol=1e-4, rtol=0)
+    named = [classifier.classes[i] for i in scores_NC.argmax(axis=1)]
+    right = sum(name == file.parent.name for name, file in zip(named, files, strict=True))
+    assert 100 * right / len(files) == pytest.approx(report.rows["CoKe"].top1)
 
 
 @pytest.mark.slow
