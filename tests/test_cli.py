@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from coke.config.config import Config
+from coke.config.wishes import Wishes
 from coke.distributed.launch import Outcome
 from coke.tools.runs.interruption import RunStopped
 from coke.tools.training import train as train_module
@@ -335,9 +336,9 @@ def test_nproc_runs_the_same_command_as_ranks_and_ends_as_they_do(
 
 
 def test_a_rank_starts_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Config] = []
+    seen: list[Wishes] = []
     monkeypatch.setattr(train_module, "train", lambda config, *_, **__: seen.append(config))
     monkeypatch.setenv("RANK", "0")
     options = ["--accumulate", 4, "--memory-budget", "16GiB"]
     assert run(monkeypatch, "train", "data", "--nproc", 2, *options) == 0
-    assert (seen[0].optimizer.accumulate, seen[0].machine.memory_budget) == (4, "16GiB")
+    assert (seen[0].given("optimizer.accumulate"), seen[0].machine.memory_budget) == (4, "16GiB")

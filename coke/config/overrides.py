@@ -54,7 +54,24 @@ def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
     Raises:
         ValueError: an unknown key (the message lists the valid ones) or a value of another type.
     """
+    return _replaced(config, checked_settings(config, settings, where))
+
+
+def _replaced(config: C, settings: Mapping[str, Any]) -> C:
     assert is_dataclass(config) and not isinstance(config, type)
+    changes = {
+        key: _replaced(current, value) if is_dataclass(current := getattr(config, key)) else value
+        for key, value in settings.items()
+    }
+    return replace(config, **changes)
+
+
+def checked_settings(config: Any, settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested settings in the types of a config's fields; their values are not checked.
+
+    Raises:
+        ValueError: as :func:`with_settings`.
+    """
     hints = get_type_hints(type(config))
     unknown = [key for key in settings if key not in hints]
     if moved := {old: new for key in unknown for old, new in _moved(config, key, settings[key])}:
@@ -72,10 +89,10 @@ def with_settings(config: C, settings: Mapping[str, Any], where: str = "") -> C:
         if is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise ValueError(f"config key {where + key!r} is a section, not {value!r}")
-            changes[key] = with_settings(current, value, f"{where}{key}.")
+            changes[key] = checked_settings(current, value, f"{where}{key}.")
         else:
             changes[key] = _checked(value, hints[key], where + key)
-    return replace(config, **changes)
+    return changes
 
 
 def _moved(config: Any, key: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ CacheOption = Annotated[
 ]
 PresetOption = Annotated[
     Optional[str],
-    typer.Option("--preset", help="Named settings, see docs/recipes.md; imagenet-1view if unset."),
+    typer.Option("--preset", help="Named settings, see docs/recipes.md; auto if unset."),
 ]
 ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="TOML file of settings.")]
 SetOption = Annotated[

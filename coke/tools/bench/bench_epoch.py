@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from coke.config.config import Config
+from coke.config.wishes import Wishes
 from coke.files.byte_size import parse_bytes
 from coke.model.precision import resolve_device, resolve_precision
 from coke.pipeline.dataset.index import ImageIndex
@@ -33,10 +34,12 @@ from coke.tools.bench.result import EpochBench
 from coke.tools.bench.threads import ThreadSplit, tune
 from coke.tools.bench.timing import Turns
 from coke.tools.page.render import check_pages
+from coke.tools.training.memory_check import MemoryCheck, check_memory
+from coke.tools.training.settle import settled
 
 
 def bench_epoch(
-    config: Config,
+    config: Config | Wishes,
     data: str | Path,
     *,
     seconds: float = 10.0,
@@ -56,7 +59,7 @@ def bench_epoch(
     clustering with a label store of ImageNet's size.
 
     Args:
-        config: what to train with; see the presets.
+        config: what to train with; see the presets. Wishes become what ``coke train`` would choose.
         data: a data set; a small one is read again and again.
         seconds: length of each measurement in each round, after three batches of warm-up.
         gpus: number of devices like this one to project an ImageNet epoch for.
@@ -68,7 +71,9 @@ def bench_epoch(
     Raises:
         ValueError: settings or data do not fit.
     """
-    _check_arguments(config, seconds, rounds, gpus, peers)
+    _check_arguments(seconds, rounds, gpus)
+    if isinstance(config, Config):
+        _check_peers(config, peers)
     _check_writable("--json", json_file)
     _check_writable("--html", html_file)
     if html_file is not None:
@@ -76,10 +81,13 @@ def bench_epoch(
     budget = parse_bytes(memory_budget)
     console = console or Console()
     index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
-    _check_batch(config, index)
     device = resolve_device(config.machine.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and streams are those of the current device
+    if isinstance(config, Wishes):
+        config = settled(config, index, device, console)
+    _check_peers(config, peers)
+    _check_fits(config, index, device)
     precision = resolve_precision(config.machine.precision, device)
     cores = len(os.sched_getaffinity(0))
     methods: tuple[MethodTime, ...] = ()
@@ -171,11 +179,14 @@ def _limit(
     }
 
 
-def _check_arguments(config: Config, seconds: float, rounds: int, gpus: int, peers: bool) -> None:
+def _check_arguments(seconds: float, rounds: int, gpus: int) -> None:
     if seconds <= 0 or rounds < 1:
         raise ValueError(f"seconds is {seconds} and rounds {rounds}; both must be positive")
     if gpus < 1:
         raise ValueError(f"gpus is {gpus}; give the number of devices to project for, 1 or more")
+
+
+def _check_peers(config: Config, peers: bool) -> None:
     if peers and config.optimizer.accumulate > 1:
         raise ValueError(
             f"optimizer.accumulate is {config.optimizer.accumulate}, but --peers compares steps of "
@@ -183,12 +194,14 @@ def _check_arguments(config: Config, seconds: float, rounds: int, gpus: int, pee
         )
 
 
-def _check_batch(config: Config, index: ImageIndex) -> None:
+def _check_fits(config: Config, index: ImageIndex, device: torch.device) -> None:
+    """Refuses a batch that the data set does not fill, and steps that the memory does not hold."""
     if index.n_live < config.data.batch_size:
         raise ValueError(
             f"data.batch_size is {config.data.batch_size}, but {index.folder} has {index.n_live} "
             "images: give a smaller --batch-size"
         )
+    check_memory(MemoryCheck.here(index, config.machine.precision, device), config)
 
 
 def _check_writable(option: str, file: Path | None) -> None:

@@ -66,6 +66,16 @@ class RunFolder:
         self._check_free(may_hold_leftovers=resume == AUTO)
         return False
 
+    def check_new(self, resume: str) -> None:
+        """Raises ValueError unless a new run may start here, whatever its settings."""
+        run_lock.check_unlocked(self.path)
+        if resume == RESUME or (resume == AUTO and self.exists):
+            raise ValueError(
+                f"run {self.path} goes on with the settings in its config.toml: give those, not "
+                "wishes"
+            )
+        self._check_free(may_hold_leftovers=resume == AUTO)
+
     def create(
         self, config: Config, index: ImageIndex, weights: InitialWeights | None = None
     ) -> None:

@@ -46,6 +46,9 @@ def train(
     config: ConfigOption = None,
     views: ViewsOption = None,
     epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
+    hours: Annotated[
+        float, typer.Option(help="With --preset auto: as many epochs as this time holds.")
+    ] = 0.0,
     batch_size: BatchOption = None,
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of weights, order and crops.")] = None,
@@ -107,7 +110,7 @@ def train(
         "machine": {"device": device, "cache_dir": cache_dir, "memory_budget": memory_budget},
     }
     if extend is None:
-        resolved = resolve_config(preset, config, settings, given, saved)
+        resolved = resolve_config(preset, config, settings, given, saved, hours)
     else:
         resolved = _extended(extend, out, preset, config, settings, given)
     if resume is not None and out is None:
@@ -133,6 +136,7 @@ def _extended(
     given: dict[str, Any],
 ) -> Config:
     """The settings of a run that extends another."""
+    from coke.config.config import Config
     from coke.tools.runs.run_folder import RunFolder
     from coke.tools.training.extension import check_kept, extended_config
 
@@ -144,6 +148,7 @@ def _extended(
         )
     saved = RunFolder(extend).config()
     resolved = resolve_config(preset, config, settings, given, saved)
+    assert isinstance(resolved, Config)  # as there is a saved one
     check_kept(saved, resolved, extend)
     return extended_config(resolved, more=more, lr=lr)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coke.config.config import Config
+from coke.config.machine import MachineConfig
 from coke.distributed.out_of_memory import is_out_of_memory
 from coke.tools.runs.checkpoint import list_checkpoints
 from coke.tools.runs.run_folder import RunFolder
 
 
 @contextmanager
-def memory_errors(run: RunFolder, config: Config) -> Iterator[None]:
+def memory_errors(run: RunFolder, machine: MachineConfig) -> Iterator[None]:
     """Turns the errors of allocators into a message that says what to do.
 
     Raises:
@@ -24,11 +24,11 @@ def memory_errors(run: RunFolder, config: Config) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         said = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ValueError(f"memory ran out ({said}). {_remedy(run, config)}") from error
+        raise ValueError(f"memory ran out ({said}). {_remedy(run, machine)}") from error
 
 
-def _remedy(run: RunFolder, config: Config) -> str:
-    saves = [] if config.machine.checkpoint_activations else ["machine.checkpoint_activations=true"]
+def _remedy(run: RunFolder, machine: MachineConfig) -> str:
+    saves = [] if machine.checkpoint_activations else ["machine.checkpoint_activations=true"]
     if list_checkpoints(run.checkpoints):
         options = "".join(f" --set {setting}" for setting in saves)
         with_less = f", which needs less with{options}" if options else ""

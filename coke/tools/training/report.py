@@ -240,7 +240,7 @@ def collapse_warnings(record: EpochRecord, n_images: int) -> list[str]:
     """Warnings of a collapse of the representation, each with a setting to change."""
     warnings = []
     for j, head in enumerate(record.heads):
-        if head.largest > COLLAPSED_SHARE * n_images:
+        if head.largest > max(COLLAPSED_SHARE, 1.5 / head.n_clusters) * n_images:
             warnings.append(
                 f"collapse: one cluster of head {j} (K={head.n_clusters:,}) holds "
                 f"{head.largest / n_images:.0%} of the images. Raise clustering.min_ratio, use "

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from coke.config.config import Config
 from coke.config.machine import MachineConfig
+from coke.config.wishes import Wishes
 from coke.distributed.process_group import device_of_this_rank, on_main, world_size
 from coke.files.byte_size import show_bytes
 from coke.model.precision import resolve_device
@@ -35,7 +36,7 @@ def resume_mode(resume: bool | str) -> str:
 
 
 def check_options(
-    config: Config,
+    config: Config | Wishes,
     mode: str,
     init_from: str | Path | None,
     probe_data: str | Path | None,

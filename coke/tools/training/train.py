@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from coke.config.config import Config
+from coke.config.wishes import Wishes
 from coke.distributed.process_group import is_main, on_main, process_group
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.dataset.open import find_split
@@ -17,6 +18,7 @@ from coke.tools.training.extension import extend as make_extension
 from coke.tools.training.learner import Learner
 from coke.tools.training.memory_ran_out import memory_errors
 from coke.tools.training.session import Session
+from coke.tools.training.settle import settled
 from coke.tools.training.start import (
     COMPLETE,
     FRESH,
@@ -32,7 +34,7 @@ from coke.tools.training.start import (
 
 
 def train(
-    config: Config,
+    config: Config | Wishes,
     data: str | Path,
     out: str | Path,
     *,
@@ -49,7 +51,8 @@ def train(
     trains towards the labels of the epoch before, against the centers of the epoch before.
 
     Args:
-        config: the settings, see :data:`coke.presets`.
+        config: the settings, see :data:`coke.presets`; or wishes, from which a new run's settings
+            are chosen by what data and machine are.
         data: a data set made by ``coke ingest``, or a folder with one named ``train``; or its URL.
         out: the run folder.
         resume: go on from the newest checkpoint in ``out``; ``"auto"`` also starts a new run, and
@@ -68,10 +71,13 @@ def train(
     mode = resume_mode(resume)
     check_options(config, mode, init_from, probe_data, wandb, extend)
     device = training_device(config.machine)
-    with process_group(device, config.machine.rank_timeout):
+    run = RunFolder(out)
+    with process_group(device, config.machine.rank_timeout), memory_errors(run, config.machine):
         console = console or Console(quiet=not is_main())
         index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
-        run = RunFolder(out)
+        if isinstance(config, Wishes):
+            on_main(partial(run.check_new, mode))
+            config = settled(config, index, device, console)
         if extend is not None and not (mode == AUTO and run.exists):
             on_main(partial(make_extension, RunFolder(extend), run, config, index))
             mode = RESUME
@@ -80,31 +86,28 @@ def train(
             console.print(complete_line(run, config), highlight=False)
             return last_record(run)
         check_fits(config, index, device, console, resumed=start == RESUMED)
-        with memory_errors(run, config):
-            learner = Learner.build(
-                config,
-                n_ids=len(index),
-                n_points=index.n_live,
-                device=device,
-                init_from=init_from if start == FRESH else None,
-            )
-            if learner.initial_weights is not None:
-                lines = "\n".join(learner.initial_weights.lines())
-                console.print(lines, highlight=False, markup=False)
-            with Session(
-                run,
-                config,
-                learner,
-                index,
-                resumes=start == RESUMED,
-                probe_data=probe_data or data,
-                wandb=wandb,
-                console=console,
-            ) as session:
-                for epoch in session.epochs():
-                    for place, batch in session.batches(epoch):
-                        scans = epoch == 0
-                        step = learner.scan(batch, place) if scans else learner.step(batch, place)
-                        session.count(place, step)
-                    session.end_epoch(learner.end_epoch())
-            return session.record
+        learner = Learner.build(
+            config,
+            n_ids=len(index),
+            n_points=index.n_live,
+            device=device,
+            init_from=init_from if start == FRESH else None,
+        )
+        if learner.initial_weights is not None:
+            console.print("\n".join(learner.initial_weights.lines()), highlight=False, markup=False)
+        with Session(
+            run,
+            config,
+            learner,
+            index,
+            resumes=start == RESUMED,
+            probe_data=probe_data or data,
+            wandb=wandb,
+            console=console,
+        ) as session:
+            for epoch in session.epochs():
+                for place, batch in session.batches(epoch):
+                    step = learner.scan(batch, place) if epoch == 0 else learner.step(batch, place)
+                    session.count(place, step)
+                session.end_epoch(learner.end_epoch())
+        return session.record

@@ -15,6 +15,7 @@ from coke.tools.training.train import train
 SAID = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory\nframe #0"
 
 
+@pytest.mark.slow
 def test_one_line_says_how_to_go_on(
     stripes: Path,
     tiny: Config,
