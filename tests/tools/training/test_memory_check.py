@@ -19,9 +19,9 @@ from coke.distributed.free_memory import FreeMemory
 from coke.tools.training import memory_check
 from coke.tools.training.memory_bound import memory_bound
 from coke.tools.training.memory_check import MemoryCheck, check_memory
-from coke.tools.training.memory_estimate import MemoryEstimate
 from coke.tools.training.peak_memory import peak_memory, resident_memory
 from coke.tools.training.train import train
+from tests.support.made_up_memory import made_up
 from tests.support.pretended_machine import free_memory_files, pretended_open
 
 CPU = torch.device("cpu")
@@ -37,25 +37,6 @@ def check(free: int, n: int = 500) -> MemoryCheck:
         precision="fp32",
         device=CPU,
         free=FreeMemory(size=free, of="RAM"),
-    )
-
-
-def made_up(config: Config, *_: object, **__: object) -> MemoryEstimate:
-    """10 MiB of activations for each image of a piece, 1 MiB for each of a batch, 100 for the
-    process; half of the activations if they are checkpointed."""
-    rows = config.data.batch_size
-    share = 0.5 if config.machine.checkpoint_activations else 1.0
-    return MemoryEstimate(
-        weights=0,
-        gradients=0,
-        optimizer=0,
-        activations=round(10 * MIB * share * rows / config.optimizer.accumulate),
-        views=rows * MIB,
-        decoding=0,
-        clustering=0,
-        checkpoint=0,
-        workspace=0,
-        process=100 * MIB,
     )
 
 

@@ -28,8 +28,8 @@ from coke.tools.training.memory_check import MemoryCheck
 from coke.tools.training.settle import settled
 from coke.tools.training.speed import Speed
 from coke.tools.training.train import train
+from tests.support.made_up_memory import made_up
 from tests.support.pretended_machine import free_memory_files, pretended_open
-from tests.tools.training.test_memory_check import made_up
 
 CPU = torch.device("cpu")
 
