@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from coke.tools.page.content import Section, Widget
 
+_TINY = 1e-12  # as in F.normalize: a row of zeros has the cosine 0
 QUERIES, NEIGHBOURS = 12, 12  # rows that are shown, and neighbours of each
 
 
@@ -39,7 +40,8 @@ class NearestRows:
     def add(self, start: int, features_BD: Tensor) -> None:
         """Compares rows ``start`` to ``start + B`` with the queries."""
         if self._metric == "cosine":
-            near_QB = self._queries_QD @ F.normalize(features_BD, dim=1).T
+            norms_B = torch.linalg.vector_norm(features_BD, dim=1).clamp(min=_TINY)
+            near_QB = self._queries_QD @ features_BD.T / norms_B  # no copy of all features
         else:
             near_QB = -torch.cdist(self._queries_QD, features_BD)
         rows_B = torch.arange(start, start + len(features_BD), device=features_BD.device)

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
-from coke.clustering.distances import distances, own_losses
+from coke.clustering.distances import own_losses, unit
 from coke.files.npy_rows import NpyRows
 from coke.tools.page.feature_stream import FeatureStream
 from coke.tools.page.neighbours import NearestRows
@@ -146,6 +146,7 @@ def margins(
     chosen_K[clusters] = True
     rows, values, others = [], [], []
     step = max(1, _COMPARED // head.n_clusters)
+    others_of = _OtherCenters(head.centers, found.metric)
     for start, clustered_BE in found.again():
         labels_B = head.labels[start : start + len(clustered_BE)]
         at_R = np.flatnonzero((labels_B >= 0) & chosen_K[labels_B])
@@ -153,13 +154,12 @@ def margins(
             if not len(part):
                 continue
             points_RE = clustered_BE[torch.from_numpy(part).to(clustered_BE.device)]
-            distances_RK = distances(points_RE, head.centers, found.metric)
-            own_R1 = torch.from_numpy(labels_B[part]).to(distances_RK.device).unsqueeze(1)
-            own_distance_R = distances_RK.gather(1, own_R1).squeeze(1)
-            distances_RK.scatter_(1, own_R1, torch.inf)
-            other_distance_R, other_R = distances_RK.min(dim=1)
+            own_R = torch.from_numpy(labels_B[part]).to(points_RE.device)
+            other_R = others_of.nearest(points_RE, own_R)
+            leads_R = _own_distances(points_RE, head.centers, other_R, found.metric)
+            leads_R -= _own_distances(points_RE, head.centers, own_R, found.metric)
             rows.append(part + start)
-            values.append((other_distance_R - own_distance_R).float().cpu().numpy())
+            values.append(leads_R.float().cpu().numpy())
             others.append(other_R.cpu().numpy())
     if not rows:
         nothing = np.zeros(0, dtype=np.int64)
@@ -181,11 +181,43 @@ def _assign(head: Head, start: int, clustered_BE: Tensor, metric: str, of: _Coll
         labels_B = torch.from_numpy(head.labels[start : start + len(clustered_BE)]).to(
             clustered_BE.device
         )
-    losses_B = own_losses(clustered_BE, head.centers[labels_B.clamp(min=0)], metric)
-    distances_B = losses_B if metric == "cosine" else losses_B.sqrt()
+    distances_B = _own_distances(clustered_BE, head.centers, labels_B.clamp(min=0), metric)
     distances_B = distances_B.masked_fill(labels_B < 0, torch.nan)
     of.labels.append(labels_B.cpu().numpy())
     of.distances.append(distances_B.float().cpu().numpy())
+
+
+class _OtherCenters:
+    """Finds the nearest center but a point's own, by one matrix product in float64.
+
+    Euclidean distances are compared as ``x c - |c|^2 / 2``, about the mean of the centers, so that
+    a common offset costs no digits. :func:`coke.clustering.distances.distances` goes over all
+    coordinates of all pairs, which takes far longer.
+    """
+
+    def __init__(self, centers_KE: Tensor, metric: str) -> None:
+        self._cosine = metric == "cosine"
+        self._origin_E = centers_KE.double().mean(dim=0)
+        # A point's norm does not change the order of its cosines.
+        self._centers_KE = unit(centers_KE) if self._cosine else centers_KE - self._origin_E
+        self._halves_K = self._centers_KE.square().sum(dim=1) / 2
+
+    def nearest(self, points_RE: Tensor, own_R: Tensor) -> Tensor:
+        """The number (R,) int64 of the center."""
+        points_RE = points_RE.double()
+        if self._cosine:
+            near_RK = points_RE @ self._centers_KE.T
+        else:
+            near_RK = torch.addmm(
+                self._halves_K, points_RE - self._origin_E, self._centers_KE.T, beta=-1
+            )
+        return near_RK.scatter_(1, own_R.unsqueeze(1), -torch.inf).argmax(dim=1)
+
+
+def _own_distances(points_BE: Tensor, centers_KE: Tensor, labels_B: Tensor, metric: str) -> Tensor:
+    """Distances (B,) float64 of points to the centers of their labels."""
+    losses_B = own_losses(points_BE, centers_KE[labels_B], metric)
+    return losses_B if metric == "cosine" else losses_B.sqrt()
 
 
 def _assigned(head: Head, of: _Collected) -> Assigned:
