@@ -38,9 +38,12 @@ from coke.model.replica import replicate
 from coke.pipeline.order.order import rank_sizes
 from coke.tools.runs.checkpoint import list_checkpoints, load_checkpoint
 from coke.tools.runs.run_lock import read_status
+from coke.tools.training.extension import extended_config
 from coke.tools.training.micro_batches import global_batch
 from coke.tools.training.step import scan_batch, train_step
 from coke.tools.training.train import train
+from tests.support.equal_states import equal_states
+from tests.support.metric_records import records
 from tests.support.patience import PATIENCE_S, wait_until
 from tests.support.ranks import WORLD, free_port, run_ranks, saved, take_place
 from tests.support.small_vit import shrink_vit
@@ -125,6 +128,10 @@ def work(number: int, folder: Path, ports: list[int], config: Config, data: Path
         train(config, data, folder / "run", console=quiet)
         with pytest.raises(ValueError, match="exists and is not empty"):  # on both ranks
             train(config, data, folder / "run", console=quiet)
+        longer = extended_config(config, more=1)
+        train(longer, data, folder / "longer", extend=folder / "run", console=quiet)
+        with pytest.raises(ValueError, match="is no training run"):  # on both ranks
+            train(longer, data, folder / "none", extend=data, console=quiet)
     lost = []
     take_place(number, ports[1])
     meet(folder, number)
@@ -211,6 +218,18 @@ def test_two_ranks_train_as_one(two_ranks: Path, stripes: Path, tmp_path: Path) 
         assert torch.allclose(head["duals"], other["duals"], atol=1e-5)
         assert equal(head["centers"], other["centers"], 1e-4)
     assert a["model"].keys() == b["model"].keys()
+
+
+def test_two_ranks_extend_a_run(two_ranks: Path) -> None:
+    """From the end of the old run, which stays; rank 0 alone makes the folder."""
+    old, new = two_ranks / "run", two_ranks / "longer"
+    assert [line["epoch"] for line in records(new)] == [3]
+    assert [line["epoch"] for line in records(old)] == [0, 1, 2]
+    start, last = (load_checkpoint(list_checkpoints(run / "checkpoints")[-1]) for run in (old, new))
+    begun = load_checkpoint(list_checkpoints(new / "checkpoints")[0])
+    assert equal_states(begun, start)
+    assert last["epoch"] == 3 and not equal_states(last["model"], start["model"])
+    assert not (two_ranks / "none").exists() and not list(two_ranks.glob(".*.extending"))
 
 
 def test_who_loses_the_others_ends(two_ranks: Path) -> None:
