@@ -68,7 +68,7 @@ def reasons_of(
         "epochs": line(
             f"{optimizer.epochs:,}",
             f"{visits}, {wishes.hours:g} hours at the speed of the first steps"
-            if wishes.hours
+            if wishes.hours is not None
             else f"{visits}; --hours H sets them by time",
             "optimizer.epochs",
         ),

@@ -16,13 +16,13 @@ def resolve_config(
     assignments: list[str] | None,
     given: dict[str, Any],
     saved: Config | None = None,
-    hours: float = 0.0,
+    hours: float | None = None,
 ) -> Config | Wishes:
     """Settings in rising order of precedence: preset (or saved run), file, --set, options.
 
     Args:
         given: options of the command line, in sections; None for an option that was not given.
-        hours: time for a run whose other settings are chosen.
+        hours: time for a run whose other settings are chosen; None for no limit.
 
     Returns: wishes, where the preset is ``auto`` or none was named, and there is no saved run.
     """
@@ -38,7 +38,7 @@ def resolve_config(
     settings = layered(layers)
     if named in (None, AUTO) and saved is None:
         return Wishes(settings=settings, hours=hours)
-    if hours:
+    if hours is not None:
         raise ValueError(
             f"--hours {hours:g} chooses the epochs of a new run with --preset {AUTO}; here they "
             "are set: use --epochs"

@@ -21,21 +21,23 @@ class Wishes:
 
     Attributes:
         settings: by section, as in a TOML file; each one wins over what would be chosen.
-        hours: time for the whole run, which decides the number of epochs; 0 for no such limit.
+        hours: time for the whole run, which decides the number of epochs; None for no limit.
 
     Raises:
-        ValueError: a setting is unknown or of another type; ``hours`` is negative, or the number of
-            epochs is given, too.
+        ValueError: a setting is unknown or of another type; ``hours`` is not positive, or the
+            number of epochs is given, too.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    hours: float = 0.0
+    hours: float | None = None
 
     def __post_init__(self) -> None:
         checked_settings(Config(), self.settings)
-        if not 0 <= self.hours < float("inf"):
+        if self.hours is None:
+            return
+        if not 0 < self.hours < float("inf"):
             raise ValueError(f"hours is {self.hours}; give a positive number of hours")
-        if self.hours and self.given("optimizer.epochs") is not None:
+        if self.given("optimizer.epochs") is not None:
             raise ValueError(
                 f"--hours {self.hours:g} decides the number of epochs, and optimizer.epochs is "
                 f"{self.given('optimizer.epochs')}: give one of them"

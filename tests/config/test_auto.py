@@ -192,8 +192,8 @@ def test_wishes_that_cannot_be() -> None:
         Wishes(settings={"data": {"batchsize": 3}})
     with pytest.raises(ValueError, match=r"'data.view.size' is 'large'; it must be int"):
         Wishes(settings={"data": {"view": {"size": "large"}}})
-    with pytest.raises(ValueError, match=r"hours is -1; give a positive number of hours"):
-        Wishes(hours=-1)
+    with pytest.raises(ValueError, match=r"hours is 0; give a positive number of hours"):
+        Wishes(hours=0)
     with pytest.raises(ValueError, match=r"--hours 2 decides the number of epochs, and .* is 7"):
         Wishes(settings={"optimizer": {"epochs": 7}}, hours=2)
     with pytest.raises(ValueError, match="train on 1 large view or more"):

@@ -17,6 +17,7 @@ from typer.main import get_command
 from coke.cli import app
 from coke.config.config import Config
 from coke.config.presets import presets
+from coke.config.wishes import AUTO
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -92,7 +93,7 @@ def _all_options(command: Any) -> set[str]:
 
 
 def _wrong(name: str, value: str) -> str | None:
-    if name == "--preset" and value.islower() and value not in presets:
+    if name == "--preset" and value.islower() and value not in (*presets, AUTO):
         return f"there is no preset {value}"
     if name == "--set" and "=" in value:
         key = value.partition("=")[0]

@@ -47,8 +47,8 @@ def train(
     views: ViewsOption = None,
     epochs: Annotated[Optional[int], typer.Option(help="Epochs after the scan.")] = None,
     hours: Annotated[
-        float, typer.Option(help="With --preset auto: as many epochs as this time holds.")
-    ] = 0.0,
+        Optional[float], typer.Option(help="As many epochs as this time holds; with --preset auto.")
+    ] = None,
     batch_size: BatchOption = None,
     lr: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of weights, order and crops.")] = None,
@@ -112,7 +112,7 @@ def train(
     if extend is None:
         resolved = resolve_config(preset, config, settings, given, saved, hours)
     else:
-        resolved = _extended(extend, out, preset, config, settings, given)
+        resolved = _extended(extend, out, preset, config, settings, given, hours)
     if resume is not None and out is None:
         raise ValueError("--resume needs --out RUN: the run to continue")
     run(
@@ -134,6 +134,7 @@ def _extended(
     config: Path | None,
     settings: list[str] | None,
     given: dict[str, Any],
+    hours: float | None,
 ) -> Config:
     """The settings of a run that extends another."""
     from coke.config.config import Config
@@ -147,7 +148,7 @@ def _extended(
             "epochs to add"
         )
     saved = RunFolder(extend).config()
-    resolved = resolve_config(preset, config, settings, given, saved)
+    resolved = resolve_config(preset, config, settings, given, saved, hours)
     assert isinstance(resolved, Config)  # as there is a saved one
     check_kept(saved, resolved, extend)
     return extended_config(resolved, more=more, lr=lr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
@@ -72,6 +73,7 @@ class TrainReporter:
             transient=True,
         )
         self._whole: TaskID | None = None
+        self._warned: set[str] = set()  # in the epoch before
         self._first_epoch = first_epoch
         self._records = is_main()
         self._sinks = (
@@ -173,9 +175,17 @@ class TrainReporter:
             self._run.append_metrics(asdict(record))
         for sink in self._sinks:
             sink.log(record.epoch, scalars(record))
-        for warning in collapse_warnings(record, meter.images):
-            self.warn(warning)
+        warnings = collapse_warnings(record, meter.images)
+        for warning in warnings:
+            if kind_of(warning) not in self._warned:
+                self.warn(warning)
+        self._warned = set(map(kind_of, warnings))
         return record
+
+
+def kind_of(warning: str) -> str:
+    """What a warning is about. The next epoch's is not told again if only its figures differ."""
+    return re.sub(r"[\d.,%]+", "", warning)
 
 
 def epoch_lines(record: EpochRecord, epochs: int) -> str:

@@ -31,7 +31,7 @@ def settled(wishes: Wishes, index: ImageIndex, device: torch.device, console: Co
     """
     choice = on_main(partial(_chosen, wishes, index, device))
     speed = None
-    if wishes.hours:
+    if wishes.hours is not None:
         with console.status("timing the first steps"):
             speed = measure_speed(choice.config, index, device)
         epochs = speed.epochs_within(wishes.hours, choice.config)
@@ -39,8 +39,8 @@ def settled(wishes: Wishes, index: ImageIndex, device: torch.device, console: Co
         choice = on_main(partial(_chosen, wishes, index, device, epochs=epochs, pieces=pieces))
     told = [f"preset {AUTO} has chosen (options, --set and --config win):", *choice.lines()]
     console.print("\n".join(told), highlight=False, markup=False, soft_wrap=True)
-    if speed is not None:
-        _tell_time(speed, wishes, choice.config, console)
+    if speed is not None and wishes.hours is not None:
+        _tell_time(speed, wishes.hours, choice.config, console)
     return choice.config
 
 
@@ -78,15 +78,15 @@ def _pieces(
     return 1 if check.fits(config) else check.pieces_that_fit(config) or 1
 
 
-def _tell_time(speed: Speed, wishes: Wishes, config: Config, console: Console) -> None:
+def _tell_time(speed: Speed, hours: float, config: Config, console: Console) -> None:
     seconds = speed.scan + config.optimizer.epochs * speed.epoch(config)
     console.print(
         f"An epoch takes about {_shown(speed.epoch(config))}, all of them {_shown(seconds)}",
         highlight=False,
     )
-    if seconds > wishes.hours * 3600:
+    if seconds > hours * 3600:
         console.print(
-            f"[bold yellow]warning:[/] not even one epoch fits {wishes.hours:g} hours",
+            f"[bold yellow]warning:[/] not even one epoch fits {hours:g} hours",
             highlight=False,
         )
 

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from coke.clustering import HeadReport
 from coke.tools.runs.record import EpochRecord
 from coke.tools.training.meter import EpochMeter
-from coke.tools.training.report import collapse_warnings, epoch_lines, scalars
+from coke.tools.training.report import collapse_warnings, epoch_lines, kind_of, scalars
 
 HEAD = HeadReport(n_clusters=10, smallest=2, largest=40, empty=0, violation=0.5, churn=0.25)
 RECORD = EpochRecord(
@@ -47,6 +47,20 @@ def test_warns_of_one_cluster_that_holds_most_images() -> None:
     (warning,) = collapse_warnings(RECORD, 79)
     assert "one cluster of head 0 (K=10) holds 51% of the images" in warning
     assert "min_ratio" in warning
+
+
+def test_half_of_the_images_are_no_collapse_of_two_clusters() -> None:
+    two = replace(RECORD.heads[0], n_clusters=2, largest=75)
+    assert collapse_warnings(replace(RECORD, heads=[two]), 100) == []
+    assert len(collapse_warnings(replace(RECORD, heads=[replace(two, largest=76)]), 100)) == 1
+
+
+def test_warnings_of_one_kind_differ_in_figures_only() -> None:
+    """The reporter tells the first of several epochs in a row."""
+    ((first,), (second,)) = (collapse_warnings(RECORD, n) for n in (79, 70))
+    assert first != second and kind_of(first) == kind_of(second)
+    (stuck,) = collapse_warnings(replace(RECORD, loss_over_chance=0.99), 100)
+    assert kind_of(stuck) != kind_of(first)
 
 
 def test_warns_of_a_loss_at_chance_but_not_at_the_start() -> None:
