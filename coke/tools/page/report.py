@@ -176,7 +176,12 @@ def _write(page: Page, pictures: Pictures | None, out: Path, console: Console) -
         contents=page.contents,
         images={} if pictures is None else pictures.images,
     )
-    write_page(whole, out)
+    try:
+        write_page(whole, out)
+    except OSError as error:  # such as a full disk; what check_out can ask, it asks
+        raise ValueError(
+            f"--out {out} cannot be written ({error.strerror or error}); choose another place"
+        ) from error
     size = f"{out}: {out.stat().st_size / 1e6:.1f} MB"
     console.print(
         size if pictures is None else f"{size}; {pictures.summary}", markup=False, highlight=False

@@ -12,6 +12,7 @@ from rich.console import Console
 from coke.config.config import Config
 from coke.config.presets import presets
 from coke.pipeline.sources.keys import to_system
+from coke.tools.page import report
 from coke.tools.page.report import report_run, run_page
 from coke.tools.page.settings import settings_section
 from tests.support.command_line import fails, run
@@ -87,6 +88,14 @@ def test_out_is_checked_before_work(
     assert "cannot be written" in fails(
         monkeypatch, capsys, "report", made, "--out", other, status=2
     )
+    monkeypatch.undo()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_page", full)
+    line = fails(monkeypatch, capsys, "report", made, "--out", other, status=2)
+    assert "cannot be written (No space left on device); choose another place" in line
     assert out.read_bytes() == before and not other.exists()
     monkeypatch.undo()
     assert run(monkeypatch, "report", made, "--out", out, "--overwrite") == 0
