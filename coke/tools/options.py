@@ -11,6 +11,10 @@ import typer
 DataArgument = Annotated[
     str, typer.Argument(help="A data set made by `coke ingest`: a folder, or its s3://... URL.")
 ]
+IdsOption = Annotated[
+    Optional[Path],
+    typer.Option("--ids", help="A .npy file of ids: take these images alone."),
+]
 CacheOption = Annotated[
     Optional[str],
     typer.Option("--cache-dir", help="Folder for remote data; $COKE_CACHE if unset."),

@@ -7,7 +7,6 @@ import numpy as np
 from coke.pipeline.containers.mapped import OTHER_FILES, allow_open_files
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.order.epoch_order import EpochOrder
-from coke.pipeline.order.live_ids import LiveIds
 
 _FILES_PER_CONTAINER = 2  # one descriptor holds the lock, one belongs to the map
 
@@ -62,7 +61,7 @@ def check_cache(index: ImageIndex, order: EpochOrder, *, in_flight: int, limit: 
 
 def _images(index: ImageIndex) -> list[int]:
     """Images of each container that has any."""
-    live, containers = LiveIds(len(index), index.dead_ids), index.manifest.containers
+    live, containers = index.live, index.manifest.containers
     starts = live.before(np.array([c.start for c in containers]))
     stops = live.before(np.array([c.stop for c in containers]))
     return [count for count in (stops - starts).tolist() if count]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from coke.pipeline.dataset.index import ImageIndex
 from coke.pipeline.order.epoch_order import Window
+from coke.pipeline.order.live_ids import ContainerSpans
 
 OTHER_FILES = 32  # least number of open files that a process needs besides containers
 
@@ -56,6 +57,8 @@ class MappedContainers(Protocol):
 class LocalContainers:
     """Containers in the data set's folder; each is mapped when it is first read, and stays mapped.
 
+    Containers without an image, as those that a subset leaves out, need not be there.
+
     Raises:
         ValueError: a container is missing or has another size than the manifest says, or there are
             more of them than this process may open.
@@ -65,9 +68,11 @@ class LocalContainers:
         self._index = index
         self._folder = str(index.folder)
         self._maps: dict[int, Mapped] = {}
-        for number in range(len(index.manifest.containers)):
+        spans = [(c.start, c.stop) for c in index.manifest.containers]
+        needed = ContainerSpans(index.live, spans).numbers.tolist()
+        for number in needed:
             self._checked_path(number)
-        count = len(index.manifest.containers)
+        count = len(needed)
         limit = allow_open_files(count)
         if limit < count + OTHER_FILES:
             raise ValueError(

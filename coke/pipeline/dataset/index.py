@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coke.pipeline.dataset.chosen_ids import Ids, checked_ids, hash_of_ids, read_ids
 from coke.pipeline.dataset.manifest import read_manifest
 from coke.pipeline.dataset.open import DatasetFolder
+from coke.pipeline.order.live_ids import LiveIds
 
 JPEG = 0  # encoding of a stored image
 RAW_RGB = 1  # the same, for height * width * 3 bytes
@@ -57,10 +59,14 @@ class ImageIndex:
         manifest: what the data set says of itself.
         folder: the local folder; of a remote data set, its folder in the cache.
         remote: the remote folder; None for a local data set.
+        subset_ids: (M,) ids that :meth:`subset` was given, ascending; None for the whole data set.
 
     Raises:
         ValueError: not a data set, another format version, or files that disagree.
     """
+
+    subset_ids: Ids | None = None
+    _kept: Ids | None = None  # of a subset: its ids that have an image, ascending
 
     def __init__(self, folder: str | Path, *, cache_dir: str | Path | None = None) -> None:
         self._files = DatasetFolder(folder, cache_dir=cache_dir)
@@ -139,7 +145,12 @@ class ImageIndex:
 
     @cached_property
     def dead_ids(self) -> NDArray[np.int64]:
-        """Tombstones, ascending. Looks for them only where the manifest says there are some."""
+        """Ids without an image, ascending: tombstones, and of a subset all others that it lacks.
+
+        Looks for tombstones only where the manifest says there are some.
+        """
+        if self._kept is not None:
+            return np.setdiff1d(np.arange(len(self)), self._kept, assume_unique=True)
         if self.manifest.tombstones == 0:
             return np.zeros(0, dtype=np.int64)
         found = np.flatnonzero(self.rows["length"] == 0)
@@ -153,17 +164,64 @@ class ImageIndex:
     @cached_property
     def live_ids(self) -> NDArray[np.int64] | None:
         """Ids that have an image (n_live,), ascending; None where all do."""
+        if self._kept is not None:
+            return self._kept
         if self.manifest.tombstones == 0:
             return None
         return np.setdiff1d(np.arange(len(self)), self.dead_ids, assume_unique=True)
 
+    @property
+    def live(self) -> LiveIds:
+        """The ids that have an image, counted."""
+        if self._kept is not None:
+            return LiveIds(len(self), live_ids=self._kept)
+        return LiveIds(len(self), self.dead_ids)
+
     def without(self, ids: NDArray[np.int64]) -> ImageIndex:
         """A view of the data set in which these ids (M,) have no image. No id changes."""
+        if self._kept is not None:
+            return self._view(np.setdiff1d(self._kept, ids))
         view = copy.copy(self)
         view.__dict__.pop("live_ids", None)
         view.dead_ids = np.union1d(self.dead_ids, ids)
         view.manifest = replace(self.manifest, tombstones=len(view.dead_ids))
         return view
+
+    def subset(self, ids: Any, *, name: str | None = None) -> ImageIndex:
+        """A view of the data set in which only these ids have an image. No id changes.
+
+        An order of the view has every chosen image exactly once; containers that hold none are
+        neither opened nor fetched. Memory is of the number of chosen ids.
+
+        Args:
+            ids: (M,) whole numbers, in any order; or the path of a ``.npy`` file of them.
+            name: what messages call the ids.
+
+        Raises:
+            ValueError: the file cannot be read; or :func:`checked_ids` refuses the ids.
+        """
+        if isinstance(ids, str | Path):
+            name = name or f"--ids {ids}"
+            ids = read_ids(ids)
+        chosen = checked_ids(
+            ids, len(self), self.dead_ids, name=name or "ids", data=str(self.folder)
+        )
+        view = self._view(chosen)
+        view.subset_ids = chosen
+        return view
+
+    def _view(self, kept: Ids) -> ImageIndex:
+        view = copy.copy(self)
+        for name in ("live_ids", "dead_ids"):
+            view.__dict__.pop(name, None)
+        view._kept = kept
+        view.manifest = replace(self.manifest, tombstones=len(self) - len(kept))
+        return view
+
+    @property
+    def subset_sha256(self) -> str | None:
+        """Hash of the ids that :meth:`subset` was given; None for the whole data set."""
+        return None if self.subset_ids is None else hash_of_ids(self.subset_ids)
 
     @property
     def n_classes(self) -> int:

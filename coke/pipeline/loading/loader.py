@@ -250,7 +250,7 @@ def build_loader(
         [(c.start, c.stop) for c in index.manifest.containers],
         seed=seed,
         window=window,
-        dead_ids=index.dead_ids,
+        live=index.live,
     )
     if index.remote is not None:
         in_flight = (

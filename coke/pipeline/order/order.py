@@ -85,6 +85,7 @@ def epoch_order(
     seed: int = 0,
     window: int = DEFAULT_WINDOW,
     dead_ids: Ids | None = None,
+    live: LiveIds | None = None,
 ) -> EpochOrder:
     """An order of the images of a data set.
 
@@ -95,6 +96,7 @@ def epoch_order(
         seed: decides the order, together with the epoch.
         window: containers that ``blocks`` shuffles together at most.
         dead_ids: tombstones, ascending; None where there are none.
+        live: the ids that have an image, instead of ``dead_ids``.
 
     Raises:
         ValueError: an unknown mode, a window of no container, or containers that do not hold
@@ -104,7 +106,8 @@ def epoch_order(
         raise ValueError(f"order is {mode!r}; choose one of {', '.join(ORDERS)}")
     if window < 1:
         raise ValueError(f"window is {window}; blocks of at least 1 container are shuffled")
-    live = LiveIds(n, dead_ids)
+    if live is None:
+        live = LiveIds(n, dead_ids)
     of_containers = ContainerSpans(live, spans)
     if int(of_containers.counts.sum()) != len(live):
         raise ValueError(

@@ -88,7 +88,7 @@ class LoadingStages:
             [(c.start, c.stop) for c in index.manifest.containers],
             seed=config.seed,
             window=config.data.window,
-            dead_ids=index.dead_ids,
+            live=index.live,
         )
         epoch = 0
         while True:

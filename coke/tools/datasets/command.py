@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from coke.tools.options import CacheOption, DataArgument
+from coke.tools.options import CacheOption, DataArgument, IdsOption
 
 
 def ingest(
@@ -125,6 +125,7 @@ def verify(
 
 def inspect(
     data: DataArgument,
+    ids: IdsOption = None,
     views: Annotated[
         Optional[str], typer.Option(help="Recipe or TOML file to draw a contact sheet of.")
     ] = None,
@@ -144,7 +145,7 @@ def inspect(
     if views is None and out is not None:
         raise ValueError(f"--out {out} needs --views: the recipe to draw, or a TOML file of it")
     if views is None:
-        run(data, cache_dir=cache_dir)
+        run(data, ids=ids, cache_dir=cache_dir)
         return
     from coke.config.views import view_recipes
 
@@ -155,6 +156,7 @@ def inspect(
         data,
         recipes,
         out,
+        ids=ids,
         images=images,
         seed=seed,
         epoch=epoch,

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,7 @@ class Summary:
     Attributes:
         images: number of ids that have an image.
         tombstones: number of ids whose image is gone.
+        left_out: number of images that a subset does not have.
         image_bytes: bytes of all stored images together.
         length: bytes of an image.
         height, width: pixels of an image.
@@ -66,6 +68,7 @@ class Summary:
     folder: Path
     images: int
     tombstones: int
+    left_out: int
     image_bytes: int
     length: MinMedianMax
     height: MinMedianMax
@@ -77,7 +80,11 @@ class Summary:
 
 
 def inspect(
-    folder: str | Path, *, cache_dir: str | Path | None = None, console: Console | None = None
+    folder: str | Path,
+    *,
+    ids: Any = None,
+    cache_dir: str | Path | None = None,
+    console: Console | None = None,
 ) -> list[Summary]:
     """Prints tables of a data set, or of every data set in a folder of splits.
 
@@ -85,6 +92,8 @@ def inspect(
 
     Args:
         folder: what `coke ingest` made, or its URL.
+        ids: these images alone: (M,) ids of the data set, of ``train`` in a folder of splits; or
+            the path of a ``.npy`` file of them.
         cache_dir: where the index of a remote data set is kept; the default cache when None.
         console: where the tables go.
 
@@ -96,8 +105,11 @@ def inspect(
     """
     console = console or Console()
     found = []
-    for part in find_parts(folder) or [find_split(folder, ("train",))]:
+    parts = find_parts(folder) if ids is None else []
+    for part in parts or [find_split(folder, ("train",))]:
         index = ImageIndex(part, cache_dir=cache_dir)
+        if ids is not None:
+            index = index.subset(ids)
         summary = summarise(index)
         found.append(summary)
         for table in _tables(index, summary):
@@ -110,13 +122,17 @@ def summarise(index: ImageIndex) -> Summary:
     rows = index.rows
     live = rows if index.live_ids is None else rows[index.live_ids]
     length = live["length"]
+    tombstones = len(rows) - len(live)
+    if index.subset_ids is not None:
+        tombstones = int((rows["length"] == 0).sum())
     labels = live["label"]
     shorter = np.minimum(live["height"], live["width"])
     bins = np.searchsorted(np.array(RESOLUTION_BINS), shorter, side="right") - 1
     return Summary(
         folder=index.folder,
         images=len(live),
-        tombstones=len(rows) - len(live),
+        tombstones=tombstones,
+        left_out=len(rows) - len(live) - tombstones,
         image_bytes=int(length.sum(dtype=np.int64)),
         length=MinMedianMax.of(length),
         height=MinMedianMax.of(live["height"]),
@@ -133,6 +149,7 @@ def save_sheet(
     recipes: Sequence[ViewRecipe],
     out: str | Path,
     *,
+    ids: Any = None,
     images: int = 8,
     seed: int = 0,
     epoch: int = 0,
@@ -147,6 +164,7 @@ def save_sheet(
     Args:
         data: a data set, or a folder of splits (then ``train``, or the first one); or its URL.
         out: the image file; its suffix decides the format.
+        ids: these images alone, as in :func:`inspect`.
         overwrite: replace ``out`` where it exists.
 
     Returns:
@@ -167,6 +185,8 @@ def save_sheet(
     parts = find_parts(data) or [find_split(data, ("train",))]
     trains = [part for part in parts if str(part).rpartition("/")[2] == "train"]
     part = ImageIndex((trains or parts)[0], cache_dir=cache_dir)
+    if ids is not None:
+        part = part.subset(ids)
     sheet = contact_sheet(
         part,
         recipes,
@@ -207,8 +227,11 @@ def _overview(index: ImageIndex, summary: Summary) -> Table:
     tombstones = f"{summary.tombstones:,}" + (
         f" (ids are 0..{len(index) - 1:,})" if summary.tombstones else ""
     )
+    images = f"{summary.images:,}"
+    if index.subset_ids is not None:
+        images += f", chosen by id; {summary.left_out:,} others"
     for name, value in (
-        ("images", f"{summary.images:,}"),
+        ("images", images),
         ("tombstones", tombstones),
         ("rejected at ingest", f"{index.manifest.rejected:,}"),
         ("bytes of images", _bytes(summary.image_bytes)),

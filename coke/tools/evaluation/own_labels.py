@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from coke.model.coke_model import unit
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.evaluation.representations import extract, frozen
 from coke.tools.evaluation.subject import Subject
+from coke.tools.evaluation.subset import live_ids
 from coke.tools.runs.run_folder import RunFolder
 
 #: Where own labels come from.
@@ -38,9 +38,14 @@ class OwnLabels:
 
 
 def source_of(subject: Subject, index: ImageIndex) -> str:
-    """``STORED`` where ids of the data set mean what the run's ids mean, else ``NEAREST``."""
-    saved = json.loads((RunFolder(subject.run).path / "data.json").read_text(encoding="utf-8"))
-    return STORED if saved["identity"] == index.identity else NEAREST
+    """``STORED`` where the run was trained on all these images and ids, else ``NEAREST``."""
+    run = RunFolder(subject.run)
+    if run.data()["identity"] != index.identity:
+        return NEAREST
+    trained = run.chosen_ids()
+    if trained is None or bool(np.isin(live_ids(index), trained).all()):
+        return STORED
+    return NEAREST
 
 
 def own_labels(

@@ -91,7 +91,12 @@ def _training(network: TrainedNetwork, weights: str) -> Iterator[str]:
     yield f"- Run: {code(from_system(network.run.resolve().name))}"
     yield f"- Epoch: {network.epoch:,} of {epochs:,}{scan}"
     if data := _record(network, "data.json"):
-        yield f"- Data: {code(last_part(data['folder']))}, {data['count']:,} images"
+        images = f"{data['count']:,} images"
+        if chosen := data.get("ids"):
+            images = (
+                f"{chosen['images']:,} of {images}, chosen by id (hash {chosen['sha256'][:12]})"
+            )
+        yield f"- Data: {code(last_part(data['folder']))}, {images}"
         yield f"- Identity of the data, a hash of keys and images: {code(data['identity'])}"
     if initial := _record(network, INITIAL_WEIGHTS):
         source = code(last_part(initial["source"]))

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from coke.tools.options import DataArgument, EpochOption
+from coke.tools.options import DataArgument, EpochOption, IdsOption
 
 
 def embed(
@@ -20,6 +20,7 @@ def embed(
     split: Annotated[
         Optional[str], typer.Option(help="Split to take from a folder of splits; train if unset.")
     ] = None,
+    ids: IdsOption = None,
     layer: Annotated[
         str, typer.Option(help="Layer that gives the features: backbone or projector.")
     ] = "backbone",
@@ -64,7 +65,7 @@ def embed(
         dtype=dtype,
         device=device,
     )
-    run(run_folder, data, out, settings, split=split, overwrite=overwrite)
+    run(run_folder, data, out, settings, split=split, ids=ids, overwrite=overwrite)
 
 
 def cluster(

@@ -125,6 +125,7 @@ def embed(
     settings: EmbedSettings | None = None,
     *,
     split: str | None = None,
+    ids: Any = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> EmbedReport:
@@ -142,6 +143,7 @@ def embed(
         out: the new folder; it appears when it is complete.
         settings: the defaults if None.
         split: the split to take from a folder of splits; ``train`` if None.
+        ids: embed these images alone: (M,) ids, or the path of a ``.npy`` file of them.
         overwrite: replace an embedding, and nothing else, that is in ``out``.
 
     Raises:
@@ -162,6 +164,8 @@ def embed(
     settings = replace(settings, batch_size=batch_size)
     precision = inference_precision(settings.precision or config.machine.precision, device)
     index = ImageIndex(chosen_split(data, split))
+    if ids is not None:
+        index = index.subset(ids)
     if not index.n_live:
         raise ValueError(f"{index.folder} holds no image; there is nothing to embed")
     with claimed(out, overwrite=overwrite, kind=EMBEDDING, console=console) as claim:
@@ -213,6 +217,7 @@ def _about(
         "version": VERSION,
         "data": index.location,
         "identity": index.identity,
+        **({} if index.subset_ids is None else {"ids_sha256": index.subset_sha256}),
         "run": str(run) if str(run) in (RANDOM, PIXELS) else str(Path(run).resolve()),
         "epoch": epoch,
         "weights_sha256": None if network is None else hash_of_weights(network),

@@ -22,6 +22,7 @@ class Embedding:
 
     Attributes:
         data, identity: place and identity of the data set.
+        ids_sha256: hash of the ids of a subset; None for all images.
         layer: ``"backbone"`` or ``"projector"``; None for raw pixels.
         classes: names of the data set's classes.
     """
@@ -29,6 +30,7 @@ class Embedding:
     folder: Path
     data: str
     identity: str
+    ids_sha256: str | None
     run: str
     epoch: int | None
     layer: str | None
@@ -42,6 +44,11 @@ class Embedding:
                 f"features in {self.folder} are of {self.data} (keys {self.identity[:12]}), and "
                 f"{index.location} is another data set (keys {index.identity[:12]}): give the "
                 "data set that they were made of, or embed this one"
+            )
+        if self.ids_sha256 != index.subset_sha256:
+            raise ValueError(
+                f"features in {self.folder} are of {_part(self.ids_sha256)} of {index.location}, "
+                f"and {_part(index.subset_sha256)} are needed: embed those"
             )
 
     def check_weights(self, network_of: Callable[[str], nn.Module | None], epoch: int) -> None:
@@ -75,6 +82,7 @@ def read_embedding(folder: Path) -> Embedding:
             folder=folder,
             data=found["data"],
             identity=found["identity"],
+            ids_sha256=found.get("ids_sha256"),
             run=found["run"],
             epoch=found["epoch"],
             layer=found["layer"],
@@ -86,3 +94,7 @@ def read_embedding(folder: Path) -> Embedding:
         raise ValueError(
             f"{folder} is no folder of features that `coke embed` wrote ({about}: {reason})"
         ) from error
+
+
+def _part(ids_sha256: str | None) -> str:
+    return "all images" if ids_sha256 is None else f"the ids of hash {ids_sha256[:12]}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +26,7 @@ from coke.tools.page.run_facts import RunFacts
 from coke.tools.page.run_pictures import RunImages, run_pictures
 from coke.tools.page.run_records import RunRecords
 from coke.tools.page.settings import settings_section
-from coke.tools.runs.run_folder import RunFolder
+from coke.tools.runs.run_folder import IDS, RunFolder
 from coke.tools.runs.runs import summary
 from coke.version import __version__
 
@@ -109,8 +109,10 @@ def run_page(path: Path) -> Page:
     """The page of a run without images."""
     run = RunFolder(path)
     config = run.config()
-    data = json.loads((path / "data.json").read_text(encoding="utf-8"))
-    records = RunRecords(lines=run.records(), count=int(data["count"]))
+    data = run.data()
+    chosen = data.get("ids")
+    images = int(data["count"] if chosen is None else chosen["images"])
+    records = RunRecords(lines=run.records(), count=images)
     found = read_evaluations(path)
     sections: list[Section] = [
         advice_section(RunFacts(records=records, config=config, evaluations=found)),
@@ -125,7 +127,7 @@ def run_page(path: Path) -> Page:
         f"{' + '.join(f'{k:,}' for k in config.clustering.n_clusters)}; {state.state}"
         f"{f' ({state.message})' if state.message else ''}, epoch {ended} of "
         f"{config.optimizer.epochs}; trained on {data['folder']} "
-        f"({records.images:,} images). Made by coke {__version__}."
+        f"({records.images:,} images{_subset_in_words(chosen)}). Made by coke {__version__}."
     )
     return Page(
         title=f"{from_system(path.resolve().name)}: a training run",
@@ -133,6 +135,11 @@ def run_page(path: Path) -> Page:
         sections=sections,
         contents=True,
     )
+
+
+def _subset_in_words(chosen: dict[str, Any] | None) -> str:
+    """What a page says of the ids that a run is trained on; nothing where they are all."""
+    return "" if chosen is None else f", chosen by id: {IDS}, hash {chosen['sha256'][:12]}"
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +65,7 @@ def run_pictures(
     run = RunFolder(path)
     config, device = run.config(), resolve_device(of.device)
     index = ImageIndex(chosen_split(of.data, of.split), cache_dir=config.machine.cache_dir or None)
+    index = run.subset_of(index)
     if not index.n_live:
         raise ValueError(f"{index.folder} holds no image; there is nothing to show")
     embedding = None if of.features is None else read_embedding(of.features)
@@ -73,7 +73,7 @@ def run_pictures(
     model = build_model(config.model, config.seed)
     model.load_state_dict(state["model"])
     stream = _stream(index, config, model, of, embedding, state["epoch"], device)
-    trained_on = json.loads((path / "data.json").read_text(encoding="utf-8"))
+    trained_on = run.data()
     own = trained_on["identity"] == index.identity
     heads = run_heads(state["clustering"], config.clustering, index if own else None, device)
     note = (

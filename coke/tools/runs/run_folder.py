@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from coke.config.config import MAY_DIFFER_ON_RESUME, Config
 from coke.config.overrides import differences, load_toml, to_toml, with_settings
 from coke.files import durable
 from coke.files.durable import draft_name
 from coke.files.kind import entries
+from coke.pipeline.dataset.chosen_ids import Ids, hash_of_ids
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.runs import run_lock
 from coke.tools.runs.checkpoint import CheckpointName, list_checkpoints, load_checkpoint
@@ -20,10 +24,11 @@ from coke.tools.runs.weights_report import InitialWeights
 #: How to treat a run folder: start a run, continue its run, or continue where there is one.
 START, RESUME, AUTO = "start", "resume", "auto"
 INITIAL_WEIGHTS = "initial_weights.json"
+DATA, IDS = "data.json", "ids.npy"  # the data set; of a run on a subset, its ids, ascending
 #: Where a record has each figure of the probe.
 _PROBE_KEYS = {"knn": "probe", "linear": "linear_probe"}
 #: Files that a process may leave if it ends before its run has started.
-_WRITTEN_BEFORE = {run_lock.STATUS, "data.json", INITIAL_WEIGHTS}
+_WRITTEN_BEFORE = {run_lock.STATUS, DATA, IDS, INITIAL_WEIGHTS}
 _BEFORE_A_RUN = {run_lock.LOCK, *_WRITTEN_BEFORE} | {
     draft_name(name) for name in (*_WRITTEN_BEFORE, "config.toml")
 }
@@ -32,8 +37,9 @@ _BEFORE_A_RUN = {run_lock.LOCK, *_WRITTEN_BEFORE} | {
 class RunFolder:
     """The folder of a run and its files.
 
-    They are ``config.toml``, ``data.json``, ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``,
-    and the ``lock`` and ``status.json`` of the process that trains.
+    They are ``config.toml``, ``data.json``, ``ids.npy`` of a run on a subset, ``metrics.jsonl``,
+    ``checkpoints/``, ``tensorboard/``, and the ``lock`` and ``status.json`` of the process that
+    trains.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -98,9 +104,19 @@ class RunFolder:
         self.write_description(config, index)
 
     def write_description(self, config: Config, index: ImageIndex) -> None:
-        """Writes ``data.json`` and then ``config.toml``."""
-        data = {"folder": index.location, "count": len(index), "identity": index.identity}
-        durable.write_json(self.path / "data.json", data, indent=1)
+        """Writes ``data.json``, ``ids.npy`` of a subset, and then ``config.toml``."""
+        data: dict[str, Any] = {
+            "folder": index.location,
+            "count": len(index),
+            "identity": index.identity,
+        }
+        (self.path / IDS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        if index.subset_ids is not None:
+            data["ids"] = {"images": len(index.subset_ids), "sha256": index.subset_sha256}
+            array = io.BytesIO()
+            np.save(array, index.subset_ids)
+            durable.write_bytes(self.path / IDS, array.getvalue())
+        durable.write_json(self.path / DATA, data, indent=1)
         durable.write_text(self.path / "config.toml", to_toml(config))
 
     def _check_free(self, *, may_hold_leftovers: bool) -> None:
@@ -139,13 +155,62 @@ class RunFolder:
 
     def check_data(self, index: ImageIndex) -> None:
         """Raises ValueError where ids of this data set do not mean what the run's ids mean."""
-        saved = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
+        saved = self.data()
         if saved["identity"] != index.identity:
             raise ValueError(
                 f"run {self.path} was trained on another data set: its checkpoint holds labels of "
                 f"{saved['count']} images of {saved['folder']} (keys {saved['identity'][:12]}), "
                 f"{index.folder} has {len(index)} (keys {index.identity[:12]})"
             )
+        ids = saved.get("ids", {"images": saved["count"], "sha256": None})
+        if ids["sha256"] != index.subset_sha256:
+            given = None if index.subset_ids is None else len(index.subset_ids)
+            raise ValueError(
+                f"run {self.path} was trained on {_named_ids(ids['images'], ids['sha256'])}, this "
+                f"would be {_named_ids(given, index.subset_sha256)}: resume with the same --ids, "
+                "or without --ids, which takes those of the run; or start another run"
+            )
+
+    def data(self) -> dict[str, Any]:
+        """``data.json``: the data set that the run is trained on.
+
+        ``folder``, ``count`` of its ids and ``identity``; on a subset also ``ids``: the number
+        of its ``images``, and ``sha256``, of :func:`coke.pipeline.dataset.chosen_ids.hash_of_ids`.
+        """
+        found: dict[str, Any] = json.loads((self.path / DATA).read_text(encoding="utf-8"))
+        return found
+
+    def chosen_ids(self) -> Ids | None:
+        """The ids (M,) of the subset that the run is trained on, ascending; None for all.
+
+        Raises:
+            ValueError: ``ids.npy`` is missing or not what ``data.json`` says.
+        """
+        said = self.data().get("ids")
+        if said is None:
+            return None
+        path = self.path / IDS
+        try:
+            ids: Ids = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}); the run is trained on these ids: give a copy of "
+                "the file"
+            ) from error
+        if hash_of_ids(ids) != said["sha256"]:
+            raise ValueError(f"{path} holds other ids than {self.path / DATA} says")
+        return ids
+
+    def subset_of(self, index: ImageIndex) -> ImageIndex:
+        """The part of the run's data set that it is trained on; another data set as it is.
+
+        Raises:
+            ValueError: as :meth:`chosen_ids`.
+        """
+        if index.subset_ids is not None or self.data()["identity"] != index.identity:
+            return index
+        ids = self.chosen_ids()
+        return index if ids is None else index.subset(ids, name=str(self.path / IDS))
 
     def newest_checkpoint(self) -> Path:
         """The checkpoint from which the run would continue.
@@ -238,6 +303,13 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) and "epoch" in found else None
+
+
+def _named_ids(images: int | None, sha256: str | None) -> str:
+    """What a run is trained on, for messages."""
+    if sha256 is None:
+        return "all images of the data set"
+    return f"{images:,} chosen ids (hash {sha256[:12]})"
 
 
 def _not_empty(path: Path) -> str:

@@ -18,6 +18,7 @@ from coke.tools.options import (
     ConfigOption,
     DataArgument,
     DeviceOption,
+    IdsOption,
     LoaderOption,
     PresetOption,
     SetOption,
@@ -42,6 +43,7 @@ class ResumeCommand(TyperCommand):
 def train(
     data: DataArgument,
     out: Annotated[Optional[Path], typer.Option(help="Run folder; runs/PRESET if unset.")] = None,
+    ids: IdsOption = None,
     preset: PresetOption = None,
     config: ConfigOption = None,
     views: ViewsOption = None,
@@ -119,6 +121,7 @@ def train(
         resolved,
         data,
         out or Path("runs") / resolved.preset,
+        ids=ids,
         resume=resume or START,
         init_from=init_from,
         extend=extend,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,6 +15,7 @@ from coke.distributed.process_group import device_of_this_rank, on_main, world_s
 from coke.files.byte_size import show_bytes
 from coke.model.precision import resolve_device
 from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.dataset.open import find_split
 from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import AUTO, RESUME, START, RunFolder
 from coke.tools.training.memory_check import MemoryCheck, check_memory
@@ -65,6 +67,30 @@ def training_device(machine: MachineConfig) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and streams are those of the current device
     return device
+
+
+def open_data(
+    data: str | Path,
+    ids: Any,
+    machine: MachineConfig,
+    *,
+    continued: RunFolder | None,
+) -> ImageIndex:
+    """The images to train on.
+
+    Args:
+        ids: the chosen ones, see :meth:`ImageIndex.subset`; None for all.
+        continued: a run whose ids are taken if none are given; None, or no run, for a new one.
+
+    Raises:
+        ValueError: no such data set, or ids that do not fit it.
+    """
+    index = ImageIndex(find_split(data, ("train",)), cache_dir=machine.cache_dir or None)
+    if ids is not None:
+        return index.subset(ids)
+    if continued is None or not continued.exists:
+        return index
+    return continued.subset_of(index)
 
 
 def check_fits(

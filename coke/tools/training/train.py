@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from coke.config.config import Config
 from coke.config.wishes import Wishes
 from coke.distributed.process_group import is_main, on_main, process_group
-from coke.pipeline.dataset.index import ImageIndex
-from coke.pipeline.dataset.open import find_split
 from coke.tools.runs.record import EpochRecord
 from coke.tools.runs.run_folder import AUTO, RESUME, RunFolder
 from coke.tools.training.extension import extend as make_extension
@@ -28,6 +27,7 @@ from coke.tools.training.start import (
     complete_line,
     decide,
     last_record,
+    open_data,
     resume_mode,
     training_device,
 )
@@ -38,6 +38,7 @@ def train(
     data: str | Path,
     out: str | Path,
     *,
+    ids: Any = None,
     resume: bool | str = False,
     init_from: str | Path | None = None,
     extend: str | Path | None = None,
@@ -55,6 +56,8 @@ def train(
             are chosen by what data and machine are.
         data: a data set made by ``coke ingest``, or a folder with one named ``train``; or its URL.
         out: the run folder.
+        ids: train on these images alone: (M,) ids, or the path of a ``.npy`` file of them. The run
+            keeps a copy, which ``resume`` and ``extend`` use. Ids stay those of ``data``.
         resume: go on from the newest checkpoint in ``out``; ``"auto"`` also starts a new run, and
             returns if the run is complete.
         init_from: weights to start a new run from.
@@ -74,7 +77,9 @@ def train(
     run = RunFolder(out)
     with process_group(device, config.machine.rank_timeout), memory_errors(run, config.machine):
         console = console or Console(quiet=not is_main())
-        index = ImageIndex(find_split(data, ("train",)), cache_dir=config.machine.cache_dir or None)
+        continues = mode == RESUME or (mode == AUTO and run.exists)
+        source = run if continues else (None if extend is None else RunFolder(extend))
+        index = open_data(data, ids, config.machine, continued=source)
         if isinstance(config, Wishes):
             on_main(partial(run.check_new, mode))
             config = settled(config, index, device, console)

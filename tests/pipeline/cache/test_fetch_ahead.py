@@ -100,6 +100,17 @@ def test_an_epoch_over_http_in_a_third_of_the_room(
         assert [web.served[c.name] for c in index.manifest.containers] == [1] * 12
 
 
+def test_containers_without_a_chosen_image_are_not_fetched(
+    web: WebServer, size: int, tmp_path: Path
+) -> None:
+    """12 containers of 10; the chosen ids lie in the first, the fourth and the last."""
+    index = ImageIndex(web.url, cache_dir=tmp_path).subset([0, 7, 9, 30, 39, 110, 119])
+    batches = list(loader_of(index, 4 * size).epoch(0))
+    assert sorted(ids_of(batches)) == [0, 7, 9, 30, 39, 110, 119]
+    served = [web.served[c.name] for c in index.manifest.containers]
+    assert served == [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
 @pytest.fixture
 def bucket(shards: Path, s3: Any) -> str:
     """The shards in a bucket of a local S3 server; the URL of their folder."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 
 from coke.pipeline.containers.mapped import LocalContainers, allow_open_files
 from coke.pipeline.dataset.index import ImageIndex
+from coke.pipeline.loading.reader import RecordReader
 
 
 @pytest.fixture
@@ -50,3 +52,17 @@ def test_a_hard_limit_below_the_number_of_containers_is_named(
         LocalContainers(ImageIndex(shards))
     limits["limits"] = (32, 44)
     LocalContainers(ImageIndex(shards))
+
+
+def test_containers_without_a_chosen_image_need_not_be_there(shards: Path, tmp_path: Path) -> None:
+    """12 containers of 10; only the first and the fourth are copied."""
+    for path in shards.iterdir():
+        if path.suffix != ".tar" or path.stem in ("images-00000", "images-00003"):
+            shutil.copy(path, tmp_path)
+    index = ImageIndex(tmp_path)
+    reader = RecordReader(index.subset([9, 30, 31]))
+    whole = RecordReader(ImageIndex(shards))
+    for found, expected in zip(reader.read([9, 31]), whole.read([9, 31]), strict=True):
+        assert found.tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match=r"images-00001\.tar is missing, and with it ids 10\.\.19"):
+        RecordReader(index.subset([9, 10]))

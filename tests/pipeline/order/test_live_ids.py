@@ -23,3 +23,11 @@ def test_what_containers_hold_among_tombstones() -> None:
     assert spans.numbers.tolist() == [0, 2]  # container 1 holds tombstones only
     assert spans.firsts.tolist() == [0, 2]
     assert spans.counts.tolist() == [2, 2]
+
+
+def test_a_list_of_ids_says_what_its_tombstones_say() -> None:
+    dead, live = np.array([0, 3, 4, 7]), np.array([1, 2, 5, 6])
+    one, other = LiveIds(8, dead), LiveIds(8, live_ids=live)
+    assert len(one) == len(other)
+    assert one.at(np.arange(4)).tolist() == other.at(np.arange(4)).tolist() == live.tolist()
+    assert one.before(np.arange(9)).tolist() == other.before(np.arange(9)).tolist()
