@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import torch
@@ -33,8 +34,10 @@ def settled(wishes: Wishes, index: ImageIndex, device: torch.device, console: Co
     speed = None
     if wishes.hours is not None:
         with console.status("timing the first steps"):
+            started = time.perf_counter()
             speed = measure_speed(choice.config, index, device)
-        epochs = speed.epochs_within(wishes.hours, choice.config)
+            measuring = on_main(lambda: (time.perf_counter() - started) / 3600)
+        epochs = speed.epochs_within(max(0.0, wishes.hours - measuring), choice.config)
         pieces = choice.config.optimizer.accumulate
         choice = on_main(partial(_chosen, wishes, index, device, epochs=epochs, pieces=pieces))
     told = [f"preset {AUTO} has chosen (options, --set and --config win):", *choice.lines()]
