@@ -57,6 +57,7 @@ def fit_once(
     batch_size: int,
     generator: torch.Generator,
     advance: Callable[[], None],
+    settle: int = 0,
 ) -> Fit:
     """Moves centers and assigns points, in turns, until the centers stand still.
 
@@ -66,6 +67,8 @@ def fit_once(
             the variance of a feature.
         generator: of the order of the points.
         advance: called after each pass.
+        settle: passes before the last in which centers stand still, for prices of a stream; points
+            in memory need none.
     """
     k = len(centers_KD)
     clustering: Lloyd | Online
@@ -81,6 +84,9 @@ def fit_once(
         advance()
         moved = float((clustering.centers_KD - before_KD).square().sum(dtype=torch.float64))
         passes += 1
+    if isinstance(clustering, Online):
+        for _ in range(settle):
+            clustering.settle()
     end = clustering.finished()
     rounding = _ROUNDING * points.n * points.d * points.variance
     return Fit(

@@ -71,6 +71,12 @@ class Online:
                 self.points.coordinates,
             )
 
+    def settle(self) -> None:
+        """One pass in random order, in which only duals and labels move."""
+        step = self._dual_step()
+        for rows, batch_BD in self.points.batches(self.batch_size, self.generator):
+            self._assign(self._similarities(batch_BD, rows), rows, step)
+
     def finished(self) -> Ending:
         """The points assigned once more, to the centers as they are."""
         before_K = self.duals_K.clone()  # the bound asks for the same duals for all points

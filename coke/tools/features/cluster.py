@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from coke.clustering.estimator import OnlineConstrainedKMeans
@@ -26,7 +19,8 @@ from coke.files.publish import claimed
 from coke.tools.console.tables import print_table
 from coke.tools.features.cluster_settings import ClusterSettings
 from coke.tools.features.feature_files import Features, open_features
-from coke.tools.features.label_files import write_labels
+from coke.tools.features.label_files import labels_in_words, write_labels
+from coke.tools.features.reading import as_points, input_record
 
 FORMAT = "coke-clusters"
 VERSION = 1
@@ -39,8 +33,6 @@ CLUSTERS = kind_of_files(
     says=FORMAT,
     files=_FILES,
 )
-#: Types whose numbers float32 holds exactly; others are copied as float64.
-_NARROW = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "bool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +127,7 @@ def cluster(
                 "format": FORMAT,
                 "version": VERSION,
                 **asdict(report),
-                "input": {
-                    "path": str(found.path.resolve()),
-                    "files": len(found.files),
-                    "part": found.files[0].what or None,
-                    "dtype": found.dtype,
-                    "ids": found.has_ids,
-                    "keys": found.has_keys,
-                },
+                "input": input_record(found),
                 "settings": {**asdict(settings), "min_ratio": _used_ratio(settings)},
             }
             (work.dataset / "summary.json").write_text(
@@ -174,35 +159,7 @@ def _fitted(
         verbose=not console.quiet,
     )
     directed = settings.metric == "cosine"
-    mapped = features.mapped
-    if mapped is None:
-        _check_room(features)
-        return estimator.fit(_with_progress(features, directed, "reading", console))
-    # The iterator has no name here, since a name would keep a second map of the file open.
-    deque(_with_progress(features, directed, "checking", console), maxlen=0)
-    return estimator.fit(mapped)
-
-
-def _with_progress(
-    features: Features, directed: bool, verb: str, console: Console
-) -> Iterator[NDArray[Any]]:
-    with Progress(console=console, transient=True, disable=console.quiet) as progress:
-        task = progress.add_task(f"{verb} {features.path.name}", total=features.rows)
-        for batch_BD in features.batches(directed=directed):
-            yield batch_BD
-            progress.advance(task, len(batch_BD))
-
-
-def _check_room(features: Features) -> None:
-    folder = tempfile.gettempdir()
-    number = 4 if features.dtype in _NARROW else 8  # bytes
-    needed, free = number * features.rows * features.width, shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"{features.path} is copied to a temporary file of {needed / 1e9:.1f} GB, {folder} has "
-            f"{free / 1e9:.1f} GB free; name a larger folder in $TMPDIR, or give .npy files, "
-            "which are not copied"
-        )
+    return estimator.fit(as_points(features, directed=directed, console=console))
 
 
 def _show(
@@ -225,14 +182,7 @@ def _show(
         ("sizes", f"{report.smallest:,} to {report.largest:,}; asked for: {asked}"),
         ("optimality gap", f"{100 * report.optimality_gap:.3f} % at most, at these centers"),
         ("passes", f"{report.passes} in {report.seconds:.1f} s"),
-        ("labels", _labels_in_words(features)),
+        ("labels", labels_in_words(features)),
     ):
         table.add_row(name, value)
     print_table(console, table, highlight=False)
-
-
-def _labels_in_words(features: Features) -> str:
-    known = [name for name, has in (("id", features.has_ids), ("key", features.has_keys)) if has]
-    if not known:
-        return "labels.npy, by row"
-    return f"labels.npy, by row; labels.tsv, by {' and '.join(known)}"

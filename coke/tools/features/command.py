@@ -1,4 +1,4 @@
-"""Options of `coke embed` and `coke cluster`."""
+"""Options of `coke embed`, `coke cluster` and `coke assign`."""
 
 from __future__ import annotations
 
@@ -123,6 +123,32 @@ def cluster(
     )
     run(features, out, settings, key=key, overwrite=overwrite)
     _write_page(out)
+
+
+def assign(
+    clustering: Annotated[Path, typer.Argument(help="A folder made by `coke cluster`.")],
+    features: Annotated[
+        Path,
+        typer.Argument(
+            help="A .npy, .npz, .parquet, .safetensors, .csv or .tsv file, or a folder of files."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for labels, distances and a summary.")],
+    keep_sizes: Annotated[
+        bool,
+        typer.Option("--keep-sizes", help="Hold the clustering's bounds on sizes in these rows."),
+    ] = False,
+    key: Annotated[
+        Optional[str], typer.Option(help="Member, tensor or column to read, as in `coke cluster`.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier result in OUT.")
+    ] = False,
+) -> None:
+    """Give new rows the clusters of the nearest centers."""
+    from coke.tools.features.assign import assign as run
+
+    run(clustering, features, out, keep_sizes=keep_sizes, key=key, overwrite=overwrite)
 
 
 def _write_page(out: Path) -> None:

@@ -60,3 +60,11 @@ def write_labels(
 def _in_batches(labels_N: NDArray[np.int64]) -> Iterator[list[int]]:
     for start in range(0, len(labels_N), _LABEL_BATCH):
         yield labels_N[start : start + _LABEL_BATCH].tolist()
+
+
+def labels_in_words(features: Features) -> str:
+    """Where labels are, for a table on the screen."""
+    known = [name for name, has in (("id", features.has_ids), ("key", features.has_keys)) if has]
+    if not known:
+        return "labels.npy, by row"
+    return f"labels.npy, by row; labels.tsv, by {' and '.join(known)}"
