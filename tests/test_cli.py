@@ -162,6 +162,7 @@ def test_options_of_a_run_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ((config, options),) = seen
     assert (config.run.probe_every, config.run.checkpoint_every) == (2, 50)
     expected = {
+        "ids": None,
         "resume": "start",
         "extend": None,
         "init_from": Path("w"),
