@@ -15,6 +15,10 @@ def ingest(
         str, typer.Argument(help="Folder, tar, parquet file or table of images; path or URL.")
     ],
     out: Annotated[str, typer.Argument(help="Where the data set goes, path or URL.")],
+    ids: Annotated[
+        Optional[Path],
+        typer.Option("--ids", help="SRC is a data set: copy its images of this .npy file of ids."),
+    ] = None,
     shard_size: Annotated[int, typer.Option(help="Images per container; 0 for one.")] = 2000,
     workers: Annotated[Optional[int], typer.Option(help="Processes; all cores if unset.")] = None,
     resize_shorter: Annotated[
@@ -62,6 +66,34 @@ def ingest(
     strict: Annotated[bool, typer.Option(help="Fail if any image is rejected.")] = False,
 ) -> None:
     """Turn a folder of images into a data set: containers, an index, stable ids."""
+    if ids is not None:
+        others = {
+            "workers": workers is not None,
+            "resize-shorter": resize_shorter is not None,
+            "quality": quality != 95,
+            "sixteen-bit": sixteen_bit != "high-byte",
+            "max-pixels": max_pixels != 178_956_970,
+            "orientation": orientation != "upright",
+            "labels": labels != "auto",
+            "source": source != "auto",
+            "check": check != "decode",
+            "base": base is not None,
+            "match": match != "key",
+            "dedupe": dedupe is not None,
+            "engine": engine != "process",
+            "ray-address": ray_address is not None,
+            "restart": restart,
+            "strict": strict,
+        }
+        for name in (name for name, given in others.items() if given):
+            raise ValueError(
+                f"--{name} has no effect with --ids: stored images are copied as they are; leave "
+                "it out"
+            )
+        from coke.tools.datasets.ingest_subset import ingest_subset
+
+        ingest_subset(src, out, ids, shard_size=shard_size, format=format, overwrite=overwrite)
+        return
     from coke.tools.datasets.ingest import ingest as run
 
     run(
