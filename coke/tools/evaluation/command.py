@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from coke.tools.options import DataArgument, EpochOption
+from coke.tools.options import DataArgument, EpochOption, IdsOption
 
 eval_app = typer.Typer(help="Evaluate a run's frozen features.", no_args_is_help=True)
 
@@ -44,6 +44,7 @@ def eval_knn(
     run_folder: RunArgument,
     data: DataArgument,
     test: TestOption = None,
+    ids: IdsOption = None,
     epoch: EpochOption = None,
     k: Annotated[int, typer.Option(help="Number of neighbours.")] = 20,
     temperature: Annotated[float, typer.Option(help="A vote is exp(cosine / temperature).")] = 0.07,
@@ -61,6 +62,7 @@ def eval_knn(
         run_folder,
         data,
         test=test,
+        ids=ids,
         epoch=epoch,
         k=k,
         temperature=temperature,
@@ -78,6 +80,7 @@ def eval_linear(
     run_folder: RunArgument,
     data: DataArgument,
     test: TestOption = None,
+    ids: IdsOption = None,
     epoch: EpochOption = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="One center crop per image, no random crops.")
@@ -100,6 +103,7 @@ def eval_linear(
         run_folder,
         data,
         test=test,
+        ids=ids,
         epoch=epoch,
         fast=fast,
         epochs=epochs,
@@ -118,6 +122,7 @@ def eval_finetune(
     run_folder: RunArgument,
     data: DataArgument,
     test: TestOption = None,
+    ids: IdsOption = None,
     epoch: EpochOption = None,
     lr: RatesOption = None,
     weight_decay: Annotated[
@@ -145,6 +150,7 @@ def eval_finetune(
         run_folder,
         data,
         test=test,
+        ids=ids,
         epoch=epoch,
         lr=lr or (),
         weight_decay=weight_decay or (),
@@ -238,6 +244,7 @@ def eval_clusters(
     split: Annotated[
         Optional[str], typer.Option(help="Of a folder of splits, the one to take; train if unset.")
     ] = None,
+    ids: IdsOption = None,
     epoch: EpochOption = None,
     min_ratio: Annotated[
         float, typer.Option(help="k-means: smallest size as a share of images / clusters.")
@@ -257,6 +264,7 @@ def eval_clusters(
         run_folder,
         data,
         split=split,
+        ids=ids,
         epoch=epoch,
         min_ratio=min_ratio,
         seeds=seeds,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,6 +98,7 @@ def open_splits(
     labelled_only: bool = False,
     remedy: str = LABELLED_ONLY,
     cache_dir: str | None = None,
+    ids: Any = None,
 ) -> Splits:
     """The train and test data sets of an evaluation.
 
@@ -106,9 +108,11 @@ def open_splits(
         labelled_only: leave out images without a class label.
         remedy: what to do where some images have no label, for the message.
         cache_dir: where files of remote data sets are kept.
+        ids: learn from these images of the train data set alone, see :meth:`ImageIndex.subset`.
 
     Raises:
-        ValueError: no test data, unlabelled images, or classes that differ or are fewer than two.
+        ValueError: no test data, ids that do not fit, unlabelled images, or classes that differ or
+            are fewer than two.
     """
     train_place = find_split(data, ("train",))
     if test is None and train_place == location(data):
@@ -116,6 +120,8 @@ def open_splits(
     test_data = data if test is None else test
     test_place = find_split(test_data, TEST_SPLITS)
     train_all = ImageIndex(train_place, cache_dir=cache_dir)
+    if ids is not None:
+        train_all = train_all.subset(ids)
     test_all = ImageIndex(test_place, cache_dir=cache_dir)
     train_index = with_labels(train_all, labelled_only=labelled_only, remedy=remedy)
     test_index = with_labels(test_all, labelled_only=labelled_only, remedy=remedy)
@@ -138,20 +144,24 @@ def open_one(
     labelled_only: bool = False,
     remedy: str = LABELLED_ONLY,
     cache_dir: str | None = None,
+    ids: Any = None,
 ) -> Splits:
     """One data set in both places, as :meth:`Splits.train_alone` has it.
 
     Args:
         data: a data set, or a folder of splits.
         split: the split to take from a folder of splits; ``train`` if None.
+        ids: take these images alone.
 
     Raises:
-        ValueError: no such data set, unlabelled images, or a single class.
+        ValueError: no such data set, ids that do not fit it, unlabelled images, or a single class.
     """
     place = find_split(data, (split or "train",))
     if split is not None and place == location(data):
         raise ValueError(f"{data} is a single data set; leave out --split {split}")
     whole = ImageIndex(place, cache_dir=cache_dir)
+    if ids is not None:
+        whole = whole.subset(ids)
     index = with_labels(whole, labelled_only=labelled_only, remedy=remedy)
     check_two_classes(index)
     record = _record(whole, index, place, data)

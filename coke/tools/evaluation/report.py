@@ -85,6 +85,7 @@ class EvalReport:
                 "center_fraction": view.center_fraction,
                 "baselines": subject.baselines,
                 **({"against": against} if against else {}),
+                **({"ids_sha256": ids} if (ids := splits.train.subset_sha256) else {}),
             },
             rows=rows,
         )
@@ -143,10 +144,12 @@ def show(report: EvalReport, console: Console, *, with_data: bool = True) -> Non
 
 def show_data(report: EvalReport, console: Console, *, with_warnings: bool = False) -> None:
     """Prints which images were used and, with ``with_warnings``, what is wrong with them."""
+    chosen = report.settings.get("ids_sha256")
     roles = {"train": report.data.train, "test": report.data.test}
     for role, data in roles.items() if report.tests else [("images", report.data.train)]:
         console.print(
             f"{role}: {data.images:,} images of {escape(data.location)}"
+            + (f", chosen by id (hash {chosen[:12]})" if chosen and role != "test" else "")
             + (f" ({data.unlabelled:,} without a label left out)" if data.unlabelled else ""),
             highlight=False,
             soft_wrap=True,

@@ -87,6 +87,7 @@ def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
             *(record[name] for name in ("method", "epoch", "weights_sha256")),
             *(part[name] for part in data for name in ("identity", "labels_sha256", "images")),
             record["settings"].get("size"),
+            record["settings"].get("ids_sha256"),
         ]
 
     # Records of the first versions named their data by its path alone.

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from coke.config.config import Config
 from coke.pipeline.dataset.index import ImageIndex
 from coke.tools.datasets.ingest import ingest
 from coke.tools.evaluation.accuracy import Accuracy, topk_accuracy
+from coke.tools.evaluation.clusters import eval_clusters
 from coke.tools.evaluation.figures import accuracy_row
 from coke.tools.evaluation.knn import eval_knn
 from coke.tools.evaluation.knn_classifier import knn_classify
@@ -285,3 +287,22 @@ def test_a_classifier_that_diverges_is_told(run: Path, stripes: Path, quiet: Con
     for lr in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=rf"lr {lr}.*must be positive"):
             eval_linear(run, stripes, lr=lr, console=quiet)
+
+
+@pytest.mark.slow
+def test_chosen_images_alone_are_learned_from(run: Path, stripes: Path, quiet: Console) -> None:
+    """Seven images of each class; then one class alone, which no classifier can learn."""
+    index = ImageIndex(stripes / "train")
+    ids = np.sort(np.concatenate([np.flatnonzero(index.labels == c)[:7] for c in (0, 1)]))
+    report = eval_knn(run, stripes, ids=ids, baselines=False, console=quiet)
+    assert (report.train_images, report.test_images) == (14, 20)
+    assert report.data.train.images == 14 and report.data.train.unlabelled == 0
+    assert report.settings["ids_sha256"] == index.subset(ids).subset_sha256
+    whole = eval_knn(run, stripes, baselines=False, console=quiet)
+    assert whole.train_images == 60 and "ids_sha256" not in whole.settings
+    assert whole.identity() != report.identity()
+    one = np.flatnonzero(index.labels == 0)
+    with pytest.raises(ValueError, match="are of the class .*a classifier needs at least two"):
+        eval_knn(run, stripes, ids=one, console=quiet)
+    found = eval_clusters(run, stripes, ids=ids, seeds=1, baselines=False, console=quiet)
+    assert found.train_images == 14
