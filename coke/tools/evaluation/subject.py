@@ -33,8 +33,8 @@ class SubjectOptions(TypedDict, total=False):
         labelled_only: leave out images without a class label.
         split: for evaluations of one data set: which of a folder of splits; ``train`` if None.
             Where this key is given, no test data set is opened.
-        ids: (M,) ids of the train data set, or the path of a ``.npy`` file: learn from these images
-            alone; all if None.
+        train_ids: ids (M,) of the train data set, or the path of a ``.npy`` file: learn from these
+            images alone; all if None.
     """
 
     test: str | Path | None
@@ -45,7 +45,7 @@ class SubjectOptions(TypedDict, total=False):
     against: Sequence[str | Path]
     labelled_only: bool
     split: str | None
-    ids: Any
+    train_ids: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def open_subject(run: str | Path, data: str | Path, **options: Unpack[SubjectOpt
 
 def _open_data(data: str | Path, config: Config, options: SubjectOptions) -> Splits:
     only, cache_dir = options.get("labelled_only", False), config.machine.cache_dir or None
-    ids = options.get("ids")
+    ids = options.get("train_ids")
     if "split" in options:
         return open_one(data, options["split"], labelled_only=only, cache_dir=cache_dir, ids=ids)
     test = options.get("test")

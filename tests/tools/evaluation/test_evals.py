@@ -294,7 +294,7 @@ def test_chosen_images_alone_are_learned_from(run: Path, stripes: Path, quiet: C
     """Seven images of each class; then one class alone, which no classifier can learn."""
     index = ImageIndex(stripes / "train")
     ids = np.sort(np.concatenate([np.flatnonzero(index.labels == c)[:7] for c in (0, 1)]))
-    report = eval_knn(run, stripes, ids=ids, baselines=False, console=quiet)
+    report = eval_knn(run, stripes, train_ids=ids, baselines=False, console=quiet)
     assert (report.train_images, report.test_images) == (14, 20)
     assert report.data.train.images == 14 and report.data.train.unlabelled == 0
     assert report.settings["ids_sha256"] == index.subset(ids).subset_sha256
@@ -303,6 +303,6 @@ def test_chosen_images_alone_are_learned_from(run: Path, stripes: Path, quiet: C
     assert whole.identity() != report.identity()
     one = np.flatnonzero(index.labels == 0)
     with pytest.raises(ValueError, match="are of the class .*a classifier needs at least two"):
-        eval_knn(run, stripes, ids=one, console=quiet)
-    found = eval_clusters(run, stripes, ids=ids, seeds=1, baselines=False, console=quiet)
+        eval_knn(run, stripes, train_ids=one, console=quiet)
+    found = eval_clusters(run, stripes, train_ids=ids, seeds=1, baselines=False, console=quiet)
     assert found.train_images == 14
