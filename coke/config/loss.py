@@ -19,6 +19,10 @@ class LossConfig:
         alpha_start: alpha of the first epoch.
         alpha_warmup: share of the epochs over which alpha moves from ``alpha_start`` to ``alpha``;
             0 keeps alpha constant, as in the paper. See :meth:`alpha_at`.
+        instance: weight of the instance term of several large views, which tells each image apart
+            from the others of its batch; the clusters' loss has the rest. 0 for none, as in the
+            paper. See :mod:`coke.model.instance_loss`.
+        instance_temperature: temperature of that term.
     """
 
     temperature: float = 0.1
@@ -27,11 +31,14 @@ class LossConfig:
     alpha: float = 0.2
     alpha_start: float = 1.0
     alpha_warmup: float = 0.0
+    instance: float = 0.0
+    instance_temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"loss.temperature is {self.temperature}; it must be positive")
-        for name in ("alpha", "alpha_start", "beta"):
+        for name in ("temperature", "instance_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be positive")
+        for name in ("alpha", "alpha_start", "beta", "instance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"loss.{name} is {getattr(self, name)}; it is a weight between 0 and 1"

@@ -17,6 +17,7 @@ from coke.config.config import Config
 from coke.distributed.process_group import sum_over_ranks, world_size
 from coke.model.clipping import clip_gradients
 from coke.model.finite import finite_gradients
+from coke.model.instance_loss import instance_loss
 from coke.model.loss import ViewFeatures, views_loss
 from coke.model.optimizer import step_if
 from coke.model.precision import autocast
@@ -87,6 +88,10 @@ def forward_step(
         beta=config.loss.beta,
         small=_unstacked(features[-1], len(small)) if small else (),
     )
+    if config.loss.instance and len(large) > 1:
+        projected = [projected_BD for projected_BD, _ in features[: len(large)]]
+        alone = instance_loss(projected, config.loss.instance_temperature)
+        loss = (1 - config.loss.instance) * loss + config.loss.instance * alone
     return features_BD, loss
 
 

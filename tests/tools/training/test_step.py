@@ -13,6 +13,7 @@ from torch import Tensor
 from coke.clustering import Clustering
 from coke.config.config import Config
 from coke.model.coke_model import CoKe, build_model
+from coke.model.instance_loss import nt_xent
 from coke.model.loss import views_loss
 from coke.model.optimizer import build_optimizer
 from coke.model.precision import gradient_scaler
@@ -249,3 +250,23 @@ def test_a_gradient_that_overflows_float16_leaves_the_weights_and_halves_the_sca
     )
     assert scaler.state_dict()["scale"] == pytest.approx(5e29)
     assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
+
+
+def test_the_instance_term_has_its_share_of_the_loss(tiny: Config) -> None:
+    """Its share of the two losses, each computed alone; with one view there is no such term."""
+    generator = torch.Generator().manual_seed(2)
+    views = [torch.randn(6, 3, 16, 16, generator=generator) for _ in range(2)]
+    targets = [torch.randint(k, (6,), generator=generator) for k in (3, 5)]
+    clustering = Clustering(n_ids=N, dim=tiny.model.dim, n_clusters=(3, 5))
+    model = still(build_model(tiny.model, 0))
+    two = tiny.changed(data={"views": 2, "second_view": tiny.data.view})
+    mixed = two.changed(loss={"instance": 0.25, "instance_temperature": 0.3})
+    _, clusters = forward_step(model, views, targets, clustering, two, "fp32")
+    _, found = forward_step(model, views, targets, clustering, mixed, "fp32")
+    first, second = (projected_BD for projected_BD, _ in model(views))
+    expected = 0.75 * clusters + 0.25 * nt_xent(first, second, 0.3)
+    torch.testing.assert_close(found, expected)
+    alone = tiny.changed(loss={"instance": 0.25})
+    _, same = forward_step(model, views[:1], targets, clustering, tiny, "fp32")
+    _, one_view = forward_step(model, views[:1], targets, clustering, alone, "fp32")
+    torch.testing.assert_close(one_view, same)

@@ -8,30 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from coke.config.optimizer import OptimizerConfig
 from coke.model.coke_model import CoKe
+from coke.model.instance_loss import nt_xent
 from coke.tools.bench.peers.peer import Peer
-
-
-def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
-    """Normalised, temperature-scaled cross entropy (Eqn. 1), averaged over all 2B views.
-
-    Each view is told apart from the 2B - 2 views of other images by its similarity to the other
-    view of its own.
-
-    Args:
-        first_BD, second_BD: (B, D) float32, unit norm; rows belong together.
-    """
-    features_2BD = torch.cat([first_BD, second_BD])
-    logits = features_2BD @ features_2BD.T / temperature
-    logits.fill_diagonal_(-torch.inf)  # a view is not its own negative
-    batch = len(first_BD)
-    other = torch.arange(2 * batch, device=logits.device).roll(batch)
-    return F.cross_entropy(logits, other)
 
 
 class SimCLR(Peer):
