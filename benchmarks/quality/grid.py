@@ -54,7 +54,7 @@ FORMS: dict[str, Method] = {
     "moco-v2": Method(title="MoCo-v2", peer="moco-v2"),
     "swav": Method(title="SwAV", peer="swav"),
     "two-views": Method(
-        title="CoKe, two views, heads 500 + 1,000 (of 50,000)",
+        title="CoKe, two views, two heads",
         settings={"clustering": {"n_clusters": [500, 1000], "min_ratio": 1.0}},
     ),
     "two-five": Method(title="CoKe, two views, five heads", settings=_five()),
@@ -94,7 +94,7 @@ COUPLINGS: dict[str, Method] = {
 #: Each differs from ``two-five`` in one thing.
 OPTIONS: dict[str, Method] = {
     "instance-0.5": Method(
-        title="half the loss tells images apart (`loss.instance` 0.5)",
+        title="CoKe, two views, five heads, `loss.instance` 0.5",
         settings=_five(loss={"instance": 0.5}),
         expected="a target that is never an epoch old (prototypical contrastive learning)",
     ),

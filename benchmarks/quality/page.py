@@ -16,7 +16,7 @@ _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 #: By the name in the page: its methods, and the one that the others are compared with.
 TABLES: dict[str, tuple[Mapping[str, Method], str]] = {
-    "forms": (FORMS, "simclr"),
+    "forms": ({**FORMS, "instance-0.5": OPTIONS["instance-0.5"]}, "simclr"),
     "ratios": ({"one-view": FORMS["one-view"], **RATIOS}, "one-view"),
     "couplings": ({"one-view": FORMS["one-view"], **COUPLINGS}, "one-view"),
     "options": ({"two-five": FORMS["two-five"], **OPTIONS}, "two-five"),
@@ -61,16 +61,16 @@ def _compared(
         if record.method in by_method:
             by_method[record.method].append(record)
     missing = [METHODS[name].title for name, found in by_method.items() if not found]
-    expected = any(method.expected for method in methods.values())
-    head = ["method", *(["expected"] if expected else []), "views", "compute", "seeds"]
+    expected = all(method.expected for name, method in methods.items() if name != base)
+    head = ["method", *(["expected"] if expected else []), "views", "compute", "CPU min", "seeds"]
     head += ["k-NN", "linear", *(f"{p} − {METHODS[base].title}" for p in ("k-NN", "linear"))]
-    lines = [_row(head), _row(["---", *(["---"] if expected else []), *["---:"] * 7])]
+    lines = [_row(head), _row(["---", *(["---"] if expected else []), *["---:"] * 8])]
     for name, found in by_method.items():
         if not found:
             continue
         cells = [METHODS[name].title, *([METHODS[name].expected] if expected else [])]
         cells += [str(found[0].views), _compute(found[0], base, steps)]
-        cells += [", ".join(str(record.seed) for record in found)]
+        cells += [_minutes(found), ", ".join(str(record.seed) for record in found)]
         cells += [mean_and_spread([getattr(r, p) for r in found]) for p in PROTOCOLS]
         gaps = [difference(found, by_method[base], p) if name != base else None for p in PROTOCOLS]
         cells += ["–" if gap is None else str(gap) for gap in gaps]
@@ -92,6 +92,12 @@ def _compute(record: Record, base: str, steps: Mapping[str, Any]) -> str:
         return "–"
     own, other = (2 if METHODS[name].twice else 1 for name in (record.method, base))
     return f"{own * seconds[record.method] / (other * seconds[base]):.2f}"
+
+
+def _minutes(records: Sequence[Record]) -> str:
+    """The mean of those that were trained in one go."""
+    seconds = [record.cpu_seconds for record in records if record.cpu_seconds]
+    return f"{sum(seconds) / len(seconds) / 60:.1f}" if seconds else "–"
 
 
 def _steps(steps: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,8 @@ OPTIONS = (
     "--epochs 2 --batch-size 64 --device cpu --seed 3 --loader pil --set machine.precision=fp32 "
     "--set machine.threads=1 --set data.start_size=0 --set data.view.size=16 "
     "--set data.second_view.size=16 --set model.width=8 --set model.expand=32 "
-    "--set model.projector_hidden=32 --set model.dim=16 --set clustering.n_clusters=[12,20]"
+    "--set model.projector_hidden=32 --set model.dim=16 --set clustering.n_clusters=[12,20] "
+    "--set clustering.min_ratio=1 --set loss.instance=0"
 )
 PRESETS = {"one view": "cifar10", "two views": "cifar10-2view"}
 #: Of a machine and a moment, not of the run.
