@@ -40,7 +40,11 @@ def main() -> None:
     options = _options()
     console = Console(width=110)
     if options.page:
-        steps = json.loads((RESULTS / STEPS).read_text()) if (RESULTS / STEPS).exists() else {}
+        steps = (
+            json.loads((RESULTS / STEPS).read_text(encoding="utf-8"))
+            if (RESULTS / STEPS).exists()
+            else {}
+        )
         page = with_tables(
             PAGE.read_text(encoding="utf-8"),
             records_in(RESULTS),

@@ -77,7 +77,10 @@ def keep(record: Record, folder: Path) -> None:
 
 def records_in(folder: Path) -> list[Record]:
     """All records of a folder, by name."""
-    return [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*-seed-*.json"))]
+    return [
+        Record(**json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(folder.glob("*-seed-*.json"))
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
