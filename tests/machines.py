@@ -113,6 +113,12 @@ ENVIRONMENTS = (
         },
         command=("taskset", "-c", ONE_CORE),
         needs=needs_taskset,
+        part=(  # not the arithmetic of clusters, orders and views: nothing of this touches it
+            *("tests/files", "tests/config", "tests/distributed", "tests/model", "tests/tools"),
+            *("tests/pipeline/sources", "tests/pipeline/containers", "tests/pipeline/images"),
+            *("tests/pipeline/dataset", "tests/pipeline/loading", "tests/pipeline/remote"),
+            *("tests/pipeline/cache", "tests/test_cli.py", "tests/test_encodings.py"),
+        ),
     ),
     Environment(
         name="large",
