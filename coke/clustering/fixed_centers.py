@@ -30,7 +30,7 @@ class FixedAssignment:
         sizes: (K,) int64.
         inertia: sum of squared distances (euclidean), or of 1 - cosine, to the own center.
         optimality_gap: how far the assignment may be from the best one that keeps the sizes, as
-            :attr:`coke.OnlineConstrainedKMeans.optimality_gap_`.
+            ``optimality_gap_`` of :class:`coke.OnlineConstrainedKMeans`.
     """
 
     labels: NDArray[np.int64]

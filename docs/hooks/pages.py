@@ -38,8 +38,8 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
         files.append(
             File.generated(config, site, content=(root / name).read_text(encoding="utf-8"))
         )
-    for path in sorted((root / RESULTS).iterdir()):
-        uri = f"{RESULTS}/{path.name}"
+    for path in sorted(p for p in (root / RESULTS).rglob("*") if p.is_file()):
+        uri = path.relative_to(root).as_posix()
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     for path in sorted((root / "tests").rglob("test_*.py")):  # pages name tests that hold a row
         uri = path.relative_to(root).as_posix()
