@@ -74,6 +74,12 @@ def reasons_of(
         ),
         "precision": line(device.precision, "the device's own", "machine.precision"),
     }
+    if config.loss.instance and config.data.views > 1:
+        found["loss"] = line(
+            f"{config.loss.instance:.0%} of it tells the images of a batch apart",
+            "with clusters alone a small network learns less in few epochs",
+            "loss.instance",
+        )
     if optimizer.accumulate > 1:
         found["pieces"] = line(
             f"{optimizer.accumulate} of a step, one after the other",
