@@ -71,7 +71,10 @@ def cases() -> dict[int, list[Case]]:
     view = replace(presets["cifar10"].data.view, size=32, evaluation_size=32)
     small = presets["cifar10"].changed(data={"view": view, "second_view": view, "start_size": 0})
     wide = small.changed(model={"depth": 18, "width": 64, "expand": 0})
-    large = presets["imagenet-1view"].changed(data={"batch_size": 16})
+    large = presets["imagenet-1view"].changed(
+        data={"batch_size": 16},
+        clustering={"n_clusters": (25,)},  # the sample has 500 images
+    )
     return {
         32: [
             Case(title="ResNet-8, width 16, 32 px", config=small, plain_batch=256),
